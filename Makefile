@@ -1,0 +1,107 @@
+# labelmint's commands. `make` or `make help` lists them.
+#
+# Needed on Debian and Ubuntu: apt install make python3 python3-venv
+
+# --- choices, each may be given on the command line ---------------------------------------------------------------------
+
+# Interpreter, 3.11 to 3.13; by default the first one found.
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
+	$$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$candidate && break; done)
+# Where pip finds another build of torch, for example https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# More arguments for pip, pytest, the demo and the server.
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+SERVE_ARGS ?=
+BENCH_ARGS ?=
+DEMO_OUT ?= out/demo
+# Environments: of the demo and the server (no torch), of the tests (everything), of the stub generator.
+DEMO_VENV ?= .venv-demo
+DEV_VENV ?= .venv-dev
+PROTOS_VENV ?= .venv-protos
+
+# ------------------------------------------------------------------------------------------------------------------------
+
+LOCK := requirements/tested.txt
+APT := apt install make python3 python3-venv
+PIP_INSTALL = -m pip install --disable-pip-version-check --quiet --constraint $(LOCK) $(PIP_ARGS)
+DEMO_STAMP := $(DEMO_VENV)/.labelmint-installed
+DEV_STAMP := $(DEV_VENV)/.labelmint-installed
+PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
+PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint types contracts pytest bench protos check-protos clean python-is-there
+.DELETE_ON_ERROR:
+
+help: ## List the commands.
+	@echo "Commands:"
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Choices, such as make test TORCH_INDEX=https://download.pytorch.org/whl/cpu, stand on top of the Makefile."
+
+demo: $(DEMO_STAMP) ## Serve the embedded model, stream 256 labelled samples into out/demo/, draw a contact sheet.
+	$(DEMO_VENV)/bin/labelmint demo --out $(DEMO_OUT) $(DEMO_ARGS)
+
+serve: $(DEMO_STAMP) ## Serve the embedded model until Ctrl-C.
+	$(DEMO_VENV)/bin/labelmint-serve $(SERVE_ARGS)
+
+test: lint types contracts pytest ## Install everything, then run lint, types, import contracts and the test suite.
+
+lint: $(DEV_STAMP) ## Check style and format.
+	$(DEV_VENV)/bin/ruff check
+	$(DEV_VENV)/bin/ruff format --check
+
+types: $(DEV_STAMP) ## Check types.
+	$(DEV_VENV)/bin/mypy
+
+contracts: $(DEV_STAMP) ## Check which package imports which.
+	$(DEV_VENV)/bin/lint-imports
+
+pytest: $(DEV_STAMP) ## Run the test suite alone.
+	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: $(DEV_STAMP) ## Measure the embedded model on this machine: the engine alone and through gRPC.
+	$(DEV_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+
+protos: $(PROTOS_STAMP) ## Generate the stubs again from the .proto files.
+	$(PROTOS_VENV)/bin/python -m grpc_tools.protoc --proto_path=protos --python_out=protos --pyi_out=protos \
+		--grpc_python_out=protos $(PROTO_FILES)
+	@rm -f protos/labelmint/v1/bundle_pb2_grpc.py
+
+check-protos: protos ## Fail if the committed stubs differ from what the .proto files generate.
+	git diff --exit-code -- protos/labelmint/v1
+
+clean: ## Remove environments, caches and outputs.
+	rm -rf $(DEMO_VENV) $(DEV_VENV) $(PROTOS_VENV) out/demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find protos export service clients tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments -------------------------------------------------------------------------------------------------------
+
+python-is-there:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 was found; install one: $(APT)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "$(PYTHON) is not Python 3.11 to 3.13; install one ($(APT)) or name it: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments; install what is missing: $(APT)" >&2; exit 1; }
+
+$(DEMO_STAMP): pyproject.toml $(LOCK) | python-is-there
+	@echo "Installing service and client into $(DEMO_VENV) ..."
+	@$(PYTHON) -m venv $(DEMO_VENV)
+	@$(DEMO_VENV)/bin/python $(PIP_INSTALL) --editable ".[service,cpu,cli]"
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml $(LOCK) | python-is-there
+	@echo "Installing everything into $(DEV_VENV); torch is large, this takes minutes ..."
+	@$(PYTHON) -m venv $(DEV_VENV)
+	@$(DEV_VENV)/bin/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--editable ".[service,cpu,cli,export,train,bench,dev]"
+	@touch $@
+
+$(PROTOS_STAMP): | python-is-there
+	@$(PYTHON) -m venv $(PROTOS_VENV)
+	@# Not with the lock: this release needs an older protobuf. Its stubs load under protobuf 6 and 7.
+	@$(PROTOS_VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) "grpcio-tools==1.78.0"
+	@touch $@

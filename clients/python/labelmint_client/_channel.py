@@ -1,0 +1,124 @@
+"""Channels: opened when first used, and once per process.
+
+A channel that a parent opened is of no use in a forked child, and touching it there can hang or crash. So nothing is
+opened before the first call, and a child opens its own; the inherited one is kept untouched until the child ends.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from labelmint_client._errors import InvalidArgumentError, UsageError
+
+_ChannelT = TypeVar("_ChannelT")
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_MAX_RECEIVE_BYTES = 64 << 20
+DEFAULT_TIMEOUT_S = 30.0
+
+# What other processes or event loops opened: neither closed nor collected here.
+_abandoned: list[object] = []
+
+
+def abandon(opened: object) -> None:
+    """Keep what another owner opened from being closed or collected here.
+
+    Args:
+        opened: A channel or a call.
+    """
+    _abandoned.append(opened)
+
+
+def channel_options(max_receive_bytes: int) -> list[tuple[str, int]]:
+    """List grpc's options for a channel.
+
+    Args:
+        max_receive_bytes: Largest message to accept.
+    """
+    return [
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_send_message_length", max_receive_bytes),
+        # A dead peer is noticed within 40 s, also while no message comes. The server permits pings this often.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # grpc's own wait before it dials again grows to two minutes: RetryPolicy decides instead.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Each client has its own connection.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+def check_address(address: object) -> str:
+    """Refuse what grpc would only fail on later and darkly.
+
+    Args:
+        address: "host:port", or a target with a scheme that grpc knows, such as "dns:///host:port" or "unix:/path".
+
+    Raises:
+        InvalidArgumentError: It is no such text.
+    """
+    expected = f'expected "host:port", for example "{DEFAULT_ADDRESS}"'
+    if not isinstance(address, str) or not address.strip() or address.startswith(("http:", "https:", "grpc:")):
+        raise InvalidArgumentError(f"address is {address!r}, {expected}", field="address")
+    if "/" in address or address.startswith("unix"):
+        return address
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InvalidArgumentError(f"address is {address!r}, {expected}", field="address")
+    return address
+
+
+class LazyChannel(Generic[_ChannelT]):
+    """A channel for the process, and event loop, that asks for it.
+
+    Args:
+        open_channel: Makes a channel.
+        owner: Names who may use it: the process, or process and event loop.
+    """
+
+    def __init__(self, open_channel: Callable[[], _ChannelT], owner: Callable[[], object]) -> None:
+        self._open_channel = open_channel
+        self._owner = owner
+        self._opened: tuple[object, _ChannelT] | None = None
+        self._closed = False
+
+    def get(self) -> _ChannelT:
+        """Return this owner's channel, opening it if need be.
+
+        Raises:
+            UsageError: The client was closed.
+        """
+        if self._closed:
+            raise UsageError("this client is closed; create another")
+        owner = self._owner()
+        if self._opened is None or self._opened[0] != owner:
+            if self._opened is not None:
+                abandon(self._opened)
+            self._opened = (owner, self._open_channel())
+        return self._opened[1]
+
+    def close(self) -> _ChannelT | None:
+        """Refuse further use.
+
+        Returns:
+            The channel for the caller to close, if this owner opened one.
+        """
+        self._closed = True
+        opened, self._opened = self._opened, None
+        if opened is None or opened[0] == self._owner():
+            return None if opened is None else opened[1]
+        abandon(opened)
+        return None
+
+
+def process_id() -> int:
+    """Name the owner of a blocking channel."""
+    return os.getpid()
+
+
+def process_and_loop() -> tuple[int, asyncio.AbstractEventLoop]:
+    """Name the owner of an asynchronous channel."""
+    return os.getpid(), asyncio.get_running_loop()

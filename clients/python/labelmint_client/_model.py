@@ -1,0 +1,109 @@
+"""What a server says about its models."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint.v1 import bundle_pb2, service_pb2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSummary:
+    """One line of the server's list of models.
+
+    Attributes:
+        name: What requests call it.
+        version: Version its builder gave it.
+        digest: sha256 of the bundle's manifest, hex.
+        numerics_id: Outputs are bit-identical wherever this id is the same.
+        description: One sentence.
+    """
+
+    name: str
+    version: str
+    digest: str
+    numerics_id: str
+    description: str
+
+    @classmethod
+    def from_message(cls, message: service_pb2.ModelSummary) -> "ModelSummary":
+        """Translate the wire's message."""
+        return cls(
+            name=message.name,
+            version=message.version,
+            digest=message.digest,
+            numerics_id=message.numerics_id,
+            description=message.description,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model as its bundle's manifest describes it.
+
+    Attributes:
+        manifest: The whole manifest, for what has no property here.
+        numerics_id: Outputs are bit-identical wherever this id is the same.
+        numerics: What `numerics_id` is the hash of, as canonical JSON.
+    """
+
+    manifest: bundle_pb2.Manifest
+    numerics_id: str
+    numerics: str
+
+    @classmethod
+    def from_message(cls, message: service_pb2.GetModelResponse) -> "Model":
+        """Translate the wire's message."""
+        return cls(manifest=message.manifest, numerics_id=message.numerics_id, numerics=message.numerics)
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """Version its builder gave it."""
+        return self.manifest.version
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the manifest, hex."""
+        return self.manifest.digest
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, pixels."""
+        return self.manifest.frame.image_height, self.manifest.frame.image_width
+
+    @property
+    def label_size(self) -> tuple[int, int]:
+        """Height and width of the masks, pixels."""
+        return self.manifest.frame.label_height, self.manifest.frame.label_width
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class id of the masks."""
+        return tuple(segmentation_class.name for segmentation_class in self.manifest.classes)
+
+    @property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """Colour of each class, sRGB uint8 [C, 3]."""
+        colours = [(entry.red, entry.green, entry.blue) for entry in self.manifest.classes]
+        return np.array(colours, dtype=np.uint8).reshape(-1, 3)
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """Name of each row of a sample's keypoints; empty if the model has none."""
+        return tuple(self.manifest.keypoints.names)
+
+    @property
+    def skeleton(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of keypoints that a line connects, numbered from 0."""
+        return tuple((pair.first, pair.second) for pair in self.manifest.keypoints.skeleton)
+
+    @property
+    def licence(self) -> bundle_pb2.Licence:
+        """Licence and attribution of weights and data: whoever passes samples on passes this on."""
+        return self.manifest.licence

@@ -1,0 +1,107 @@
+"""The blocking stream of samples."""
+
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from labelmint_client._channel import abandon, process_id
+from labelmint_client._errors import UsageError
+from labelmint_client._resume import Recovery, StreamCursor
+from labelmint_client._sample import Sample
+from labelmint_client._stream import StreamState
+
+# A call in progress (Any: grpc has no public type for one) and the offset of its ordinals, if it counts in ordinals.
+OpenedCall = tuple[Any, int | None]
+
+
+class SampleStream(StreamState, Iterator[Sample]):
+    """Samples in index order, taken up again by itself when the connection breaks.
+
+    An iterator that also knows where it stands. Read it from one thread; `close` may come from any. After an error that
+    `next` raised, calling `next` again tries once more from the same address.
+
+    Args:
+        cursor: Addresses of the stream.
+        recovery: Retries of the stream.
+        open_call: Starts a call for what the cursor says is due; returns it with the offset of its ordinals, if any.
+    """
+
+    def __init__(
+        self, cursor: StreamCursor, recovery: Recovery, open_call: Callable[[StreamCursor], OpenedCall]
+    ) -> None:
+        super().__init__(cursor, recovery)
+        self._open_call = open_call
+        # Closing wakes a reader that waits before it reconnects.
+        self._closing = threading.Event()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Sample:
+        self._check_owner()
+        while not self._buffer:
+            self._receive()
+        return self._buffer.popleft()
+
+    def close(self) -> None:
+        """End the stream and drop what was received but not read."""
+        self._closing.set()
+        self._buffer.clear()
+        if self._call is None:
+            return
+        if self._owner == process_id():
+            self._call.cancel()
+        else:
+            abandon(self._call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _receive(self) -> None:
+        """Read one message into the buffer, reconnecting as often as allowed."""
+        if self._closing.is_set() or (self._call is None and self._is_complete()):
+            raise StopIteration
+        try:
+            if self._call is None:
+                self._call, self._ordinal_offset = self._open_call(self._cursor)
+                self._was_opened = True
+            batch = next(self._call)
+        except StopIteration:
+            self._call = None
+            self._cursor.check_complete()
+            raise
+        except grpc.RpcError as error:
+            self._call = None
+            if self._closing.is_set():
+                raise StopIteration from None
+            delay_s = self._delay_after(error)
+            if delay_s is None:
+                raise StopIteration from None
+            self._closing.wait(delay_s)
+            return
+        try:
+            samples = self._decode(batch)
+            self._advance(batch)
+        except Exception:
+            call, self._call = self._call, None
+            call.cancel()
+            raise
+        self._buffer.extend(samples)
+
+    def _check_owner(self) -> None:
+        owner = process_id()
+        if self._owner is None:
+            self._owner = owner
+        elif self._owner != owner:
+            raise UsageError(
+                f"this stream belongs to process {self._owner} and is read in process {owner}; "
+                "start one stream in each process, with shard_index and num_shards"
+            )

@@ -1,0 +1,1 @@
+"""Data sets on disk: PNG folders and COCO, whole or recognisably incomplete."""

@@ -1,0 +1,76 @@
+"""Files that are whole or absent, and errors of the file system in words."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from labelmint_client._errors import OutputError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EACCES: "permission is denied: choose a folder you may write to",
+    errno.EPERM: "permission is denied: choose a folder you may write to",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed: choose another folder",
+    errno.EISDIR: "a folder stands where a file is needed: choose another folder",
+    errno.ENAMETOOLONG: "the path is too long: choose another folder",
+}
+
+
+@contextmanager
+def clear_errors(path: Path, action: str) -> Iterator[None]:
+    """Turn errors of the file system into ones that say what to do.
+
+    Args:
+        path: What is worked on.
+        action: The work, as in "cannot write".
+
+    Raises:
+        OutputError: The work failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"cannot {action} {path}: {advice}", field="out") from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes its name only when it is whole.
+
+    Args:
+        path: Its name.
+
+    Raises:
+        OutputError: It cannot be written; nothing of it is left.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with clear_errors(path, "write"):
+        try:
+            with draft.open("wb") as file:
+                yield file
+            draft.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file under its name, or leave nothing.
+
+    Args:
+        path: Its name.
+        data: Its content.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with atomic_file(path) as file:
+        file.write(data)

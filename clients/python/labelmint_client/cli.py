@@ -1,0 +1,59 @@
+"""The command `labelmint`."""
+
+import sys
+from collections.abc import Sequence
+
+from labelmint_client._commands.arguments import parse_arguments
+from labelmint_client._commands.demo import run_demo
+from labelmint_client._commands.describing import model_text, models_text
+from labelmint_client._commands.generating import generate_dataset
+from labelmint_client._commands.settings import DemoSettings, GenerateSettings
+from labelmint_client._errors import ClientError
+from labelmint_client._sync import Client
+from labelmint_client._writers.journal import JOURNAL_NAME
+
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments without the program's name; None for those of the process.
+
+    Returns:
+        Exit status: 0 if all went well, 1 after an error, 130 after an interruption. A misspelt command line ends the
+        process with 2.
+    """
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        match arguments.command:
+            case "models":
+                with Client(arguments.address) as client:
+                    print(models_text(client, as_json=arguments.as_json))
+            case "show":
+                with Client(arguments.address) as client:
+                    print(model_text(client, arguments.model, as_json=arguments.as_json))
+            case "generate":
+                assert arguments.generate is not None
+                with Client(arguments.address) as client:
+                    print(generate_dataset(client, arguments.generate).text())
+            case "demo":
+                assert arguments.demo is not None
+                run_demo(arguments.demo)
+    except ClientError as error:
+        print(f"labelmint: {error}", file=sys.stderr)
+        _point_at_rest(arguments.generate or arguments.demo)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("labelmint: interrupted", file=sys.stderr)
+        _point_at_rest(arguments.generate or arguments.demo)
+        return _INTERRUPTED
+    return 0
+
+
+def _point_at_rest(settings: GenerateSettings | DemoSettings | None) -> None:
+    """Tell where an unfinished data set lies and how to finish it."""
+    if isinstance(settings, GenerateSettings) and (settings.out / JOURNAL_NAME).exists():
+        print(f"labelmint: {settings.out} is unfinished; the same command with --resume goes on", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Training of the generator: networks, losses, augmentation, the loop, and what shows how good it is."""

@@ -1,0 +1,75 @@
+"""Settings of one generator training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labelmint_export.errors import TrainingError
+from labelmint_export.generator import GeneratorConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Everything that decides the numbers of a training, so that a resumed one goes on as if never stopped."""
+
+    generator: GeneratorConfig
+    """Shape of the generator."""
+    discriminator_channels: Mapping[int, int]
+    """Feature maps of the discriminator at each resolution from 4."""
+    seed: int = 0
+    """Of initial weights, latents and the order of the pictures."""
+    batch_size: int = 16
+    """Pictures a step."""
+    learning_rate: float = 0.0025
+    """Adam's, for both networks (betas 0 and 0.99)."""
+    r1_gamma: float = 0.3
+    """Weight of the R1 penalty."""
+    r1_interval: int = 16
+    """Steps between two R1 penalties."""
+    path_length_weight: float = 2.0
+    """Weight of the path-length penalty; 0 switches it off."""
+    path_length_interval: int = 8
+    """Steps between two path-length penalties."""
+    path_length_shrink: int = 2
+    """The penalty is computed on 1 / this of a batch."""
+    style_mixing: float = 0.9
+    """Share of pictures painted with two styles."""
+    ada_target: float = 0.6
+    """Wanted mean sign of D on real pictures; 0 switches the augmentation off."""
+    ada_interval: int = 4
+    """Steps between two moves of the augmentation probability."""
+    ada_speed_images: int = 200_000
+    """Pictures in which the probability may go from 0 to 1."""
+    ema_images: int = 10_000
+    """Half-life of the averaged generator, pictures."""
+    ema_rampup: float = 0.05
+    """The half-life is at most this share of the pictures seen so far."""
+    w_avg_beta: float = 0.998
+    """Decay of the running mean of w, each step."""
+    compute_dtype: str = "bfloat16"
+    """dtype of the feature maps outside the regularisers: float32, bfloat16 or float16."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            TrainingError: A field is out of range.
+        """
+        for name in ("batch_size", "r1_interval", "path_length_interval", "path_length_shrink", "ada_interval"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
+        for name in ("learning_rate", "ada_speed_images", "ema_images"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}, expected more than 0", field=name)
+        for name in ("r1_gamma", "path_length_weight", "style_mixing", "ada_target", "ema_rampup"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 0", field=name)
+        if self.compute_dtype not in ("float32", "bfloat16", "float16"):
+            raise TrainingError(
+                f"compute_dtype is {self.compute_dtype!r}, expected float32, bfloat16 or float16", field="compute_dtype"
+            )
+        missing = [r for r in self.generator.block_resolutions if self.discriminator_channels.get(r, 0) < 1]
+        if missing:
+            raise TrainingError(
+                f"discriminator_channels names no positive width for resolution {missing[0]}",
+                field="discriminator_channels",
+            )

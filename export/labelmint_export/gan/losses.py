@@ -1,0 +1,127 @@
+"""Losses of StyleGAN2: non-saturating logistic, lazy R1, lazy path length (Karras et al. 2020, sections 3.1, 3.2, appendix B).
+
+Each function computes one loss and back-propagates it. Regularisers run every few steps with the interval as factor.
+
+Legend: N images, L num_ws, D w_dim.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from labelmint_export.gan.augment import augment
+from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.generator import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class LossContext:
+    """What every loss needs."""
+
+    generator: Generator
+    discriminator: Discriminator
+    compute_dtype: torch.dtype
+    augment_p: float
+    style_mixing: float
+
+
+def sample_ws(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float | None) -> torch.Tensor:
+    """Map z [N, z_dim] to ws [N, L, D], mixing two styles at a random layer in a share of the pictures.
+
+    Args:
+        context: Networks and settings.
+        z: float32 [N, z_dim].
+        c: float32 [N, c_dim] or None.
+        w_avg_beta: If given, the running mean of w moves with this decay.
+
+    Returns:
+        float32 [N, L, D].
+    """
+    mapping = context.generator.mapping
+    w = mapping.map_to_w(z, c)
+    if w_avg_beta is not None:
+        mapping.w_avg.copy_(w.detach().mean(dim=0).lerp(mapping.w_avg, w_avg_beta))
+    num_ws = context.generator.config.num_ws
+    ws = w[:, None, :].expand(-1, num_ws, -1)
+    if context.style_mixing > 0:
+        other = mapping.map_to_w(torch.randn_like(z), c)[:, None, :]
+        cut = torch.randint(1, num_ws, [z.shape[0], 1, 1], device=z.device)
+        mixed = torch.rand([z.shape[0], 1, 1], device=z.device) < context.style_mixing
+        layer = torch.arange(num_ws, device=z.device)[None, :, None]
+        ws = torch.where(mixed & (layer >= cut), other, ws)
+    return ws
+
+
+def generator_step(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float) -> float:
+    """Back-propagate softplus(-D(G(z))) into the generator; returns the loss."""
+    ws = sample_ws(context, z, c, w_avg_beta)
+    image = context.generator.synthesis(ws, "random", context.compute_dtype).image
+    logits = context.discriminator(augment(image, context.augment_p), c, context.compute_dtype)
+    loss = functional.softplus(-logits).mean()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    return float(loss.detach())
+
+
+def discriminator_step(
+    context: LossContext, real: torch.Tensor, z: torch.Tensor, c: torch.Tensor | None
+) -> tuple[float, torch.Tensor]:
+    """Back-propagate softplus(D(G(z))) + softplus(-D(real)) into the discriminator.
+
+    Args:
+        context: Networks and settings.
+        real: float32 [N, C, H, W], [-1, 1].
+        z: float32 [N, z_dim].
+        c: float32 [N, c_dim] or None.
+
+    Returns:
+        The loss, and the logits of the real pictures, float32 [N].
+    """
+    with torch.no_grad():
+        ws = sample_ws(context, z, c, None)
+        fake = context.generator.synthesis(ws, "random", context.compute_dtype).image
+    fake_logits = context.discriminator(augment(fake, context.augment_p), c, context.compute_dtype)
+    fake_loss = functional.softplus(fake_logits).mean()
+    fake_loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    real_logits = context.discriminator(augment(real, context.augment_p), c, context.compute_dtype)
+    real_loss = functional.softplus(-real_logits).mean()
+    real_loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    return float((fake_loss + real_loss).detach()), real_logits.detach()
+
+
+def r1_step(context: LossContext, real: torch.Tensor, c: torch.Tensor | None, gamma: float, interval: int) -> float:
+    """Back-propagate gamma / 2 * |grad D(real)|^2 (Mescheder et al. 2018), in float32; returns the mean square."""
+    real = augment(real, context.augment_p).detach().requires_grad_(True)
+    logits = context.discriminator(real, c)
+    (gradient,) = torch.autograd.grad(logits.sum(), [real], create_graph=True)
+    penalty = gradient.square().sum(dim=[1, 2, 3]).mean()
+    (penalty * (gamma / 2 * interval)).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    return float(penalty.detach())
+
+
+def path_length_step(
+    context: LossContext, z: torch.Tensor, c: torch.Tensor | None, mean: torch.Tensor, weight: float, interval: int
+) -> float:
+    """Back-propagate (|J_w^T y| - a)^2 into the generator, in float32, and move the mean a.
+
+    Args:
+        context: Networks and settings.
+        z: float32 [N, z_dim].
+        c: float32 [N, c_dim] or None.
+        mean: float32 [], the running mean of the lengths; updated in place with decay 0.01.
+        weight: Factor of the penalty.
+        interval: Steps between two calls.
+
+    Returns:
+        Mean path length.
+    """
+    ws = sample_ws(context, z, c, None)
+    image = context.generator.synthesis(ws, "random").image
+    noise = torch.randn_like(image) / math.sqrt(image.shape[2] * image.shape[3])
+    (gradient,) = torch.autograd.grad((image * noise).sum(), [ws], create_graph=True)
+    lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
+    mean.copy_(mean.lerp(lengths.detach().mean(), 0.01))
+    penalty = (lengths - mean).square().mean()
+    (penalty * (weight * interval)).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    return float(lengths.detach().mean())

@@ -1,0 +1,92 @@
+"""Reading pictures for training, and grids of pictures to look at.
+
+Legend: N images, H rows, W columns.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from labelmint_export.errors import DatasetError
+
+
+def open_pictures(path: Path) -> npt.NDArray[np.uint8]:
+    """Map a rendered set into memory.
+
+    Args:
+        path: `.npy` file of uint8 [N, H, W, 3], square pictures.
+
+    Returns:
+        uint8 [N, H, W, 3], read from disk on access.
+
+    Raises:
+        DatasetError: The file is missing, malformed or of another shape.
+    """
+    try:
+        pictures: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist; make it with `labelmint-export render`", field="pictures") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(f"{path} is no .npy file ({error}); render it anew", field="pictures") from error
+    shape = pictures.shape
+    if pictures.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or not shape[0]:
+        raise DatasetError(
+            f"{path} holds {pictures.dtype} {list(shape)}, expected uint8 [N, H, H, 3]; render it anew", field="pictures"
+        )
+    return pictures
+
+
+def to_range(pictures: npt.NDArray[np.uint8], resolution: int, device: torch.device) -> torch.Tensor:
+    """Turn pictures into what the networks see.
+
+    Args:
+        pictures: uint8 [N, H, W, 3]; H is a multiple of resolution.
+        resolution: Wanted side; larger pictures are averaged down.
+        device: Where the result lies.
+
+    Returns:
+        float32 [N, 3, resolution, resolution], [-1, 1], channels last.
+
+    Raises:
+        DatasetError: H is no multiple of resolution.
+    """
+    side = pictures.shape[1]
+    if side % resolution:
+        raise DatasetError(f"pictures are {side} pixels wide, expected a multiple of {resolution}", field="pictures")
+    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    if side != resolution:
+        x = functional.avg_pool2d(x, side // resolution)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def to_uint8(image: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Turn the generator's output into pixels: floor(clamp(127.5 x + 128, 0, 255)).
+
+    Args:
+        image: float [N, 1 or 3, H, W].
+
+    Returns:
+        uint8 [N, H, W, 3]; grey is replicated.
+    """
+    x = (image.float() * 127.5 + 128).clamp(0, 255).floor().to(torch.uint8)
+    if x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
+    return x.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def save_grid(pictures: npt.NDArray[np.uint8], columns: int, path: Path) -> None:
+    """Write pictures side by side.
+
+    Args:
+        pictures: uint8 [N, H, W, 3]; N is a multiple of columns.
+        columns: Pictures a row.
+        path: PNG file.
+    """
+    count, height, width, _ = pictures.shape
+    rows = count // columns
+    sheet = pictures.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)  # [R, H, columns, W, 3]
+    Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(path)

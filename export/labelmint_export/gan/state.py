@@ -1,0 +1,237 @@
+"""The whole state of a training: weights, optimisers, random state, counters. Written to disk, read back, and grown.
+
+`state.safetensors` and `state.json` stand side by side; the JSON names the hash-free generation number that both files carry, so
+that a crash between the two writes is noticed.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from labelmint_export.errors import CheckpointError
+from labelmint_export.gan.augment import AdaptiveProbability
+from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.generator import Generator
+from labelmint_export.generator.snapshots import (
+    config_from_record,
+    config_to_record,
+    load_weights,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+
+FORMAT = "labelmint-gan-state"
+FORMAT_VERSION = 1
+
+
+@dataclass(slots=True)
+class TrainState:
+    """What a step reads and changes."""
+
+    config: TrainConfig
+    generator: Generator
+    discriminator: Discriminator
+    ema: Generator
+    generator_optimizer: torch.optim.Adam
+    discriminator_optimizer: torch.optim.Adam
+    path_length_mean: torch.Tensor
+    adaptive: AdaptiveProbability
+    step: int = 0
+    images_before: int = 0
+    """Pictures seen at lower resolutions, before this one grew out of them."""
+
+    @property
+    def images_seen(self) -> int:
+        """Real pictures shown at this resolution."""
+        return self.step * self.config.batch_size
+
+
+def _make_adam(module: torch.nn.Module, config: TrainConfig, interval: int) -> torch.optim.Adam:
+    """Lazy regularisation adds a step every `interval`, which Adam's settings make up for (Karras et al. 2020, app. B)."""
+    ratio = interval / (interval + 1)
+    return torch.optim.Adam(
+        module.parameters(), lr=config.learning_rate * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, foreach=True
+    )
+
+
+def make_state(config: TrainConfig, device: torch.device) -> TrainState:
+    """Make the state of step 0 from the seed."""
+    torch.manual_seed(config.seed)
+    generator = Generator(config.generator)
+    discriminator = Discriminator(config.generator, config.discriminator_channels)
+    ema = Generator(config.generator)
+    ema.load_state_dict(generator.state_dict())
+    for module in (generator, discriminator, ema):
+        module.to(device, memory_format=torch.channels_last)
+    ema.eval().requires_grad_(False)
+    return TrainState(
+        config=config,
+        generator=generator,
+        discriminator=discriminator,
+        ema=ema,
+        generator_optimizer=_make_adam(generator, config, config.path_length_interval),
+        discriminator_optimizer=_make_adam(discriminator, config, config.r1_interval),
+        path_length_mean=torch.zeros([], device=device),
+        adaptive=AdaptiveProbability(target=config.ada_target, speed_images=config.ada_speed_images),
+    )
+
+
+def _optimizer_tensors(prefix: str, optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            tensors[f"{prefix}.{index}.{name}"] = moments[name]
+    return tensors
+
+
+def _restore_optimizer(prefix: str, optimizer: torch.optim.Adam, tensors: dict[str, torch.Tensor]) -> None:
+    record = optimizer.state_dict()
+    record["state"] = {}
+    for name in [n for n in tensors if n.startswith(prefix + ".")]:
+        _, index, moment = name.rsplit(".", 2)
+        record["state"].setdefault(int(index), {})[moment] = tensors[name]
+    optimizer.load_state_dict(record)
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+
+def save_state(state: TrainState, folder: Path) -> None:
+    """Write everything a later process needs to go on bit for bit."""
+    tensors = {f"generator.{k}": v for k, v in state.generator.state_dict().items()}
+    tensors |= {f"discriminator.{k}": v for k, v in state.discriminator.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
+    tensors |= _optimizer_tensors("generator_optimizer", state.generator_optimizer)
+    tensors |= _optimizer_tensors("discriminator_optimizer", state.discriminator_optimizer)
+    tensors["path_length_mean"] = state.path_length_mean
+    tensors["random.cpu"] = torch.get_rng_state()
+    if state.path_length_mean.is_cuda:
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    tensors["step"] = torch.tensor(state.step)
+    write_tensors(folder / "state.safetensors", tensors)
+    record = dataclasses.asdict(state.config) | {"generator": config_to_record(state.config.generator)}
+    record["discriminator_channels"] = {str(r): n for r, n in state.config.discriminator_channels.items()}
+    write_json(
+        folder / "state.json",
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "config": record,
+            "step": state.step,
+            "images_before": state.images_before,
+            "adaptive": {
+                "p": state.adaptive.p,
+                "sign_sum": state.adaptive.sign_sum,
+                "sign_count": state.adaptive.sign_count,
+            },
+        },
+    )
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """Read the settings of a saved training.
+
+    Raises:
+        CheckpointError: There is none, or it is malformed.
+    """
+    path = folder / "state.json"
+    record = read_json(path)
+    if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} is no state of this version; start the training anew", field="format")
+    try:
+        fields = dict(record["config"])
+        fields["generator"] = config_from_record(fields["generator"], path)
+        fields["discriminator_channels"] = {int(r): int(n) for r, n in fields["discriminator_channels"].items()}
+        return TrainConfig(**fields)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} describes no training ({error}); start anew", field="config") from error
+
+
+def load_state(folder: Path, device: torch.device) -> TrainState:
+    """Read a saved training and restore torch's random state.
+
+    Raises:
+        CheckpointError: A file is missing, malformed or the two do not belong together.
+    """
+    state = make_state(read_config(folder), device)
+    record = read_json(folder / "state.json")
+    path = folder / "state.safetensors"
+    tensors = read_tensors(path)
+    if int(tensors.get("step", torch.tensor(-1))) != record.get("step"):
+        raise CheckpointError(
+            f"{path} is of step {int(tensors.get('step', torch.tensor(-1)))}, state.json of step {record.get('step')}: "
+            "a write was cut off; take an older copy or start anew",
+            field="step",
+        )
+    load_weights(state.generator, _part(tensors, "generator"), path)
+    load_weights(state.discriminator, _part(tensors, "discriminator"), path)
+    load_weights(state.ema, _part(tensors, "ema"), path)
+    _restore_optimizer("generator_optimizer", state.generator_optimizer, tensors)
+    _restore_optimizer("discriminator_optimizer", state.discriminator_optimizer, tensors)
+    state.path_length_mean.copy_(tensors["path_length_mean"])
+    state.adaptive.p = record["adaptive"]["p"]
+    state.adaptive.sign_sum = record["adaptive"]["sign_sum"]
+    state.adaptive.sign_count = record["adaptive"]["sign_count"]
+    state.step = record["step"]
+    state.images_before = record["images_before"]
+    torch.set_rng_state(tensors["random.cpu"])
+    if device.type == "cuda" and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return state
+
+
+def grow_state(folder: Path, config: TrainConfig, device: torch.device) -> TrainState:
+    """Start a training of twice (or more times) the resolution from a saved one.
+
+    The new blocks begin as nothing: their colours and their contribution to the discriminator are zero, so that step 0 paints
+    the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their fading).
+
+    Args:
+        folder: The saved training.
+        config: Settings of the new one; widths at the old resolutions must agree.
+        device: Where it runs.
+
+    Returns:
+        State of step 0.
+
+    Raises:
+        CheckpointError: The saved training does not fit inside the new one.
+    """
+    old = load_state(folder, torch.device("cpu"))
+    old_top = old.config.generator.resolution
+    if old_top >= config.generator.resolution:
+        raise CheckpointError(
+            f"{folder} has resolution {old_top}, expected less than {config.generator.resolution}", field="resolution"
+        )
+    state = make_state(config, device)
+    with torch.no_grad():
+        for r in config.generator.block_resolutions:
+            if r > old_top:
+                state.generator.synthesis.blocks[f"b{r}"].torgb.conv.weight.zero_()
+                state.discriminator.blocks[f"b{r}"].conv1.weight.zero_()
+                state.discriminator.blocks[f"b{r}"].skip.weight.zero_()
+        # The old top block had no features from above, which halves the variance that fromrgb must give.
+        for parameter in old.discriminator.blocks[f"b{old_top}"].fromrgb.parameters():
+            parameter.mul_(math.sqrt(2.0))
+    pairs = [(old.generator, state.generator), (old.discriminator, state.discriminator), (old.generator, state.ema)]
+    for source, target in pairs:
+        tensors = target.state_dict() if target is not state.ema else state.generator.state_dict()
+        for name, tensor in source.state_dict().items():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                raise CheckpointError(f"{name} of {folder} does not fit the new settings", field=name)
+            tensors[name] = tensor
+        target.load_state_dict(tensors)
+    state.ema.load_state_dict(state.generator.state_dict())
+    averaged = state.ema.state_dict()
+    averaged.update(old.ema.state_dict())
+    state.ema.load_state_dict(averaged)
+    state.path_length_mean.copy_(old.path_length_mean)
+    state.images_before = old.images_before + old.images_seen
+    return state

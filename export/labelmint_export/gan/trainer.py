@@ -1,0 +1,205 @@
+"""The training loop."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
+from labelmint_export.gan.pictures import save_grid, to_range, to_uint8
+from labelmint_export.gan.state import TrainState, save_state
+from labelmint_export.generator import Generator
+from labelmint_export.generator.snapshots import save_generator
+
+GRID_COLUMNS = 10
+GRID_ROWS = 6
+
+Evaluation = Callable[[Generator], dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """When a training writes, measures and ends. None of it changes the numbers."""
+
+    total_images: int
+    """Pictures to have seen at the end."""
+    snapshot_images: int = 20_000
+    """Pictures between two snapshots, grids and log lines."""
+    state_images: int = 5_000
+    """Pictures between two writes of the resumable state."""
+    max_seconds: float | None = None
+    """Stop, with the state written, after this time."""
+
+
+@dataclass(slots=True)
+class _Averages:
+    """Means since the last log line."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, value: float) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + value
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: self.sums[name] / self.counts[name] for name in self.sums}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def picture_order(seed: int, count: int, start: int) -> Iterator[int]:
+    """Say which picture comes next: every epoch is a permutation that follows from the seed and its number.
+
+    Args:
+        seed: Of the training.
+        count: Pictures of the set.
+        start: Pictures already seen.
+
+    Yields:
+        Indices in [0, count).
+    """
+    epoch, offset = divmod(start, count)
+    while True:
+        order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+        for index in order[offset:]:
+            yield int(index)
+        epoch, offset = epoch + 1, 0
+
+
+def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> None:
+    config = state.config
+    device = real.device
+    context = LossContext(
+        generator=state.generator,
+        discriminator=state.discriminator,
+        compute_dtype=getattr(torch, config.compute_dtype),
+        augment_p=state.adaptive.p,
+        style_mixing=config.style_mixing,
+    )
+
+    def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        z = torch.randn([count, config.generator.z_dim], device=device)
+        if not config.generator.c_dim:
+            return z, None
+        labels = torch.randint(config.generator.c_dim, [count], device=device)
+        return z, torch.nn.functional.one_hot(labels, config.generator.c_dim).float()
+
+    state.discriminator.requires_grad_(False)
+    state.generator_optimizer.zero_grad(set_to_none=True)
+    averages.add("generator_loss", generator_step(context, *draw(config.batch_size), config.w_avg_beta))
+    state.generator_optimizer.step()
+    if config.path_length_weight > 0 and state.step % config.path_length_interval == 0:
+        state.generator_optimizer.zero_grad(set_to_none=True)
+        z, c = draw(max(1, config.batch_size // config.path_length_shrink))
+        length = path_length_step(
+            context, z, c, state.path_length_mean, config.path_length_weight, config.path_length_interval
+        )
+        averages.add("path_length", length)
+        state.generator_optimizer.step()
+    state.discriminator.requires_grad_(True)
+
+    state.generator.requires_grad_(False)
+    state.discriminator_optimizer.zero_grad(set_to_none=True)
+    z, c = draw(config.batch_size)
+    loss, real_logits = discriminator_step(context, real, z, c)
+    averages.add("discriminator_loss", loss)
+    state.adaptive.observe(real_logits)
+    state.discriminator_optimizer.step()
+    if config.r1_gamma > 0 and state.step % config.r1_interval == 0:
+        state.discriminator_optimizer.zero_grad(set_to_none=True)
+        averages.add("r1", r1_step(context, real, c, config.r1_gamma, config.r1_interval))
+        state.discriminator_optimizer.step()
+    state.generator.requires_grad_(True)
+
+    state.step += 1
+    _average_generator(state)
+    if state.step % config.ada_interval == 0:
+        averages.add("sign_real", state.adaptive.update())
+
+
+@torch.no_grad()
+def _average_generator(state: TrainState) -> None:
+    seen = state.images_before + state.images_seen
+    half_life = min(state.config.ema_images, max(seen * state.config.ema_rampup, 1e-8))
+    decay = 0.5 ** (state.config.batch_size / half_life)
+    averaged, current = list(state.ema.parameters()), list(state.generator.parameters())
+    torch._foreach_lerp_(averaged, current, 1.0 - decay)
+    for target, source in zip(state.ema.buffers(), state.generator.buffers(), strict=True):
+        target.copy_(source)
+
+
+@torch.no_grad()
+def paint_grid(generator: Generator, device: torch.device, truncation_psi: float = 1.0) -> npt.NDArray[np.uint8]:
+    """Paint the fixed latents of the picture grid: uint8 [60, H, W, 3]."""
+    count = GRID_COLUMNS * GRID_ROWS
+    z = torch.from_numpy(np.random.Generator(np.random.Philox(key=[0, 1])).standard_normal((count, generator.config.z_dim)))
+    c = None
+    if generator.config.c_dim:
+        c = torch.nn.functional.one_hot(torch.arange(count) % generator.config.c_dim, generator.config.c_dim).float().to(device)
+    ws = generator.mapping(z.float().to(device), c, truncation_psi)
+    return np.concatenate([to_uint8(generator.synthesis(part).image) for part in ws.split(15)])
+
+
+def _write_snapshot(state: TrainState, folder: Path, record: dict[str, float], device: torch.device) -> None:
+    seen = state.images_before + state.images_seen
+    save_grid(paint_grid(state.ema, device), GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
+    provenance: dict[str, object] = {"images_seen": seen, "seed": state.config.seed, **record}
+    save_generator(state.ema, folder / "generator.safetensors", provenance)
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
+
+
+def train(
+    state: TrainState,
+    pictures: npt.NDArray[np.uint8],
+    schedule: Schedule,
+    folder: Path,
+    evaluate: Evaluation | None = None,
+) -> None:
+    """Train until the schedule ends; the folder then holds the snapshot, the log, the grids and the resumable state.
+
+    Args:
+        state: Fresh, grown or loaded; changed in place.
+        pictures: uint8 [N, H, W, 3].
+        schedule: When to write and to end.
+        folder: Where to write; exists.
+        evaluate: Measures of the averaged generator for the log, such as the Frechet distance.
+    """
+    device = state.path_length_mean.device
+    batch, resolution = state.config.batch_size, state.config.generator.resolution
+    order = picture_order(state.config.seed, len(pictures), state.images_before + state.images_seen)
+    averages = _Averages()
+    started = time.monotonic()
+    saved_at = logged_at = state.images_seen
+    bar = tqdm(total=schedule.total_images, initial=state.images_seen, unit="img", mininterval=2.0, dynamic_ncols=True)
+    while state.images_seen < schedule.total_images:
+        indices = [next(order) for _ in range(batch)]
+        _train_step(state, to_range(pictures[indices], resolution, device), averages)
+        bar.update(batch)
+        seconds = time.monotonic() - started
+        last = state.images_seen >= schedule.total_images or (
+            schedule.max_seconds is not None and seconds > schedule.max_seconds
+        )
+        if last or state.images_seen - logged_at >= schedule.snapshot_images:
+            random_state = torch.get_rng_state()
+            record = {"images": float(state.images_before + state.images_seen), "resolution": float(resolution)}
+            record |= averages.take() | {"ada_p": state.adaptive.p, "seconds": seconds}
+            if evaluate is not None:
+                record |= evaluate(state.ema)
+            torch.set_rng_state(random_state)  # measuring must not change what comes after
+            _write_snapshot(state, folder, record, device)
+            bar.set_postfix({k: f"{record[k]:.3g}" for k in ("frechet", "ada_p") if k in record})
+            logged_at = state.images_seen
+        if last or state.images_seen - saved_at >= schedule.state_images:
+            save_state(state, folder)
+            saved_at = state.images_seen
+        if last:
+            break
+    bar.close()

@@ -1,0 +1,148 @@
+"""Generators on disk: `NAME.safetensors` holds the weights, `NAME.json` the shape. Neither can carry code."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from labelmint_export.errors import CheckpointError, GeneratorError
+from labelmint_export.generator.stylegan2 import Generator, GeneratorConfig
+
+FORMAT = "labelmint-generator"
+FORMAT_VERSION = 1
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors to a safetensors file that appears whole or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(contiguous, temporary)
+    os.replace(temporary, path)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing or malformed.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; give the path of a .safetensors file", field="path") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no safetensors file ({error}); write it anew", field="path") from error
+
+
+def write_json(path: Path, record: Mapping[str, object]) -> None:
+    """Write a JSON file that appears whole or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the caller
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: The file is missing or holds no JSON object.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; it belongs beside the .safetensors file", field="path") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is no JSON file ({error}); write it anew", field="path") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} holds {type(record).__name__}, expected a JSON object", field="path")
+    return record
+
+
+def config_to_record(config: GeneratorConfig) -> dict[str, object]:
+    """Turn a shape into JSON's types."""
+    record = dataclasses.asdict(config)
+    record["channels"] = {str(r): width for r, width in config.channels.items()}
+    return record
+
+
+def config_from_record(record: Mapping[str, Any], path: Path) -> GeneratorConfig:  # Any: parsed JSON, checked here
+    """Turn JSON's types into a shape.
+
+    Raises:
+        CheckpointError: A field is missing, unknown or of another type.
+    """
+    try:
+        fields = dict(record)
+        fields["channels"] = {int(r): int(width) for r, width in fields["channels"].items()}
+        return GeneratorConfig(**fields)
+    except (KeyError, TypeError, ValueError, AttributeError, GeneratorError) as error:
+        raise CheckpointError(f"{path} describes no generator ({error}); write it anew", field="config") from error
+
+
+def save_generator(generator: Generator, path: Path, provenance: Mapping[str, object] | None = None) -> None:
+    """Write a generator.
+
+    Args:
+        generator: What to write.
+        path: `NAME.safetensors`; `NAME.json` is written beside it.
+        provenance: How it was made, any JSON.
+    """
+    write_tensors(path, generator.state_dict())
+    record: dict[str, object] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": config_to_record(generator.config),
+        "provenance": dict(provenance or {}),
+    }
+    write_json(path.with_suffix(".json"), record)
+
+
+def load_generator(path: Path) -> Generator:
+    """Read a generator.
+
+    Args:
+        path: `NAME.safetensors`, with `NAME.json` beside it.
+
+    Returns:
+        The generator in evaluation mode, float32, on the CPU.
+
+    Raises:
+        CheckpointError: A file is missing, malformed or of another shape.
+    """
+    record_path = path.with_suffix(".json")
+    record = read_json(record_path)
+    if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{record_path} has format {record.get('format')!r} version {record.get('format_version')!r}, expected "
+            f"{FORMAT!r} version {FORMAT_VERSION}",
+            field="format",
+        )
+    generator = Generator(config_from_record(record.get("config", {}), record_path))
+    load_weights(generator, read_tensors(path), path)
+    return generator.eval().requires_grad_(False)
+
+
+def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Put tensors into a module.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, of another shape or not finite.
+    """
+    expected = module.state_dict()
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        problem = "is missing from" if name in expected else "has no place for what is in"
+        raise CheckpointError(f"{name} {problem} {path}; the file is of another shape", field=name)
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{name} in {path} has shape {list(tensor.shape)}, expected {list(expected[name].shape)}", field=name
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{name} in {path} holds values that are not finite; take another snapshot", field=name)
+    module.load_state_dict(dict(tensors))

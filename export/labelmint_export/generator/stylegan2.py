@@ -1,0 +1,356 @@
+"""StyleGAN2 generator with feature taps (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN").
+
+Legend: N images, L num_ws, D w_dim, I and O channels, H rows, W columns, r resolution of a block.
+
+The modulated convolution scales activations instead of weights: `demodulation * conv(x * style, weight)`. It is the same
+function as convolving each image with its own weights (Karras et al. 2020, section 2.2), and it exports with a dynamic batch.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.layers import (
+    FullyConnected,
+    activate,
+    binomial_filter,
+    blur,
+    normalize_second_moment,
+    upsample_2x,
+)
+
+NoiseMode = Literal["const", "random", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorConfig:
+    """Shape of a generator. Everything else follows from the weights."""
+
+    resolution: int
+    """Side of the picture, pixels; a power of two from 8."""
+    channels: Mapping[int, int]
+    """Feature maps of the block at each resolution from 4 to `resolution`."""
+    z_dim: int = 128
+    """Length of the input latent."""
+    w_dim: int = 128
+    """Length of the intermediate latent."""
+    c_dim: int = 0
+    """Number of classes; 0 for an unconditional generator."""
+    mapping_layers: int = 4
+    """Depth of the mapping network."""
+    image_channels: int = 3
+    """1 for grey, 3 for colour."""
+
+    def __post_init__(self) -> None:
+        """Check the shape.
+
+        Raises:
+            GeneratorError: A field is out of range.
+        """
+        if self.resolution < 8 or self.resolution & (self.resolution - 1):
+            raise GeneratorError(
+                f"resolution is {self.resolution}, expected a power of two from 8", field="resolution"
+            )
+        missing = [r for r in self.block_resolutions if self.channels.get(r, 0) < 1]
+        if missing:
+            raise GeneratorError(
+                f"channels names no positive width for resolution {missing[0]}; give one for each of "
+                f"{list(self.block_resolutions)}",
+                field="channels",
+            )
+        if self.image_channels not in (1, 3):
+            raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
+
+    @property
+    def block_resolutions(self) -> tuple[int, ...]:
+        """Resolutions of the synthesis blocks, ascending from 4."""
+        return tuple(2**i for i in range(2, self.resolution.bit_length()))
+
+    @property
+    def num_ws(self) -> int:
+        """Number of style inputs: two convolutions a block (one at 4 x 4) and the last colour layer."""
+        return 2 * len(self.block_resolutions)
+
+
+@dataclass(frozen=True, slots=True)
+class TapSpec:
+    """One synthesis activation, named by its layer."""
+
+    name: str
+    channels: int
+    resolution: int
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisOutput:
+    """What one synthesis pass makes."""
+
+    image: torch.Tensor
+    """float [N, image_channels, resolution, resolution], about [-1, 1], not clamped."""
+    taps: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Layer name -> float [N, C, r, r], in the order of the layers."""
+
+
+class MappingNetwork(nn.Module):
+    """z -> ws, with truncation towards the mean w."""
+
+    w_avg: torch.Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        input_dim = config.z_dim
+        if config.c_dim:
+            self.embed = FullyConnected(config.c_dim, config.w_dim)
+            input_dim += config.w_dim
+        self.layers = nn.ModuleList()
+        for index in range(config.mapping_layers):
+            in_features = input_dim if index == 0 else config.w_dim
+            self.layers.append(FullyConnected(in_features, config.w_dim, activation="lrelu", lr_multiplier=0.01))
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        """Map latents.
+
+        Args:
+            z: float [N, z_dim].
+            c: float [N, c_dim], one-hot; None for an unconditional generator.
+
+        Returns:
+            float [N, w_dim], not truncated.
+
+        Raises:
+            GeneratorError: z or c has another shape.
+        """
+        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
+            raise GeneratorError(f"z has shape {list(z.shape)}, expected [N, {self.config.z_dim}]", field="z")
+        x = normalize_second_moment(z.float())
+        if self.config.c_dim:
+            if c is None or c.ndim != 2 or c.shape[1] != self.config.c_dim:
+                got = None if c is None else list(c.shape)
+                raise GeneratorError(f"c has shape {got}, expected [N, {self.config.c_dim}], one-hot", field="c")
+            x = torch.cat([x, normalize_second_moment(self.embed(c.float()))], dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float | torch.Tensor = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> torch.Tensor:
+        """Map latents to one w for each style input.
+
+        Args:
+            z: float [N, z_dim].
+            c: float [N, c_dim], one-hot; None for an unconditional generator.
+            truncation_psi: 1 leaves w as it is, 0 gives the mean; a number or float [N].
+            truncation_cutoff: Only so many leading ws are truncated; None truncates all.
+
+        Returns:
+            float [N, num_ws, w_dim].
+        """
+        w = self.map_to_w(z, c)
+        ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
+        if isinstance(truncation_psi, float | int):
+            if truncation_psi == 1:
+                return ws
+            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
+        else:
+            psi = truncation_psi[:, None, None]
+        truncated = self.w_avg + psi * (ws - self.w_avg)
+        if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
+            return truncated
+        return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
+
+
+class ModulatedConv(nn.Module):
+    """Convolution whose input channels are scaled by a style, optionally normalised to unit output variance."""
+
+    resample_filter: torch.Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, demodulate: bool, up: bool = False) -> None:
+        super().__init__()
+        self.demodulate = demodulate
+        self.up = up
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.weight_gain = 1.0 / math.sqrt(in_channels * kernel * kernel)
+        if up:
+            self.register_buffer("resample_filter", binomial_filter())
+
+    def forward(self, x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+        """Convolve.
+
+        Args:
+            x: float [N, I, H, W].
+            styles: float32 [N, I].
+
+        Returns:
+            float [N, O, H, W], or [N, O, 2H, 2W] if the layer upsamples.
+        """
+        weight = self.weight * self.weight_gain  # [O, I, k, k]
+        demodulation = None
+        if self.demodulate:
+            energy = weight.square().sum(dim=[2, 3])  # [O, I]
+            demodulation = (functional.linear(styles.square(), energy) + 1e-8).rsqrt()  # [N, O]
+        x = x * styles[:, :, None, None].to(x.dtype)
+        weight = weight.to(x.dtype)
+        if self.up:
+            x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, O, 2H + 1, 2W + 1]
+            x = blur(x, self.resample_filter, (1, 1, 1, 1), gain=4.0)
+        else:
+            x = functional.conv2d(x, weight, padding=self.weight.shape[2] // 2)
+        if demodulation is not None:
+            x = x * demodulation[:, :, None, None].to(x.dtype)
+        return x
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3 x 3 convolution, noise, bias, leaky ReLU. Its output is a feature tap."""
+
+    noise_const: torch.Tensor
+
+    def __init__(self, config: GeneratorConfig, in_channels: int, resolution: int, *, up: bool = False) -> None:
+        super().__init__()
+        out_channels = config.channels[resolution]
+        self.resolution = resolution
+        self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
+        self.conv = ModulatedConv(in_channels, out_channels, kernel=3, demodulate=True, up=up)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor:
+        """Compute one layer: float [N, I, H, W] and float32 [N, D] to float [N, O, r, r]."""
+        x = self.conv(x, self.affine(w))
+        if noise_mode == "random":
+            noise = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
+            x = x + (noise * self.noise_strength).to(x.dtype)
+        elif noise_mode == "const":
+            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+        return activate(x + self.bias[:, None, None].to(x.dtype), "lrelu")
+
+
+class ToRGB(nn.Module):
+    """1 x 1 modulated convolution from features to colour, without demodulation."""
+
+    def __init__(self, config: GeneratorConfig, in_channels: int) -> None:
+        super().__init__()
+        self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
+        self.conv = ModulatedConv(in_channels, config.image_channels, kernel=1, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(config.image_channels))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Map float [N, I, H, W] and float32 [N, D] to float32 [N, image_channels, H, W]."""
+        return self.conv(x, self.affine(w)).float() + self.bias[:, None, None]
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution."""
+
+    resample_filter: torch.Tensor
+
+    def __init__(self, config: GeneratorConfig, resolution: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        channels = config.channels[resolution]
+        if resolution == 4:
+            self.constant_input = nn.Parameter(torch.randn(channels, 4, 4))
+        else:
+            self.conv0 = SynthesisLayer(config, config.channels[resolution // 2], resolution, up=True)
+            self.register_buffer("resample_filter", binomial_filter())
+        self.conv1 = SynthesisLayer(config, channels, resolution)
+        self.torgb = ToRGB(config, channels)
+
+
+class SynthesisNetwork(nn.Module):
+    """ws -> picture and taps. Skip architecture: every block adds its colours to the upsampled picture so far."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleDict({f"b{r}": SynthesisBlock(config, r) for r in config.block_resolutions})
+
+    @property
+    def tap_specs(self) -> tuple[TapSpec, ...]:
+        """The taps in the order in which synthesis makes them."""
+        specs = []
+        for r in self.config.block_resolutions:
+            names = ["conv1"] if r == 4 else ["conv0", "conv1"]
+            specs += [TapSpec(f"b{r}.{name}", self.config.channels[r], r) for name in names]
+        return tuple(specs)
+
+    def forward(
+        self, ws: torch.Tensor, noise_mode: NoiseMode = "const", compute_dtype: torch.dtype = torch.float32
+    ) -> SynthesisOutput:
+        """Paint pictures.
+
+        Args:
+            ws: float32 [N, num_ws, w_dim].
+            noise_mode: The stored noise, new noise from torch's generator, or none.
+            compute_dtype: dtype of the feature maps; colours are summed in float32.
+
+        Returns:
+            The pictures and their taps.
+
+        Raises:
+            GeneratorError: ws does not fit the generator.
+        """
+        expected = (self.config.num_ws, self.config.w_dim)
+        if ws.ndim != 3 or ws.shape[1:] != expected:
+            raise GeneratorError(
+                f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
+                field="ws",
+            )
+        taps: dict[str, torch.Tensor] = {}
+        image: torch.Tensor | None = None
+        x = ws.new_zeros([])
+        next_w = 0
+        for r in self.config.block_resolutions:
+            block = self.blocks[f"b{r}"]
+            if r == 4:
+                x = block.constant_input.to(compute_dtype)[None].expand(ws.shape[0], -1, -1, -1)
+                x = x.contiguous(memory_format=torch.channels_last)
+            else:
+                x = taps[f"b{r}.conv0"] = block.conv0(x, ws[:, next_w], noise_mode)
+                next_w += 1
+            x = taps[f"b{r}.conv1"] = block.conv1(x, ws[:, next_w], noise_mode)
+            next_w += 1
+            colours = block.torgb(x, ws[:, next_w])  # shares its w with the next block's first layer
+            image = colours if image is None else upsample_2x(image, block.resample_filter) + colours
+        assert image is not None
+        return SynthesisOutput(image=image, taps=taps)
+
+
+class Generator(nn.Module):
+    """Mapping and synthesis."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = MappingNetwork(config)
+        self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def tap_specs(self) -> tuple[TapSpec, ...]:
+        """The taps in the order in which synthesis makes them."""
+        return self.synthesis.tap_specs
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: NoiseMode = "const",
+    ) -> SynthesisOutput:
+        """Map and synthesise; see the two networks for shapes."""
+        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)

@@ -1,0 +1,220 @@
+"""The interpreter as one pass over the taps' own resolutions, without the concatenated full-resolution tensor.
+
+A linear layer commutes with bilinear resizing, so the first layer of all members is applied where a tap lives: M x h1 sums at
+r x r instead of H x W. What is left is to bring the sums of the coarse levels to full resolution. Resizing each of them directly
+costs a full-size pass a level; a chain of x2 steps is another function. There is an exact way in between:
+
+A level of resolution r, resized to H (align_corners false), is piecewise bilinear with knots at the centres (k + 1/2) H / r. The
+grid of the 2 r + 1 positions j H / (2 r) holds the knots of r and of every coarser level. So a sum of levels up to r, sampled on
+this "knot grid", keeps the whole function, and going from one knot grid to the next, and from the last to the pixels, is plain
+linear interpolation that loses nothing. All levels up to H / 4 take this way and reach the pixels in one step; the taps of the two
+finest levels are narrower than the hidden planes, so they are resized as taps and projected at full resolution.
+
+Legend: N images, M members, O outputs, C classes, K keypoints, U hidden units of all members, r level, H = W label resolution.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from labelmint_export.errors import BuildError
+from labelmint_export.heatmaps import find_peaks
+from labelmint_export.interpreter.ensemble import FoldedMembers, Interpreter
+from labelmint_export.interpreter.labels import InterpreterOutput
+
+
+def level_to_knots(resolution: int) -> torch.Tensor:
+    """Interpolation from a level's pixels to its knot grid: float64 [2 r + 1, r]."""
+    matrix = torch.zeros(2 * resolution + 1, resolution, dtype=torch.float64)
+    for j in range(2 * resolution + 1):
+        low, high = max((j - 2) // 2 if j % 2 == 0 else (j - 1) // 2, 0), min(j // 2, resolution - 1)
+        matrix[j, low] += 0.5
+        matrix[j, high] += 0.5
+    return matrix
+
+
+def refine_knots(resolution: int) -> torch.Tensor:
+    """Interpolation from the knot grid of r to that of 2 r: float64 [4 r + 1, 2 r + 1]."""
+    matrix = torch.zeros(4 * resolution + 1, 2 * resolution + 1, dtype=torch.float64)
+    for j in range(4 * resolution + 1):
+        matrix[j, j // 2] += 0.5
+        matrix[j, (j + 1) // 2] += 0.5
+    return matrix
+
+
+def knots_to_pixels(resolution: int, pixels: int) -> torch.Tensor:
+    """Interpolation from the knot grid of r to pixel centres: float64 [H, 2 r + 1]."""
+    spacing = pixels / (2 * resolution)
+    matrix = torch.zeros(pixels, 2 * resolution + 1, dtype=torch.float64)
+    for i in range(pixels):
+        position = (i + 0.5) / spacing
+        low = min(int(position), 2 * resolution - 1)
+        matrix[i, low] = 1.0 - (position - low)
+        matrix[i, low + 1] = position - low
+    return matrix
+
+
+def interpolate(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Apply one interpolation along both axes: [N, U, a, a] and [b, a] to [N, U, b, b]."""
+    return torch.matmul(matrix, torch.matmul(x, matrix.t()))
+
+
+def stack_name(resolution: int) -> str:
+    """Name of the stack of all taps of one resolution."""
+    return f"tap_r{resolution}"
+
+
+class FusedMembers(nn.Module):
+    """Layers 2 and 3 of all members of one ensemble."""
+
+    def __init__(self, folded: FoldedMembers, dtype: torch.dtype, *, average: bool) -> None:
+        super().__init__()
+        self.members, self.width = folded.bias1.shape
+        self.average = average
+        weight3, bias3 = folded.weight3, folded.bias3
+        if average:  # the mean of linear outputs is one linear layer on all hidden units
+            weight3 = weight3.permute(1, 0, 2).flatten(1)[None] / self.members  # [1, O, M * h2]
+            bias3 = bias3.mean(dim=0, keepdim=True)
+        self.register_buffer("weight2", folded.weight2.to(dtype))
+        self.register_buffer("bias2", folded.bias2[..., None].to(dtype))
+        self.register_buffer("weight3", weight3.to(dtype))
+        self.register_buffer("bias3", bias3[..., None].to(dtype))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map rectified hidden units [N, M * h1, P] to outputs [N, M or 1, O, P]."""
+        x = hidden.reshape(hidden.shape[0], self.members, self.width, -1)  # [N, M, h1, P]
+        x = functional.relu(torch.matmul(self.weight2, x) + self.bias2)
+        if self.average:
+            x = x.flatten(1, 2)[:, None]  # [N, 1, M * h2, P]
+        return torch.matmul(self.weight3, x) + self.bias3
+
+
+class FusedInterpreter(nn.Module):
+    """The deployed form of an interpreter.
+
+    Args:
+        interpreter: What was trained.
+        vote_rule: "majority" (lowest class wins a tie) or "mean_probability".
+        dtype: Of the arithmetic.
+
+    Raises:
+        BuildError: The label resolution is no power-of-two multiple of a tap's, or the rule is unknown.
+    """
+
+    def __init__(
+        self, interpreter: Interpreter, vote_rule: str = "majority", dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        if vote_rule not in ("majority", "mean_probability"):
+            raise BuildError(f"vote_rule is {vote_rule!r}, expected majority or mean_probability", field="vote_rule")
+        config = interpreter.config
+        self.config = config
+        self.vote_rule = vote_rule
+        self.resolutions = sorted({tap.resolution for tap in config.taps})
+        for r in self.resolutions:
+            ratio = config.label_resolution // r
+            if ratio * r != config.label_resolution or ratio & (ratio - 1):
+                raise BuildError(
+                    f"label resolution {config.label_resolution} is no power-of-two multiple of tap resolution {r}",
+                    field="label_resolution",
+                )
+        ensembles = [interpreter.classifiers.fold()]
+        if interpreter.regressors is not None:
+            ensembles.append(interpreter.regressors.fold())
+        self._register_first_layer(ensembles, dtype)
+        self.classifiers = FusedMembers(ensembles[0], dtype, average=False)
+        self.regressors = FusedMembers(ensembles[1], dtype, average=True) if len(ensembles) == 2 else None
+        self.register_buffer("visibility_thresholds", interpreter.visibility_thresholds.to(dtype))
+
+    def _register_first_layer(self, ensembles: list[FoldedMembers], dtype: torch.dtype) -> None:
+        weight = torch.cat([e.weight1.flatten(0, 1) for e in ensembles])  # [U, D]
+        bias = torch.cat([e.bias1.flatten() for e in ensembles])  # [U]
+        size = self.config.label_resolution
+        self.coarse = [r for r in self.resolutions if r <= size // 4]
+        self.fine = [r for r in self.resolutions if r > size // 4]
+        parts: dict[int, list[torch.Tensor]] = {r: [] for r in self.resolutions}
+        start = 0
+        for tap in self.config.taps:
+            parts[tap.resolution].append(weight[:, start : start + tap.channels])
+            start += tap.channels
+        for r in self.coarse:
+            self.register_buffer(f"weight_r{r}", torch.cat(parts[r], dim=1).to(dtype))
+            self.register_buffer(f"knots_r{r}", level_to_knots(r).to(dtype))
+        for low in self.coarse[:-1]:
+            self.register_buffer(f"refine_r{low}", refine_knots(low).to(dtype))
+        if self.coarse:
+            self.register_buffer("to_pixels", knots_to_pixels(self.coarse[-1], size).to(dtype))
+        fine = [torch.cat(parts[r], dim=1) for r in self.fine]
+        self.register_buffer("weight_fine", torch.cat(fine, dim=1).to(dtype) if fine else torch.zeros(0, dtype=dtype))
+        self.register_buffer("bias1", bias[:, None].to(dtype))
+
+    def _hidden(self, stacks: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """First layer of all members, rectified: [N, U, H * W]."""
+        size = self.config.label_resolution
+        total = self.bias1
+        if self.fine:
+            resized = [
+                stacks[stack_name(r)]
+                if r == size
+                else functional.interpolate(stacks[stack_name(r)], size=[size, size], mode="bilinear")
+                for r in self.fine
+            ]
+            total = torch.matmul(self.weight_fine, torch.cat(resized, dim=1).flatten(2)) + total
+        knots: torch.Tensor | None = None
+        for index, r in enumerate(self.coarse):
+            stack = stacks[stack_name(r)]
+            projected = torch.matmul(getattr(self, f"weight_r{r}"), stack.flatten(2))  # [N, U, r * r]
+            level = interpolate(projected.unflatten(2, (r, r)), getattr(self, f"knots_r{r}"))
+            if knots is not None:
+                previous = self.coarse[index - 1]
+                if previous * 2 != r:
+                    raise BuildError(f"taps skip from resolution {previous} to {r}", field="taps")
+                level = level + interpolate(knots, getattr(self, f"refine_r{previous}"))
+            knots = level
+        if knots is not None:
+            total = interpolate(knots, self.to_pixels).flatten(2) + total
+        return functional.relu(total)
+
+    def forward(self, stacks: Mapping[str, torch.Tensor]) -> InterpreterOutput:
+        """Label pictures.
+
+        Args:
+            stacks: "tap_r{r}" -> float [N, C_r, r, r], the taps of one resolution in their order.
+
+        Returns:
+            Labels uint8, uncertainty in the arithmetic's dtype, keypoints in label pixels.
+        """
+        config = self.config
+        hidden = self._hidden(stacks)
+        split = config.num_members * config.hidden_widths[0]
+        logits = self.classifiers(hidden[:, :split])  # [N, M, C, P]
+        label, divergence = self._vote(logits)
+        finite = ((logits - logits) == 0).flatten(1).all(dim=1)
+        size = [config.label_resolution, config.label_resolution]
+        keypoints = None
+        if self.regressors is not None:
+            heatmaps = self.regressors(hidden[:, split:])[:, 0]  # [N, K, P]
+            finite = finite & ((heatmaps - heatmaps) == 0).flatten(1).all(dim=1)
+            peaks = find_peaks(heatmaps.unflatten(2, size))
+            visible = (peaks[..., 2] >= self.visibility_thresholds).to(peaks.dtype)
+            keypoints = torch.cat([peaks, visible[..., None]], dim=2)
+        return InterpreterOutput(label.unflatten(1, size), divergence.unflatten(1, size), keypoints, finite)
+
+    def _vote(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels uint8 [N, P] and Jensen-Shannon divergence [N, P] of logits [N, M, C, P]."""
+        classes = self.config.num_classes
+        log_probs = functional.log_softmax(logits, dim=2)
+        probs = log_probs.exp()
+        mean = probs.mean(dim=1)  # [N, C, P]
+        entropy_of_mean = -(mean * mean.clamp(min=1e-30).log()).sum(dim=1)
+        mean_of_entropies = -(probs * log_probs).sum(dim=2).mean(dim=1)
+        if self.vote_rule == "majority":
+            order = torch.arange(classes, device=logits.device)[:, None]
+            winners = logits.argmax(dim=2)  # [N, M, P]
+            votes = (winners[:, :, None] == order).to(logits.dtype).sum(dim=1)  # [N, C, P]
+            label = (votes * classes + (classes - 1 - order).to(logits.dtype)).argmax(dim=1)
+        else:
+            label = mean.argmax(dim=1)
+        return label.to(torch.uint8), (entropy_of_mean - mean_of_entropies).clamp(min=0)

@@ -1,0 +1,171 @@
+"""Supervised training of a U-Net on labelled pictures: the oracle's, and the downstream network's.
+
+Legend: N images, C classes, K keypoints, H rows, W columns.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from labelmint_export.errors import TrainingError
+from labelmint_export.heatmaps import encode_heatmaps
+from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
+from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
+
+SIGMA_PIXELS = 2.0
+HEATMAP_WEIGHT = 20.0
+
+Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+"""Pictures uint8 [N, H, W, 3], masks uint8 [N, H, W], keypoints float32 [N, K, 3]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmenterTraining:
+    """Settings of one training."""
+
+    steps: int
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Pictures a step."""
+    learning_rate: float = 3e-3
+    """Peak of a one-cycle schedule (AdamW)."""
+    seed: int = 0
+    """Of initial weights, order and augmentation."""
+    noise: float = 0.02
+    """Standard deviation of pixel noise, in units of the [-1, 1] range."""
+    blur_share: float = 0.0
+    """Share of pictures that are softened, as a generator's pictures are."""
+    compute_dtype: torch.dtype = torch.bfloat16
+    """Autocast dtype; float32 switches autocast off."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPictures:
+    """A labelled set in memory or mapped from disk."""
+
+    pictures: npt.NDArray[np.uint8]
+    """uint8 [N, H, W, 3]."""
+    masks: npt.NDArray[np.uint8]
+    """uint8 [N, H, W]; 255 is not learned."""
+    keypoints: npt.NDArray[np.float32]
+    """float32 [N, K, 3]: x, y, visible."""
+
+    def __post_init__(self) -> None:
+        """Check that the three belong together.
+
+        Raises:
+            TrainingError: The arrays do not fit each other.
+        """
+        if self.masks.shape != self.pictures.shape[:3] or len(self.keypoints) != len(self.pictures):
+            raise TrainingError(
+                f"pictures {list(self.pictures.shape)}, masks {list(self.masks.shape)} and keypoints "
+                f"{list(self.keypoints.shape)} do not belong together",
+                field="masks",
+            )
+
+    def shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
+        """Yield batches for ever, each epoch in a new order."""
+        random = np.random.Generator(np.random.Philox(key=[seed, 2]))
+        while True:
+            order = random.permutation(len(self.pictures))
+            for start in range(0, len(order) - batch_size + 1, batch_size):
+                part = np.sort(order[start : start + batch_size])
+                yield self.pictures[part], self.masks[part], self.keypoints[part]
+
+
+def _augment(image: torch.Tensor, settings: SegmenterTraining) -> torch.Tensor:
+    """Vary contrast, brightness, tint, sharpness and noise of float [N, 3, H, W]; labels stay valid."""
+    count = image.shape[0]
+    gain = 1 + 0.2 * torch.randn(count, 3, 1, 1).mul(0.3) + 0.1 * torch.randn(count, 1, 1, 1)
+    shift = 0.05 * torch.randn(count, 3, 1, 1) + 0.1 * torch.randn(count, 1, 1, 1)
+    image = image * gain + shift
+    if settings.blur_share > 0:
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        kernel = torch.outer(line, line).expand(3, 1, 3, 3)
+        soft = functional.conv2d(functional.pad(image, [1] * 4, mode="replicate"), kernel, groups=3)
+        image = torch.where(torch.rand(count, 1, 1, 1) < settings.blur_share, soft, image)
+    return image + settings.noise * torch.rand(count, 1, 1, 1) * torch.randn_like(image)
+
+
+def train_segmenter(
+    config: SegmenterConfig,
+    batches: Callable[[int, int], Iterator[Batch]],
+    settings: SegmenterTraining,
+    *,
+    description: str = "segmenter",
+) -> Segmenter:
+    """Train a network.
+
+    Args:
+        config: Its shape.
+        batches: Called with batch size and seed, gives batches for at least `settings.steps` steps.
+        settings: How to train.
+        description: Shown in front of the progress bar.
+
+    Returns:
+        The network in evaluation mode.
+    """
+    torch.manual_seed(settings.seed)
+    network = Segmenter(config).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=min(0.3, max(0.05, 2 / settings.steps))
+    )
+    source = batches(settings.batch_size, settings.seed)
+    bar = tqdm(range(settings.steps), desc=description, unit="step", mininterval=2.0, dynamic_ncols=True)
+    for step in bar:
+        pictures, masks, keypoints = next(source)
+        image = _augment(normalize(torch.from_numpy(np.ascontiguousarray(pictures))), settings)
+        image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=settings.compute_dtype, enabled=settings.compute_dtype != torch.float32):
+            logits, heatmaps = network(image)
+        loss = functional.cross_entropy(logits.float(), torch.from_numpy(masks).long(), ignore_index=255)
+        if config.num_keypoints:
+            target = encode_heatmaps(torch.from_numpy(keypoints), *masks.shape[1:], SIGMA_PIXELS)
+            loss = loss + HEATMAP_WEIGHT * functional.mse_loss(heatmaps.float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+        optimizer.step()
+        schedule.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss is {value} at step {step}; lower learning_rate", field="learning_rate")
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{value:.4f}")
+    return network.eval().requires_grad_(False)
+
+
+def evaluate_segmenter(network: Segmenter, test: LabelledPictures, class_names: tuple[str, ...]) -> dict[str, object]:
+    """Score a network on labelled pictures.
+
+    Returns:
+        mIoU, IoU of each class, PCK and visibility accuracy, ready for JSON.
+    """
+    return score_labels(predict(network, test.pictures), test, class_names)
+
+
+def score_labels(predicted: Labels, true: LabelledPictures, class_names: tuple[str, ...]) -> dict[str, object]:
+    """Score labels against the truth; see `evaluate_segmenter`."""
+    counts = confusion(predicted.mask, true.masks, len(class_names))
+    per_class = iou_per_class(counts)
+    report: dict[str, object] = {
+        "num_pictures": len(true.pictures),
+        "miou": miou(counts),
+        "iou": {name: float(value) for name, value in zip(class_names, per_class, strict=True)},
+    }
+    if true.keypoints.shape[1]:
+        scores = keypoint_scores(
+            predicted.keypoints[..., :2], predicted.keypoints[..., 2] > 0.5, true.keypoints, figure_size(true.masks)
+        )
+        report |= {
+            "pck_at_0_1": scores.pck_at_0_1,
+            "pck_at_0_05": scores.pck_at_0_05,
+            "visibility_accuracy": scores.visibility_accuracy,
+        }
+    return report

@@ -1,0 +1,1 @@
+"""labelmint's contract: the wire schema, the bundle schema, sample addresses, and arrays as bytes."""

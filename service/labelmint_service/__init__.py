@@ -1,0 +1,1 @@
+"""Service side of labelmint: serves the labelled samples of a bundle over gRPC."""

@@ -1,0 +1,44 @@
+"""labelmint-serve: reads the settings, serves, and says what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from labelmint.errors import LabelmintError
+from labelmint_service.server import Readiness, serve
+from labelmint_service.settings import load_settings
+from labelmint_service.structured_logs import configure_logging
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop.
+
+    Args:
+        argv: Command line without the program's name; that of the process if None.
+
+    Returns:
+        Exit status: 0 after a clean stop, 2 if the server could not start.
+    """
+    try:
+        settings = load_settings(sys.argv[1:] if argv is None else argv)
+        configure_logging(settings.log_level, settings.log_format)
+        asyncio.run(serve(settings, _announce))
+    except LabelmintError as error:
+        print(f"labelmint-serve: {error}", file=sys.stderr)
+        return 2
+    finally:
+        logging.shutdown()
+    return 0
+
+
+def _announce(readiness: Readiness) -> None:
+    models = ", ".join(f"{name} (numerics {numerics_id[:12]})" for name, numerics_id in readiness.models.items())
+    metrics = readiness.metrics or "off"
+    print(f"labelmint-serve ready at {readiness.address}, models: {models}, metrics: {metrics}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

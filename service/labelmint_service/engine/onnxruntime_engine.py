@@ -1,0 +1,209 @@
+"""The onnxruntime engine: runs the graphs of a bundle as they are.
+
+N images (rows asked for), B batch size of the profile (rows computed), L num_ws, K keypoints, H x W the frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from labelmint.bundle import Bundle
+from labelmint_service.engine.processor import describe_processor
+from labelmint_service.engine.protocol import EngineBatch, JsonValue
+from labelmint_service.engine.sessions import find_provider, open_session
+from labelmint_service.errors import EngineRunError, EngineStartError
+
+_ONNX_TYPES = {
+    "image": "tensor(uint8)",
+    "label": "tensor(uint8)",
+    "uncertainty_map": "tensor(float16)",
+    "keypoints": "tensor(float)",
+    "finite": "tensor(bool)",
+}
+
+# Any: the arrays of a run have the dtypes of the graph's outputs.
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+class OnnxRuntimeEngine:
+    """Runs `model` for latents, and `synthesis` and `interpreter` for explicit styles.
+
+    Every run is padded to the batch of the manifest's profile by repeating its first row. Rows do not see each other.
+
+    Args:
+        bundle: Verified bundle.
+        provider: "cpu" or "cuda". It runs, or the engine does not start.
+
+    Raises:
+        EngineStartError: The provider is missing, or a graph does not load or does not fit the manifest.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, *, provider: str = "cpu") -> None:
+        manifest = bundle.manifest
+        self.batch_size = manifest.runtime.batch_size
+        self._bundle = bundle
+        self._provider_name = provider
+        self._provider = find_provider(provider)
+        self._c_dim = manifest.backbone.c_dim
+        self._shapes = _output_shapes(bundle)
+        self._model = self._open(manifest.graphs.model)
+        _check_names(self._model, manifest.graphs.model, {"z", "truncation_psi"} | ({"c"} if self._c_dim else set()))
+        _check_outputs(self._model, manifest.graphs.model, self._shapes)
+        self._style_sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
+        self._style_lock = threading.Lock()
+
+    def describe(self) -> Mapping[str, JsonValue]:
+        """Everything about the engine and this machine that the output bits depend on."""
+        options = self._bundle.manifest.runtime.onnxruntime
+        return {
+            "engine": self.name,
+            "version": onnxruntime.__version__,
+            "build": onnxruntime.get_build_info().strip(),
+            "provider": self._provider.onnxruntime_name,
+            "provider_options": dict(self._provider.options),
+            "batch_size": self.batch_size,
+            "session_options": {
+                "intra_op_num_threads": options.intra_op_num_threads,
+                "inter_op_num_threads": options.inter_op_num_threads,
+                "graph_optimization_level": options.graph_optimization_level,
+                "execution_mode": options.execution_mode,
+                "config_entries": dict(options.config_entries),
+            },
+            "processor": describe_processor(),
+        }
+
+    def run(
+        self,
+        z: npt.NDArray[np.float32],
+        class_onehot: npt.NDArray[np.float32],
+        truncation_psi: npt.NDArray[np.float32],
+    ) -> EngineBatch:
+        """Make and label the pictures of some latents; see Engine.run."""
+        feed = {"z": self._padded(z), "truncation_psi": self._padded(truncation_psi)}
+        if self._c_dim:
+            feed["c"] = self._padded(class_onehot)
+        return self._batch(_run(self._model, list(self._shapes), feed), len(z))
+
+    def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
+        """Make and label the pictures of some style vectors; see Engine.run_styles."""
+        synthesis, interpreter = self._open_styles()
+        taps = [tap.name for tap in interpreter.get_inputs()]
+        arrays = _run(synthesis, ["image", "finite", *taps], {"ws": self._padded(ws)})
+        labels = [name for name in self._shapes if name != "image"]
+        labelled = _run(interpreter, labels, {tap: arrays[tap] for tap in taps})
+        labelled["image"] = arrays["image"]
+        labelled["finite"] = labelled["finite"] & arrays["finite"]
+        return self._batch(labelled, len(ws))
+
+    def average_style(self) -> npt.NDArray[np.float32]:
+        """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0; see Engine.average_style."""
+        backbone = self._bundle.manifest.backbone
+        mapping = self._open(self._bundle.manifest.graphs.mapping)
+        feed = {
+            "z": np.zeros((self.batch_size, backbone.z_dim), dtype=np.float32),
+            "truncation_psi": np.zeros(self.batch_size, dtype=np.float32),
+        }
+        if self._c_dim:
+            feed["c"] = np.zeros((self.batch_size, self._c_dim), dtype=np.float32)
+            feed["c"][:, 0] = 1.0
+        ws = _run(mapping, ["ws"], feed)["ws"]  # [B, L, w_dim]
+        expected = (self.batch_size, backbone.num_ws, backbone.w_dim)
+        if ws.shape != expected or ws.dtype != np.float32 or not np.isfinite(ws[0, 0]).all():
+            raise EngineRunError(
+                f"the mapping graph gave ws {ws.dtype} {list(ws.shape)}, expected finite float32 {list(expected)}; "
+                "build the bundle again",
+            )
+        return np.array(ws[0, 0])
+
+    def close(self) -> None:
+        """Free the sessions."""
+        del self._model
+        self._style_sessions = None
+
+    def _open(self, relative: str) -> onnxruntime.InferenceSession:
+        return open_session(self._bundle, relative, self._bundle.manifest.runtime.onnxruntime, self._provider)
+
+    def _open_styles(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+        """Load the graphs for explicit styles when they are first asked for; most servers never need them."""
+        with self._style_lock:
+            if self._style_sessions is None:
+                graphs = self._bundle.manifest.graphs
+                try:
+                    self._style_sessions = (self._open(graphs.synthesis), self._open(graphs.interpreter))
+                except EngineStartError as error:
+                    raise EngineRunError("the graphs for explicit styles do not load") from error
+            return self._style_sessions
+
+    def _padded(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """[N, ...] -> [B, ...]."""
+        missing = self.batch_size - len(rows)
+        assert 0 <= missing < self.batch_size, "the scheduler sends 1 to batch_size rows"
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else rows
+
+    def _batch(self, arrays: _Arrays, num_rows: int) -> EngineBatch:
+        for name, shape in self._shapes.items():
+            if arrays[name].shape != (self.batch_size, *shape):
+                raise EngineRunError(
+                    f"{name} has shape {list(arrays[name].shape)}, expected {[self.batch_size, *shape]}; "
+                    "build the bundle again",
+                )
+        keypoints = arrays.get("keypoints")
+        return EngineBatch(
+            image=arrays["image"][:num_rows],
+            label=arrays["label"][:num_rows],
+            uncertainty_map=arrays["uncertainty_map"][:num_rows],
+            keypoints=None if keypoints is None else keypoints[:num_rows],
+            finite=arrays["finite"][:num_rows],
+        )
+
+
+def _output_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+    """Shape of one row of each output of the `model` graph."""
+    frame = bundle.manifest.frame
+    shapes: dict[str, tuple[int, ...]] = {
+        "image": (frame.image_height, frame.image_width, 3),
+        "label": (frame.label_height, frame.label_width),
+        "uncertainty_map": (frame.label_height, frame.label_width),
+        "finite": (),
+    }
+    if bundle.manifest.keypoints.names:
+        shapes["keypoints"] = (len(bundle.manifest.keypoints.names), 4)
+    return shapes
+
+
+def _check_names(session: onnxruntime.InferenceSession, relative: str, expected: set[str]) -> None:
+    names = {value.name for value in session.get_inputs()}
+    if names != expected:
+        raise EngineStartError(
+            f"{relative!r} has the inputs {sorted(names)}, expected {sorted(expected)}; build the bundle again",
+        )
+
+
+def _check_outputs(session: onnxruntime.InferenceSession, relative: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    found = {value.name: value.type for value in session.get_outputs()}
+    for name in shapes:
+        if found.get(name) != _ONNX_TYPES[name]:
+            raise EngineStartError(
+                f"{relative!r} gives {name!r} as {found.get(name)}, expected {_ONNX_TYPES[name]}; "
+                "build the bundle again",
+            )
+
+
+def _run(
+    session: onnxruntime.InferenceSession,
+    outputs: list[str],
+    feed: dict[str, npt.NDArray[np.float32]],
+) -> _Arrays:
+    try:
+        return dict(zip(outputs, session.run(outputs, feed), strict=True))
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise EngineRunError(f"onnxruntime failed with {type(error).__name__}") from error

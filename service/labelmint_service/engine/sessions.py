@@ -1,0 +1,145 @@
+"""onnxruntime sessions: opened with the manifest's options, on the provider that was asked for or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import onnxruntime
+
+from labelmint.bundle import Bundle
+from labelmint.errors import BundleError
+from labelmint.v1 import bundle_pb2
+from labelmint_service.errors import EngineStartError
+
+_OPTIMIZATION_LEVELS: Mapping[str, onnxruntime.GraphOptimizationLevel] = MappingProxyType(
+    {
+        "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    },
+)
+_EXECUTION_MODES: Mapping[str, onnxruntime.ExecutionMode] = MappingProxyType(
+    {
+        "sequential": onnxruntime.ExecutionMode.ORT_SEQUENTIAL,
+        "parallel": onnxruntime.ExecutionMode.ORT_PARALLEL,
+    },
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """An execution provider and the options that make its results repeatable.
+
+    Attributes:
+        onnxruntime_name: Name in onnxruntime.
+        options: Its options. On CUDA: no TF32 for float32, no choice of algorithms by timing.
+    """
+
+    onnxruntime_name: str
+    options: Mapping[str, str]
+
+
+PROVIDERS: Mapping[str, Provider] = MappingProxyType(
+    {
+        "cpu": Provider(onnxruntime_name="CPUExecutionProvider", options=MappingProxyType({})),
+        "cuda": Provider(
+            onnxruntime_name="CUDAExecutionProvider",
+            options=MappingProxyType({"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+        ),
+    },
+)
+"""Providers by the name that settings use."""
+
+
+def find_provider(name: str) -> Provider:
+    """The provider of that name, if this machine's onnxruntime has it.
+
+    Raises:
+        EngineStartError: It is unknown or not installed.
+    """
+    provider = PROVIDERS.get(name)
+    if provider is None:
+        raise EngineStartError(
+            f"provider is {name!r}, expected one of {', '.join(PROVIDERS)}; choose one of these",
+            field="provider",
+        )
+    available = onnxruntime.get_available_providers()
+    if provider.onnxruntime_name not in available:
+        raise EngineStartError(
+            f"provider {name!r} needs {provider.onnxruntime_name}, but onnxruntime {onnxruntime.__version__} here has "
+            f"{', '.join(available)}; install the build of onnxruntime for it or choose another provider",
+            field="provider",
+        )
+    return provider
+
+
+def open_session(
+    bundle: Bundle,
+    relative: str,
+    options: bundle_pb2.OnnxRuntimeOptions,
+    provider: Provider,
+) -> onnxruntime.InferenceSession:
+    """Load one graph of a bundle.
+
+    The graph is loaded from its path, so onnxruntime itself refuses external data outside the bundle's folder.
+
+    Args:
+        bundle: Verified bundle.
+        relative: Path of the graph inside it.
+        options: How the manifest wants it run.
+        provider: What it has to run on.
+
+    Raises:
+        EngineStartError: The graph does not load, or onnxruntime chose another provider.
+    """
+    try:
+        path = bundle.path_of(relative)
+        session = onnxruntime.InferenceSession(
+            path,
+            sess_options=_session_options(options),
+            providers=[(provider.onnxruntime_name, dict(provider.options))],
+        )
+    except BundleError:
+        raise
+    except EngineStartError:
+        raise
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise EngineStartError(
+            f"onnxruntime {onnxruntime.__version__} cannot load {relative!r} of bundle {bundle.name!r}: {error}; "
+            "run `labelmint-export verify` on the bundle or build it again",
+        ) from error
+    active = session.get_providers()
+    if not active or active[0] != provider.onnxruntime_name:
+        raise EngineStartError(
+            f"{provider.onnxruntime_name} was asked for, but onnxruntime runs {relative!r} on {', '.join(active)}; "
+            "look at its log for the missing library, or choose another provider",
+            field="provider",
+        )
+    return session
+
+
+def _session_options(options: bundle_pb2.OnnxRuntimeOptions) -> onnxruntime.SessionOptions:
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = options.intra_op_num_threads
+    session_options.inter_op_num_threads = options.inter_op_num_threads
+    session_options.graph_optimization_level = _lookup(
+        _OPTIMIZATION_LEVELS,
+        options.graph_optimization_level,
+        "graph_optimization_level",
+    )
+    session_options.execution_mode = _lookup(_EXECUTION_MODES, options.execution_mode, "execution_mode")
+    for key, value in sorted(options.config_entries.items()):
+        session_options.add_session_config_entry(key, value)
+    return session_options
+
+
+def _lookup(table: Mapping[str, object], name: str, field: str) -> object:
+    if name not in table:
+        raise EngineStartError(
+            f"runtime.onnxruntime.{field} is {name!r}, expected one of {', '.join(table)}; build the bundle again",
+            field=f"runtime.onnxruntime.{field}",
+        )
+    return table[name]

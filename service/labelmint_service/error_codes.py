@@ -1,0 +1,38 @@
+"""The one table from errors to the names of gRPC status codes."""
+
+from __future__ import annotations
+
+from labelmint.errors import ArrayError
+from labelmint_service.errors import (
+    DrainingError,
+    EngineRunError,
+    LateError,
+    ModelNotFoundError,
+    NonFiniteSampleError,
+    PinMismatchError,
+    RequestError,
+    ScanLimitError,
+    StreamLimitError,
+)
+
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (RequestError, "INVALID_ARGUMENT"),
+    (ArrayError, "INVALID_ARGUMENT"),
+    (ModelNotFoundError, "NOT_FOUND"),
+    (PinMismatchError, "FAILED_PRECONDITION"),
+    (ScanLimitError, "FAILED_PRECONDITION"),
+    (StreamLimitError, "RESOURCE_EXHAUSTED"),
+    (LateError, "DEADLINE_EXCEEDED"),
+    (DrainingError, "UNAVAILABLE"),
+    (EngineRunError, "INTERNAL"),
+    (NonFiniteSampleError, "DATA_LOSS"),
+)
+
+
+def code_name(error: Exception) -> str | None:
+    """Name of the status code for an error.
+
+    Returns:
+        For example "INVALID_ARGUMENT"; None for an unexpected error, whose text is not for callers.
+    """
+    return next((name for kind, name in _CODES if isinstance(error, kind)), None)

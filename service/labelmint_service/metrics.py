@@ -1,0 +1,100 @@
+"""What an operator watches, in a Prometheus registry of the server's own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from labelmint_service.errors import StartError
+
+_STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_FILL_RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+
+
+class ServiceMetrics:
+    """All metrics of one server.
+
+    Attributes:
+        registry: Where they are registered; not the global one, so that servers do not mix.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter("labelmint_requests", "Calls that ended.", ["rpc", "code"], registry=r)
+        self.active_streams = Gauge("labelmint_active_streams", "Streams in work.", ["model"], registry=r)
+        self.samples_sent = Counter("labelmint_samples_sent", "Samples handed to callers.", ["model"], registry=r)
+        self.samples_scanned = Counter("labelmint_samples_scanned", "Samples made and judged.", ["model"], registry=r)
+        self.samples_rejected = Counter("labelmint_samples_rejected", "Samples filtered out.", ["model"], registry=r)
+        self.rows_dropped = Counter(
+            "labelmint_rows_dropped",
+            "Rows not computed because their caller was gone or late.",
+            ["model"],
+            registry=r,
+        )
+        self.queued_rows = Gauge(
+            "labelmint_queued_rows",
+            "Samples in work or waiting for their reader.",
+            ["model"],
+            registry=r,
+        )
+        self.batch_fill = Histogram(
+            "labelmint_batch_fill_ratio",
+            "Used part of an engine batch.",
+            ["model"],
+            buckets=_FILL_RATIOS,
+            registry=r,
+        )
+        self.stage_seconds = Histogram(
+            "labelmint_stage_seconds",
+            "Time of a batch in queue, compute and encode.",
+            ["model", "stage"],
+            buckets=_STAGE_SECONDS,
+            registry=r,
+        )
+        self.bytes_sent = Counter("labelmint_bytes_sent", "Bytes of sample messages.", ["model"], registry=r)
+        self.engine_errors = Counter(
+            "labelmint_engine_errors",
+            "Failed runs and non-finite samples.",
+            ["model", "kind"],
+            registry=r,
+        )
+        self.model_info = Gauge(
+            "labelmint_model_info",
+            "Always 1; the labels name what is served.",
+            ["model", "version", "digest", "numerics_id", "engine"],
+            registry=r,
+        )
+
+
+class MetricsEndpoint:
+    """Serves a registry over HTTP in a thread of its own.
+
+    Args:
+        metrics: What to serve.
+        host: Address to listen on.
+        port: Port; 0 lets the system choose.
+
+    Attributes:
+        url: Where the metrics are.
+
+    Raises:
+        StartError: The port cannot be taken.
+    """
+
+    def __init__(self, metrics: ServiceMetrics, host: str, port: int) -> None:
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
+        except OSError as error:
+            raise StartError(
+                f"metrics cannot listen on {host}:{port} ({error.strerror}); choose another --metrics-port, 0 for any, "
+                "or --no-metrics",
+                field="metrics_port",
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,132 @@
+"""What the server serves: bundles with an engine that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint.bundle import Bundle, open_bundle
+from labelmint_service.engine import Engine, load_engine
+from labelmint_service.errors import EngineRunError, EngineStartError, ModelNotFoundError, RequestError, StartError
+from labelmint_service.numerics import Numerics, describe_numerics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ServedModel:
+    """A bundle, ready to run.
+
+    Attributes:
+        bundle: Verified bundle.
+        engine: Warm engine.
+        numerics: What outputs are bit-identical for.
+        average_style: float32 [w_dim], towards which truncation pulls.
+    """
+
+    bundle: Bundle
+    engine: Engine
+    numerics: Numerics
+    average_style: npt.NDArray[np.float32]
+
+    @property
+    def name(self) -> str:
+        """The name that requests use."""
+        return self.bundle.name
+
+
+def load_model(
+    path: Path,
+    *,
+    engine: str = "onnxruntime",
+    provider: str = "cpu",
+    verify_files: bool = True,
+) -> ServedModel:
+    """Open a bundle, start its engine and run it once.
+
+    Args:
+        path: Folder of the bundle.
+        engine: Name of the engine.
+        provider: What the engine runs on.
+        verify_files: Whether to compare the sha256 of each file.
+
+    Raises:
+        BundleError: The bundle is missing, malformed or altered.
+        EngineStartError: The engine is missing or cannot run the bundle.
+    """
+    bundle = open_bundle(path, verify_files=verify_files)
+    return serve_bundle(bundle, load_engine(bundle, engine=engine, provider=provider))
+
+
+def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
+    """Warm an engine up and join it with its bundle.
+
+    Raises:
+        EngineStartError: The first run fails.
+    """
+    backbone = bundle.manifest.backbone
+    onehot = np.zeros((1, backbone.c_dim), dtype=np.float32)
+    onehot[:, :1] = 1.0
+    psi = np.full(1, bundle.manifest.truncation.default_psi, dtype=np.float32)
+    try:
+        engine.run(np.zeros((1, backbone.z_dim), dtype=np.float32), onehot, psi)
+        average_style = engine.average_style()
+    except EngineRunError as error:
+        raise EngineStartError(
+            f"the first run of bundle {bundle.name!r} failed: {error}; run `labelmint-export verify` on it",
+        ) from error
+    return ServedModel(
+        bundle=bundle,
+        engine=engine,
+        numerics=describe_numerics(bundle, engine),
+        average_style=average_style,
+    )
+
+
+class ModelCatalog:
+    """The served models by name.
+
+    Args:
+        models: At least one, with names of their own.
+
+    Raises:
+        StartError: Two models share a name.
+    """
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self._models: dict[str, ServedModel] = {}
+        for model in models:
+            if model.name in self._models:
+                raise StartError(
+                    f"bundles {self._models[model.name].bundle.root} and {model.bundle.root} both have the name "
+                    f"{model.name!r}, expected names of their own; serve one of them",
+                    field="bundle",
+                )
+            self._models[model.name] = model
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
+
+    def find(self, name: str, *, field: str) -> ServedModel:
+        """The model of a name.
+
+        Args:
+            name: As the request has it.
+            field: Request field the name came in.
+
+        Raises:
+            RequestError: The name is empty.
+            ModelNotFoundError: No such model is served.
+        """
+        served = ", ".join(sorted(self._models))
+        if not name:
+            raise RequestError(f"{field} is empty, expected one of {served}; name the model", field=field)
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFoundError(
+                f"{field} is {name[:64]!r}, expected one of {served}; choose a served model",
+                field=field,
+            )
+        return model

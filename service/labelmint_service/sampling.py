@@ -1,0 +1,167 @@
+"""Sampling: opens streams on the served models. This is the service without its wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from labelmint.v1 import service_pb2
+from labelmint_service.assembly import Assembler
+from labelmint_service.errors import RequestError
+from labelmint_service.filters import SampleFilter
+from labelmint_service.labelling import LabelSession
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.models import ModelCatalog, ServedModel
+from labelmint_service.outputs import OutputPlan
+from labelmint_service.requests import parse_generate, parse_label_options
+from labelmint_service.scheduler import Scheduler
+from labelmint_service.settings import ServiceSettings
+from labelmint_service.sources import AddressSource, LatentSource, RowSource
+from labelmint_service.streams import SampleStream, StreamLimits
+
+
+class SamplingService:
+    """Streams of labelled samples from the served models.
+
+    Args:
+        catalog: The models.
+        settings: Bounds.
+        metrics: Where to count.
+
+    Attributes:
+        catalog: The models.
+    """
+
+    def __init__(self, catalog: ModelCatalog, settings: ServiceSettings, metrics: ServiceMetrics) -> None:
+        self.catalog = catalog
+        self._settings = settings
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
+        self._schedulers = {
+            model.name: Scheduler(model, pool=self._pool, metrics=metrics, max_streams=settings.max_streams)
+            for model in catalog
+        }
+        for model in catalog:
+            metrics.model_info.labels(
+                model=model.name,
+                version=model.bundle.manifest.version,
+                digest=model.bundle.digest,
+                numerics_id=model.numerics.id,
+                engine=model.engine.name,
+            ).set(1)
+
+    def start(self) -> None:
+        """Begin to serve on the running event loop."""
+        for scheduler in self._schedulers.values():
+            scheduler.start()
+
+    async def drain(self) -> None:
+        """Take no new streams; let those in work finish their batches and end with a resume point."""
+        await asyncio.gather(*(scheduler.drain() for scheduler in self._schedulers.values()))
+
+    async def close(self) -> None:
+        """Drain, then free threads and engines."""
+        await asyncio.gather(*(scheduler.close() for scheduler in self._schedulers.values()))
+        self._pool.shutdown()
+        for model in self.catalog:
+            model.engine.close()
+
+    def open_generate(
+        self,
+        request: service_pb2.GenerateRequest,
+        *,
+        deadline_s: float | None,
+        request_id: str,
+    ) -> SampleStream:
+        """Check a Generate request and prepare its stream; entering the stream starts it.
+
+        Args:
+            request: From the wire; nothing in it is trusted.
+            deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
+            request_id: For the log.
+
+        Raises:
+            ServiceError: The request cannot be served.
+        """
+        job = parse_generate(request, self.catalog, max_message_bytes=self._settings.max_message_bytes)
+        return self._open(
+            job.model,
+            AddressSource(job),
+            job.output,
+            job.sample_filter,
+            max_accepted=job.max_accepted,
+            max_scanned=job.max_scanned,
+            deadline_s=deadline_s,
+            request_id=request_id,
+        )
+
+    async def open_label(
+        self,
+        requests: AsyncIterator[service_pb2.LabelRequest],
+        *,
+        deadline_s: float | None,
+        request_id: str,
+    ) -> LabelSession:
+        """Check the first message of a Label stream and prepare the session; entering the session starts it.
+
+        Args:
+            requests: From the wire; nothing in them is trusted.
+            deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
+            request_id: For the log.
+
+        Raises:
+            ServiceError: The options cannot be served.
+        """
+        first = await anext(requests, None)
+        if first is None or not first.HasField("options"):
+            raise RequestError(
+                "options are missing, expected them in the first message; send them with or before the first latents",
+                field="options",
+            )
+        job = parse_label_options(first.options, self.catalog, max_message_bytes=self._settings.max_message_bytes)
+        source = LatentSource(max_backlog_rows=self._credit_rows(job.model), on_change=lambda: stream.notice_source())
+        stream = self._open(
+            job.model,
+            source,
+            job.output,
+            None,
+            max_accepted=None,
+            max_scanned=None,
+            deadline_s=deadline_s,
+            request_id=request_id,
+        )
+        return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
+
+    def _open(
+        self,
+        model: ServedModel,
+        source: RowSource,
+        plan: OutputPlan,
+        sample_filter: SampleFilter | None,
+        *,
+        max_accepted: int | None,
+        max_scanned: int | None,
+        deadline_s: float | None,
+        request_id: str,
+    ) -> SampleStream:
+        assembler = Assembler(model, plan, sample_filter, pool=self._pool, num_threads=self._settings.encode_threads)
+        limits = StreamLimits(
+            credit_rows=self._credit_rows(model),
+            max_accepted=max_accepted,
+            max_scanned=max_scanned,
+            progress_interval_s=self._settings.progress_interval_s if sample_filter else None,
+            deadline_s=deadline_s,
+        )
+        return SampleStream(
+            model=model,
+            source=source,
+            assembler=assembler,
+            limits=limits,
+            scheduler=self._schedulers[model.name],
+            metrics=self._metrics,
+            request_id=request_id,
+        )
+
+    def _credit_rows(self, model: ServedModel) -> int:
+        return self._settings.stream_queue_batches * model.engine.batch_size

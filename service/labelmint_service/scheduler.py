@@ -1,0 +1,350 @@
+"""The scheduler: fills engine batches from all streams in turn and hands the results back.
+
+Streams wait in a circle. A batch is filled one row a stream at a time, going on where the last batch stopped, so that
+streams with work get the same number of rows to within one. While the engine runs one batch, the next one is filled and
+its latents are made; just before it is computed, rows whose caller has gone or is late are dropped. The engine has a
+thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint_service.engine import EngineBatch, EngineInputs
+from labelmint_service.engine.protocol import run_inputs
+from labelmint_service.errors import (
+    DrainingError,
+    EngineRunError,
+    LateError,
+    NonFiniteSampleError,
+    ServiceError,
+    StreamLimitError,
+)
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.models import ServedModel
+from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
+from labelmint_service.structured_logs import log_event
+
+_log = logging.getLogger(__name__)
+
+
+class WorkStream(Protocol):
+    """What the scheduler needs of a stream.
+
+    Attributes:
+        request_id: For the log.
+        is_closed: Whether nobody waits for its rows any more.
+    """
+
+    request_id: str
+    is_closed: bool
+
+    @property
+    def entry(self) -> Entry:
+        """Where its next rows enter the engine."""
+        ...
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its deadline has passed."""
+        ...
+
+    def num_ready(self, most: int) -> int:
+        """Rows it wants computed now, at most `most`."""
+        ...
+
+    def take(self, count: int) -> Rows:
+        """Hand out the next rows."""
+        ...
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Receive computed rows, in the order in which they were handed out."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End after what was delivered; rows still on their way never come."""
+        ...
+
+    def drain(self) -> None:
+        """End after what was handed out; nothing more will be taken."""
+        ...
+
+
+@dataclass(slots=True)
+class _Part:
+    """Rows of one stream in one batch."""
+
+    stream: WorkStream
+    entry: Entry
+    indices: tuple[int, ...]
+    taken_ns: int
+    loading: asyncio.Future[LoadedRows]
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """Rows of one stream, ready for the engine."""
+
+    stream: WorkStream
+    indices: tuple[int, ...]
+    taken_ns: int
+    rows: LoadedRows
+
+    def head(self, count: int) -> _Loaded:
+        return _Loaded(self.stream, self.indices[:count], self.taken_ns, self.rows.part(0, count))
+
+
+class Scheduler:
+    """Runs the batches of one model.
+
+    Args:
+        model: What runs.
+        pool: Threads that make latents.
+        metrics: Where to count.
+        max_streams: Streams at a time.
+    """
+
+    def __init__(self, model: ServedModel, *, pool: Executor, metrics: ServiceMetrics, max_streams: int) -> None:
+        self._model = model
+        self._pool = pool
+        self._metrics = metrics
+        self._max_streams = max_streams
+        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{model.name}")
+        self._streams: set[WorkStream] = set()
+        self._circle: deque[WorkStream] = deque()
+        self._forming: list[_Part] = []
+        self._running: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._is_draining = False
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to run batches on the running event loop."""
+        self._loop_task = asyncio.get_running_loop().create_task(self._run())
+
+    def add(self, stream: WorkStream) -> None:
+        """Serve a stream from now on.
+
+        Raises:
+            DrainingError: The server is going away.
+            StreamLimitError: There are as many streams as there may be.
+        """
+        if self._is_draining:
+            raise DrainingError("the server is going away; ask another one or retry after its restart")
+        if len(self._streams) >= self._max_streams:
+            raise StreamLimitError(
+                f"{len(self._streams)} streams of model {self._model.name!r} are in work, expected fewer than "
+                f"{self._max_streams}; retry when one has ended, or ask the operator to raise max_streams",
+            )
+        self._streams.add(stream)
+        self._circle.append(stream)
+        self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
+        self.wake()
+
+    def remove(self, stream: WorkStream) -> None:
+        """Serve a stream no longer; its rows in work are dropped."""
+        if stream in self._streams:
+            self._streams.remove(stream)
+            self._circle.remove(stream)
+            self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
+            self.wake()
+
+    def wake(self) -> None:
+        """Look again for rows to compute; call it when a stream may have become ready."""
+        self._changed.set()
+
+    async def drain(self) -> None:
+        """Take no more rows; finish the batches in work and tell all streams to end with a resume point."""
+        self._is_draining = True
+        self.wake()
+        if self._loop_task is not None:
+            await asyncio.wait({self._loop_task})  # unlike awaiting it, being cancelled here does not cancel it
+        for stream in list(self._streams):
+            stream.drain()
+
+    async def close(self) -> None:
+        """Drain, then free the thread. The engine stays open."""
+        await self.drain()
+        self._engine_thread.shutdown()
+
+    async def _run(self) -> None:
+        while not (self._is_draining and self._running is None and not self._forming):
+            self._changed.clear()
+            try:
+                self._step()
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not stop the server
+                log_event(_log, logging.ERROR, "scheduler.error", error=error, model=self._model.name)
+                for stream in list(self._streams):
+                    stream.fail(error)
+            if self._changed.is_set() or (self._is_draining and self._running is None):
+                continue
+            await self._changed.wait()
+
+    def _step(self) -> None:
+        """Fill the batch that is being formed, and run it if the engine is free."""
+        self._drop_closed()
+        if not self._is_draining:
+            self._fill()
+        if self._running is None and self._forming:
+            parts, self._forming = self._forming, []
+            self._running = asyncio.get_running_loop().create_task(self._execute(parts))
+            self._running.add_done_callback(self._on_executed)
+            self.wake()
+
+    def _drop_closed(self) -> None:
+        """Make room for others where a caller has gone."""
+        closed = [part for part in self._forming if part.stream.is_closed]
+        if closed:
+            self._forming = [part for part in self._forming if not part.stream.is_closed]
+            self._metrics.rows_dropped.labels(self._model.name).inc(sum(len(part.indices) for part in closed))
+
+    def _on_executed(self, task: asyncio.Task[None]) -> None:
+        self._running = None
+        self.wake()
+        if not task.cancelled() and task.exception() is not None:
+            log_event(_log, logging.ERROR, "scheduler.error", error=task.exception(), model=self._model.name)
+
+    def _fill(self) -> None:
+        """Add rows to the batch that is being formed, one a stream at a time."""
+        space = self._model.engine.batch_size - sum(len(part.indices) for part in self._forming)
+        entry = self._forming[0].entry if self._forming else None
+        for stream, count in self._share(space, entry).items():
+            entry = stream.entry
+            rows = stream.take(count)
+            loading = asyncio.get_running_loop().run_in_executor(self._pool, rows.load)
+            self._forming.append(_Part(stream, entry, rows.indices, time.perf_counter_ns(), loading))
+
+    def _share(self, space: int, entry: Entry | None) -> dict[WorkStream, int]:
+        """Rows for each stream, for at most `space` rows that all have `entry` (if None: that of the first)."""
+        shares: dict[WorkStream, int] = {}
+        ready = {stream: stream.num_ready(space) for stream in self._circle} if space else {}
+        skipped: list[WorkStream] = []
+        candidates = sum(1 for count in ready.values() if count)
+        while space and candidates:
+            stream = self._circle.popleft()
+            if not ready[stream]:
+                self._circle.append(stream)
+            elif entry is not None and stream.entry != entry:
+                skipped.append(stream)  # keeps its turn
+                candidates -= 1
+            else:
+                entry = stream.entry
+                shares[stream] = shares.get(stream, 0) + 1
+                space -= 1
+                ready[stream] -= 1
+                candidates -= ready[stream] == 0
+                self._circle.append(stream)
+        self._circle.extendleft(reversed(skipped))
+        return shares
+
+    async def _execute(self, parts: Sequence[_Part]) -> None:
+        """Run one batch and deliver it; whatever happens, every stream in it learns how it ended."""
+        try:
+            loaded = [
+                _Loaded(part.stream, part.indices, part.taken_ns, rows)
+                for part, rows in zip(parts, await asyncio.gather(*(part.loading for part in parts)), strict=True)
+            ]
+            wanted = [part for part in loaded if self._is_wanted(part)]
+            if wanted:
+                await self._compute(wanted)
+        except Exception as error:
+            for part in parts:
+                part.stream.fail(error)
+            raise
+
+    def _is_wanted(self, part: _Loaded) -> bool:
+        """Whether somebody still waits for the rows; tells a late stream that it is."""
+        stream = part.stream
+        if not stream.is_closed and not stream.is_late:
+            return True
+        self._metrics.rows_dropped.labels(self._model.name).inc(len(part.indices))
+        if not stream.is_closed:
+            stream.fail(LateError("the deadline passed before the work was done; allow more time or ask for less"))
+        return False
+
+    async def _compute(self, parts: Sequence[_Loaded]) -> None:
+        """Run rows and deliver them. After a failure each stream is tried alone, so that one cannot fail another."""
+        model = self._model.name
+        num_rows = sum(len(part.indices) for part in parts)
+        self._metrics.batch_fill.labels(model).observe(num_rows / self._model.engine.batch_size)
+        inputs = join_inputs([part.rows.inputs for part in parts])
+        began_ns = time.perf_counter_ns()
+        try:
+            outputs = await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine_run, inputs)
+        except EngineRunError as error:
+            self._metrics.engine_errors.labels(model, "run").inc()
+            log_event(_log, logging.ERROR, "engine.error", error=error, model=model, rows=num_rows)
+            await self._after_failure(parts, error)
+            return
+        compute_ns = time.perf_counter_ns() - began_ns
+        self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
+        if not outputs.finite.all():
+            self._metrics.engine_errors.labels(model, "non_finite").inc()
+            await self._without_non_finite(parts, outputs.finite)
+            return
+        self._deliver(parts, outputs, began_ns, compute_ns)
+
+    def _engine_run(self, inputs: EngineInputs) -> EngineBatch:
+        return run_inputs(self._model.engine, inputs)
+
+    async def _after_failure(self, parts: Sequence[_Loaded], error: EngineRunError) -> None:
+        streams = list(dict.fromkeys(part.stream for part in parts))
+        if len(streams) == 1:
+            streams[0].fail(error)
+            return
+        for stream in streams:
+            await self._compute([part for part in parts if part.stream is stream])
+
+    async def _without_non_finite(self, parts: Sequence[_Loaded], finite: npt.NDArray[np.bool_]) -> None:
+        """Discard a batch, compute again what stands before each stream's first bad row, and end those streams."""
+        errors: dict[WorkStream, ServiceError] = {}
+        kept: list[_Loaded] = []
+        first = 0
+        for part in parts:
+            verdicts = finite[first : first + len(part.indices)]
+            first += len(part.indices)
+            if part.stream in errors:
+                continue
+            num_good = len(verdicts) if verdicts.all() else int(np.argmin(verdicts))
+            if num_good:
+                kept.append(part.head(num_good))
+            if num_good < len(verdicts):
+                errors[part.stream] = _non_finite(part.indices[num_good])
+        if kept:
+            await self._compute(kept)
+        for stream, error in errors.items():
+            stream.fail(error)
+
+    def _deliver(self, parts: Sequence[_Loaded], outputs: EngineBatch, began_ns: int, compute_ns: int) -> None:
+        first = 0
+        for part in parts:
+            last = first + len(part.indices)
+            queue_ns = began_ns - part.taken_ns
+            self._metrics.stage_seconds.labels(self._model.name, "queue").observe(queue_ns / 1e9)
+            part.stream.deliver(
+                Delivery(
+                    indices=part.indices,
+                    loaded=part.rows,
+                    outputs=slice_outputs(outputs, first, last),
+                    queue_ns=queue_ns,
+                    compute_ns=compute_ns,
+                ),
+            )
+            first = last
+
+
+def _non_finite(index: int) -> NonFiniteSampleError:
+    return NonFiniteSampleError(
+        f"sample {index} has a non-finite image, logit or heatmap; it was not sent, start after it to leave it out",
+        next_index=index + 1,
+    )

@@ -1,0 +1,213 @@
+"""The server: grpc.aio around the servicer, with health, reflection and metrics, that starts and stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from labelmint_service.errors import StartError
+from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
+from labelmint_service.models import ModelCatalog, ServedModel, load_model
+from labelmint_service.sampling import SamplingService
+from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer
+from labelmint_service.settings import ServiceSettings
+from labelmint_service.structured_logs import log_event
+
+_log = logging.getLogger(__name__)
+_WATCHER_GRACE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """What a server that is ready tells its surroundings.
+
+    Attributes:
+        address: host:port of gRPC.
+        metrics: URL of the metrics; empty if there are none.
+        models: Numerics id by model name.
+    """
+
+    address: str
+    metrics: str
+    models: dict[str, str]
+
+
+class LabelmintServer:
+    """Serves models over gRPC on the running event loop.
+
+    Args:
+        settings: Where to listen and what bounds there are.
+        models: What to serve; the server closes their engines when it stops.
+
+    Raises:
+        StartError: Two models share a name.
+    """
+
+    def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel]) -> None:
+        self._settings = settings
+        self._metrics = ServiceMetrics()
+        self._catalog = ModelCatalog(models)
+        self._sampling = SamplingService(self._catalog, settings, self._metrics)
+        self._servicer = LabelMintServicer(self._sampling, self._metrics)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
+        self._grpc_server: aio.Server | None = None
+        self._endpoint: MetricsEndpoint | None = None
+        self._hurried = asyncio.Event()
+
+    async def start(self) -> Readiness:
+        """Listen and serve.
+
+        Raises:
+            StartError: A port cannot be taken.
+        """
+        if self._settings.metrics:
+            self._endpoint = MetricsEndpoint(self._metrics, self._settings.metrics_host, self._settings.metrics_port)
+        server = aio.server(options=_channel_options(self._settings))
+        server.add_generic_rpc_handlers((self._servicer.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        self._grpc_server = server
+        try:
+            port = self._listen(server)
+        except StartError:
+            await self.stop(grace_s=0.0)
+            raise
+        self._sampling.start()
+        await server.start()
+        for name in (SERVICE_NAME, *(model.name for model in self._catalog)):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        readiness = Readiness(
+            address=_join_address(self._settings.host, port),
+            metrics=self._endpoint.url if self._endpoint else "",
+            models={model.name: model.numerics.id for model in self._catalog},
+        )
+        log_event(_log, logging.INFO, "server.ready", address=readiness.address, metrics=readiness.metrics)
+        return readiness
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Stop: health says NOT_SERVING, streams end with a resume point, and what is left after the grace is cut.
+
+        Args:
+            grace_s: How long streams may take to end; `hurry` ends it early.
+        """
+        log_event(_log, logging.INFO, "server.draining", grace_s=grace_s)
+        await self._health.enter_graceful_shutdown()
+        loop = asyncio.get_running_loop()
+        draining, hurried = loop.create_task(self._drain()), loop.create_task(self._hurried.wait())
+        await asyncio.wait({draining, hurried}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if self._servicer.num_active:
+            log_event(_log, logging.WARNING, "server.grace_over", active_calls=self._servicer.num_active)
+        if self._grpc_server is not None:
+            # Health watchers never end by themselves; everything else has ended or had its time.
+            await self._grpc_server.stop(_WATCHER_GRACE_S)
+        await draining
+        await self._sampling.close()
+        if self._endpoint is not None:
+            await asyncio.to_thread(self._endpoint.close)
+        log_event(_log, logging.INFO, "server.stopped")
+
+    def hurry(self) -> None:
+        """End the grace of a stop at once."""
+        self._hurried.set()
+
+    async def _drain(self) -> None:
+        await self._sampling.drain()
+        await self._servicer.wait_until_idle()
+
+    def _listen(self, server: aio.Server) -> int:
+        wanted = _join_address(self._settings.host, self._settings.port)
+        try:
+            port = server.add_insecure_port(wanted)
+        except RuntimeError as error:  # what grpc raises when it cannot bind
+            raise StartError(
+                f"cannot listen on {wanted}; stop what uses it, or choose another --port (0 for any) or --host",
+                field="port",
+            ) from error
+        return port
+
+
+async def serve(settings: ServiceSettings, announce: Callable[[Readiness], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the grace.
+
+    Args:
+        settings: What to serve and where.
+        announce: Called once the server is ready.
+
+    Raises:
+        StartError: A port cannot be taken or an engine does not run.
+        BundleError: A bundle is missing, malformed or altered.
+    """
+    server = LabelmintServer(settings, load_models(settings))
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            server.hurry()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    if settings.ready_file is not None:
+        settings.ready_file.unlink(missing_ok=True)
+    readiness = await server.start()
+    if settings.ready_file is not None:
+        _write_ready_file(settings.ready_file, readiness)
+    announce(readiness)
+    await stopping.wait()
+    if settings.ready_file is not None:
+        settings.ready_file.unlink(missing_ok=True)
+    await server.stop(grace_s=settings.grace_s)
+
+
+def load_models(settings: ServiceSettings) -> list[ServedModel]:
+    """Load every bundle of the settings.
+
+    Raises:
+        BundleError: A bundle is missing, malformed or altered.
+        StartError: An engine does not run.
+    """
+    models = []
+    for path in settings.bundle:
+        model = load_model(
+            path,
+            engine=settings.engine,
+            provider=settings.provider,
+            verify_files=settings.verify_files,
+        )
+        log_event(_log, logging.INFO, "model.loaded", model=model.name, digest=model.bundle.digest, path=str(path))
+        models.append(model)
+    return models
+
+
+def _channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", -1),  # each request states its own limit
+        ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ]
+
+
+def _join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _write_ready_file(path: Path, readiness: Readiness) -> None:
+    """Write the file so that whoever sees it sees all of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(asdict(readiness)) + "\n", encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,241 @@
+"""The servicer: translates calls into streams and back. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+from grpc import aio
+
+from labelmint.errors import LabelmintError
+from labelmint.v1 import service_pb2
+from labelmint_service.error_codes import code_name
+from labelmint_service.errors import DrainingError, ServiceError
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.requests import NUM_INDICES
+from labelmint_service.sampling import SamplingService
+from labelmint_service.structured_logs import log_event
+
+SERVICE_NAME = "labelmint.v1.LabelMint"
+ERROR_DETAIL_KEY = "labelmint-error-bin"
+REQUEST_ID_KEY = "labelmint-request-id"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_Context = aio.ServicerContext[Any, Any]  # Any: one class for calls of all message types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Call:
+    """A call in work.
+
+    Attributes:
+        rpc: Name of the method.
+        request_id: The caller's, or one made here.
+        deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
+    """
+
+    rpc: str
+    request_id: str
+    deadline_s: float | None
+
+
+class LabelMintServicer:
+    """Answers the calls of labelmint.v1.LabelMint.
+
+    Streams come from below already serialised, so the handlers pass their bytes through.
+
+    Args:
+        sampling: What does the work.
+        metrics: Where to count.
+    """
+
+    def __init__(self, sampling: SamplingService, metrics: ServiceMetrics) -> None:
+        self._sampling = sampling
+        self._metrics = metrics
+        self._active: set[Call] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def num_active(self) -> int:
+        """Calls in work."""
+        return len(self._active)
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no call is in work."""
+        await self._idle.wait()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
+        """What a grpc.aio server registers."""
+        messages = service_pb2
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "ListModels": grpc.unary_unary_rpc_method_handler(
+                    self.list_models,
+                    request_deserializer=messages.ListModelsRequest.FromString,
+                    response_serializer=messages.ListModelsResponse.SerializeToString,
+                ),
+                "GetModel": grpc.unary_unary_rpc_method_handler(
+                    self.get_model,
+                    request_deserializer=messages.GetModelRequest.FromString,
+                    response_serializer=messages.GetModelResponse.SerializeToString,
+                ),
+                "Generate": grpc.unary_stream_rpc_method_handler(
+                    self.generate,
+                    request_deserializer=messages.GenerateRequest.FromString,
+                ),
+                "Label": grpc.stream_stream_rpc_method_handler(
+                    self.label,
+                    request_deserializer=messages.LabelRequest.FromString,
+                ),
+            },
+        )
+
+    async def list_models(
+        self,
+        _request: service_pb2.ListModelsRequest,
+        context: _Context,
+    ) -> service_pb2.ListModelsResponse:
+        """Name the served models."""
+
+        async def work(_call: Call) -> service_pb2.ListModelsResponse:
+            return service_pb2.ListModelsResponse(
+                models=[
+                    service_pb2.ModelSummary(
+                        name=model.name,
+                        version=model.bundle.manifest.version,
+                        digest=model.bundle.digest,
+                        numerics_id=model.numerics.id,
+                        description=model.bundle.manifest.description,
+                    )
+                    for model in self._sampling.catalog
+                ],
+            )
+
+        return await self._answer("ListModels", context, work)
+
+    async def get_model(self, request: service_pb2.GetModelRequest, context: _Context) -> service_pb2.GetModelResponse:
+        """Describe one model."""
+
+        async def work(_call: Call) -> service_pb2.GetModelResponse:
+            model = self._sampling.catalog.find(request.model, field="model")
+            return service_pb2.GetModelResponse(
+                manifest=model.bundle.manifest,
+                numerics_id=model.numerics.id,
+                numerics=model.numerics.document,
+            )
+
+        return await self._answer("GetModel", context, work)
+
+    async def generate(self, request: service_pb2.GenerateRequest, context: _Context) -> None:
+        """Stream the samples of some addresses."""
+
+        async def work(call: Call) -> None:
+            stream = self._sampling.open_generate(request, deadline_s=call.deadline_s, request_id=call.request_id)
+            async with stream:
+                async for data in stream.messages():
+                    await context.write(data)
+
+        await self._answer("Generate", context, work)
+
+    async def label(self, requests: AsyncIterator[service_pb2.LabelRequest], context: _Context) -> None:
+        """Stream the samples of the caller's latents."""
+
+        async def work(call: Call) -> None:
+            session = await self._sampling.open_label(
+                aiter(requests),
+                deadline_s=call.deadline_s,
+                request_id=call.request_id,
+            )
+            async with session:
+                async for data in session.messages():
+                    await context.write(data)
+
+        await self._answer("Label", context, work)
+
+    async def _answer(self, rpc: str, context: _Context, work: Callable[[Call], Awaitable[_T]]) -> _T:
+        """Do the work of a call, count it, and turn what it raises into a status."""
+        call = _make_call(rpc, context)
+        began_s = time.monotonic()
+        code = "CANCELLED"
+        self._active.add(call)
+        self._idle.clear()
+        log_event(_log, logging.DEBUG, "call.begin", rpc=rpc, request_id=call.request_id, peer=context.peer())
+        try:
+            await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
+            result = await work(call)
+            code = "OK"
+            return result
+        except LabelmintError as error:
+            code = code_name(error) or "INTERNAL"
+            await _abort(context, call, error)
+        except Exception as error:  # noqa: BLE001 - an unexpected error must reach the log, and the caller as INTERNAL
+            code = "INTERNAL"
+            await _abort(context, call, error)
+        finally:
+            self._active.remove(call)
+            if not self._active:
+                self._idle.set()
+            self._metrics.requests.labels(rpc, code).inc()
+            duration_s = round(time.monotonic() - began_s, 6)
+            log_event(
+                _log,
+                logging.INFO,
+                "call.end",
+                rpc=rpc,
+                request_id=call.request_id,
+                code=code,
+                duration_s=duration_s,
+            )
+
+
+def _make_call(rpc: str, context: _Context) -> Call:
+    metadata = dict(context.invocation_metadata() or ())
+    request_id = str(metadata.get(REQUEST_ID_KEY, ""))
+    if not _REQUEST_ID.fullmatch(request_id):
+        request_id = uuid.uuid4().hex[:16]
+    remaining_s = cast("float | None", context.time_remaining())  # None without a deadline, which the stubs omit
+    deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
+    return Call(rpc=rpc, request_id=request_id, deadline_s=deadline_s)
+
+
+async def _abort(context: _Context, call: Call, error: Exception) -> NoReturn:
+    """End a call with the status of an error. The text of an unexpected one stays in the log."""
+    name = code_name(error)
+    detail = service_pb2.ErrorDetail(request_id=call.request_id)
+    if isinstance(error, LabelmintError) and name is not None:
+        detail.field = error.field
+        text = str(error)
+    else:
+        name = "INTERNAL"
+        text = f"an unexpected error; the server's log has it under request id {call.request_id}"
+    if isinstance(error, ServiceError) and error.next_index is not None and error.next_index < NUM_INDICES:
+        detail.next_index = error.next_index
+    is_ours = name == "INTERNAL"
+    level = logging.ERROR if is_ours else logging.INFO if isinstance(error, DrainingError) else logging.WARNING
+    log_event(
+        _log,
+        level,
+        "call.error",
+        error=error if is_ours else None,
+        rpc=call.rpc,
+        request_id=call.request_id,
+        code=name,
+        field=detail.field or None,
+        message=text,
+    )
+    await context.abort(
+        grpc.StatusCode[name],
+        text,
+        trailing_metadata=((ERROR_DETAIL_KEY, detail.SerializeToString()),),
+    )

@@ -1,0 +1,241 @@
+"""Settings of the server: flags over environment over file over defaults, checked once at the start.
+
+Each setting is one field below. `max_streams` is the flag `--max-streams`, the variable `LABELMINT_SERVE_MAX_STREAMS`
+and the key `max_streams` of the TOML or JSON file that `--config` or `LABELMINT_SERVE_CONFIG` names. Unknown flags,
+variables with that prefix and keys are errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from labelmint_service.errors import SettingsError
+
+ENV_PREFIX = "LABELMINT_SERVE_"
+EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "toonhead"
+"""The bundle that the package brings along."""
+
+_MIB = 2**20
+
+
+class ServiceSettings(BaseSettings):
+    """Everything an operator may choose. Frozen; units are in the names."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(EMBEDDED_BUNDLE,),
+        min_length=1,
+        description="Folder of a bundle to serve. As a flag repeatable, as a variable separated like PATH.",
+    )
+    verify_files: bool = Field(default=True, description="Compare the sha256 of each bundle file before serving it.")
+    engine: Literal["onnxruntime"] = Field(default="onnxruntime", description="What runs the graphs.")
+    provider: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="What onnxruntime runs on. It runs there or the server does not start.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. Connections are neither encrypted nor authenticated.",
+    )
+    port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
+    max_streams: int = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Most Generate and Label streams of one model at a time; more get RESOURCE_EXHAUSTED.",
+    )
+    stream_queue_batches: int = Field(
+        default=3,
+        ge=2,
+        le=64,
+        description="Engine batches of samples that one stream may have in work or waiting for its reader.",
+    )
+    encode_threads: int = Field(default=2, ge=1, le=256, description="Threads that score and encode samples.")
+    progress_interval_s: float = Field(
+        default=2.0,
+        gt=0.0,
+        le=3600.0,
+        description="Time between empty messages while a filter rejects everything.",
+    )
+    max_message_bytes: int = Field(
+        default=256 * _MIB,
+        ge=_MIB,
+        le=2**31 - 1,
+        description="Largest output.max_message_bytes a request may ask for.",
+    )
+    max_request_bytes: int = Field(
+        default=16 * _MIB,
+        ge=65536,
+        le=2**31 - 1,
+        description="Largest request message; latents for Label arrive in these.",
+    )
+    grace_s: float = Field(
+        default=20.0,
+        ge=0.0,
+        le=3600.0,
+        description="Time that streams get to end when the server is told to stop.",
+    )
+    keepalive_time_s: float = Field(
+        default=60.0,
+        ge=1.0,
+        le=7200.0,
+        description="Quiet time after which a connection is pinged.",
+    )
+    keepalive_timeout_s: float = Field(
+        default=20.0,
+        ge=1.0,
+        le=3600.0,
+        description="Time after a ping until a silent connection is closed.",
+    )
+    metrics: bool = Field(default=True, description="Serve Prometheus metrics over HTTP.")
+    metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the metrics.")
+    metrics_port: int = Field(default=9464, ge=0, le=65535, description="Port of the metrics; 0 for any.")
+    ready_file: Path | None = Field(
+        default=None,
+        description="File that is written, whole, once the server is ready: JSON with address, metrics and models.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Form of the log lines on stderr.")
+
+    @field_validator("bundle", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(value.split(os.pathsep)) if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Constructing settings reads nothing; load_settings merges the sources and remembers which value is whose."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+def load_settings(argv: Sequence[str]) -> ServiceSettings:
+    """Read flags, environment and file.
+
+    Args:
+        argv: Command line without the program's name.
+
+    Raises:
+        SettingsError: A value is out of range, a key or variable is unknown, or the file cannot be read.
+        SystemExit: Help was asked for, or a flag is unknown.
+    """
+    flags = vars(_make_parser().parse_args(argv))
+    config = flags.pop("config", None) or os.environ.get(f"{ENV_PREFIX}CONFIG")
+    values: dict[str, Any] = {}  # Any: unchecked input of every type
+    origins: dict[str, str] = {}
+    for given, origin in (
+        (_read_file(Path(config)) if config else {}, f"file {config}"),
+        (_read_environment(), "environment"),
+        (flags, "flag"),
+    ):
+        values.update(given)
+        origins.update(dict.fromkeys(given, origin))
+    try:
+        return ServiceSettings(**values)
+    except ValidationError as error:
+        raise _settings_error(error, origins) from error
+
+
+def _read_environment() -> dict[str, Any]:  # Any: unchecked input
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in ServiceSettings.model_fields} | {f"{ENV_PREFIX}CONFIG"}
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            raise SettingsError(
+                f"environment variable {name} is set, expected one of the settings{_nearest(name, known)}; "
+                "unset it or correct its name",
+                field=name,
+            )
+    return EnvSettingsSource(ServiceSettings)()
+
+
+def _read_file(path: Path) -> dict[str, Any]:  # Any: unchecked input
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:  # UnicodeDecodeError, JSONDecodeError, TOMLDecodeError are ValueErrors
+        raise SettingsError(
+            f"configuration file {path} cannot be read ({error}); give a TOML file, or JSON with the suffix .json",
+            field="config",
+        ) from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"configuration file {path} holds no table of settings; see --help", field="config")
+    return content
+
+
+def _settings_error(error: ValidationError, origins: Mapping[str, str]) -> SettingsError:
+    lines = []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        origin = origins.get(name, "defaults")
+        if problem["type"] == "extra_forbidden":
+            nearest = _nearest(name, ServiceSettings.model_fields)
+            lines.append(f"{name} (from {origin}) is no setting{nearest}; remove it or correct its name")
+        else:
+            lines.append(f"{name} is {problem['input']!r} (from {origin}): {problem['msg']}; see --help")
+    return SettingsError("\n".join(lines), field=str(error.errors()[0]["loc"][0]))
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    matches = difflib.get_close_matches(name, sorted(known), n=1)
+    return f", perhaps {matches[0]}" if matches else ""
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="labelmint-serve",
+        description="Serve labelled samples of one or more bundles over gRPC.",
+        epilog=f"Flags go before environment variables, those before the file, that before the defaults. "
+        f"Example: labelmint-serve --port 0 --bundle ./my-bundle; {ENV_PREFIX}PORT=8500 labelmint-serve",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        help=f"TOML or JSON file with settings, keys as the flags with underscores (variable {ENV_PREFIX}CONFIG)",
+    )
+    for name, field in ServiceSettings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        default = ServiceSettings.model_fields[name].default
+        shown = "the embedded toonhead" if name == "bundle" else "none" if default is None else default
+        text = f"{field.description} (default: {shown}; variable {ENV_PREFIX}{name.upper()})".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        elif get_origin(field.annotation) is tuple:
+            parser.add_argument(flag, action="append", metavar="PATH", help=text)
+        else:
+            parser.add_argument(flag, metavar=_metavar(field.annotation), help=text)
+    return parser
+
+
+def _metavar(annotation: object) -> str:
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(get_args(annotation)) + "}"
+    if annotation in {int, float}:
+        return "N"
+    return "TEXT" if annotation is str else "PATH"

@@ -1,0 +1,312 @@
+"""A stream: rows go out to the scheduler, results come back, are judged, encoded and queued as messages for the caller.
+
+    source -> scheduler -> arrivals -> assembler (worker threads) -> replies -> caller
+
+Credit bounds all of it: a row holds one unit from the moment it is handed out until the caller has taken its message or
+a filter has rejected it. A caller that stops reading stops its own work and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from labelmint_service.assembly import Assembler
+from labelmint_service.batching import Reply, build_progress
+from labelmint_service.errors import DrainingError, ScanLimitError, ServiceError
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.models import ServedModel
+from labelmint_service.requests import NUM_INDICES
+from labelmint_service.rows import Delivery, Entry, Rows
+from labelmint_service.scheduler import Scheduler
+from labelmint_service.sources import RowSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What bounds a stream.
+
+    Attributes:
+        credit_rows: Rows in work or waiting for the caller.
+        max_accepted: Samples to send; None without an end.
+        max_scanned: Rows to scan; None without a bound.
+        progress_interval_s: Time between messages without samples; None for none of these.
+        deadline_s: Time of time.monotonic() after which nothing is computed; None for never.
+    """
+
+    credit_rows: int
+    max_accepted: int | None
+    max_scanned: int | None
+    progress_interval_s: float | None
+    deadline_s: float | None
+
+
+class SampleStream:
+    """One Generate or Label call in work; an async context manager that serves it while it is open.
+
+    Args:
+        model: What makes the samples.
+        source: Where rows come from.
+        assembler: What turns results into messages.
+        limits: Bounds.
+        scheduler: What computes rows.
+        metrics: Where to count.
+        request_id: For the log.
+
+    Attributes:
+        is_closed: Whether nobody waits for rows any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ServedModel,
+        source: RowSource,
+        assembler: Assembler,
+        limits: StreamLimits,
+        scheduler: Scheduler,
+        metrics: ServiceMetrics,
+        request_id: str,
+    ) -> None:
+        self.request_id = request_id
+        self.is_closed = False
+        self._model = model
+        self._source = source
+        self._assembler = assembler
+        self._limits = limits
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._arrivals: deque[Delivery] = deque()
+        self._replies: deque[Reply] = deque()
+        self._arrived = asyncio.Event()
+        self._replied = asyncio.Event()
+        self._failure: Exception | None = None
+        self._is_draining = False
+        self._held_rows = 0  # handed out and neither rejected nor taken by the caller
+        self._pending_rows = 0  # handed out and not yet judged
+        self._next_index = source.next_index
+        self._num_accepted = 0
+        self._num_unreported = 0  # scanned and rejected since the last message
+        self._last_reply_s = time.monotonic()
+        self._pump_task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Ask the scheduler for work.
+
+        Raises:
+            DrainingError: The server is going away.
+            StreamLimitError: There are as many streams as there may be.
+        """
+        try:
+            self._scheduler.add(self)
+        except ServiceError as error:
+            error.next_index = self._next_index
+            raise
+        self._pump_task = asyncio.get_running_loop().create_task(self._pump())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drop all work."""
+        self.is_closed = True
+        self._scheduler.remove(self)
+        self._hold(-self._held_rows)
+        if self._pump_task is not None:
+            self._pump_task.cancel()
+            await asyncio.gather(self._pump_task, return_exceptions=True)
+
+    # What the scheduler calls; see scheduler.WorkStream.
+
+    @property
+    def entry(self) -> Entry:
+        """Where the next rows enter the engine."""
+        return self._source.entry
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self._limits.deadline_s is not None and time.monotonic() > self._limits.deadline_s
+
+    def num_ready(self, most: int) -> int:
+        """Rows that may be computed now, at most `most`."""
+        if self.is_closed or self._is_draining or self._failure is not None or self._has_enough:
+            return 0
+        return self._source.num_ready(min(most, self._limits.credit_rows - self._held_rows))
+
+    def take(self, count: int) -> Rows:
+        """Hand out rows."""
+        self._hold(count)
+        self._pending_rows += count
+        return self._source.take(count)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Receive computed rows; after a failure there is a gap before them, so they are not for sending."""
+        if self._failure is None:
+            self._arrivals.append(delivery)
+            self._arrived.set()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error after what was delivered."""
+        if self._failure is None:
+            self._failure = error
+            self._arrived.set()
+
+    def drain(self) -> None:
+        """End with a resume point after what was handed out."""
+        self._is_draining = True
+        self._arrived.set()
+
+    def notice_source(self) -> None:
+        """Look at the source again: rows came, or its end."""
+        self._scheduler.wake()
+        self._arrived.set()
+
+    # What the servicer calls.
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """The messages of the stream, serialised SampleBatches in index order.
+
+        Asking for the next one says that the caller has taken the last.
+
+        Raises:
+            ServiceError: The stream ended before its limit; next_index says where to take it up again.
+        """
+        assert self._pump_task is not None, "enter the stream first"
+        while True:
+            self._replied.clear()
+            while self._replies:
+                reply = self._replies.popleft()
+                yield reply.data
+                self._count_sent(reply)
+            if self._pump_task.done():
+                self._pump_task.result()
+                return
+            await self._replied.wait()
+
+    def _count_sent(self, reply: Reply) -> None:
+        self._metrics.samples_sent.labels(self._model.name).inc(reply.num_rows)
+        self._metrics.bytes_sent.labels(self._model.name).inc(len(reply.data))
+        self._hold(-reply.num_rows)
+        self._scheduler.wake()
+
+    def _hold(self, count: int) -> None:
+        self._held_rows += count
+        self._metrics.queued_rows.labels(self._model.name).inc(count)
+
+    @property
+    def _has_enough(self) -> bool:
+        return self._limits.max_accepted is not None and self._num_accepted >= self._limits.max_accepted
+
+    async def _pump(self) -> None:
+        """Turn arrivals into replies until the stream ends; its result is the stream's."""
+        try:
+            while not self._is_complete():
+                if self._arrivals:
+                    await self._process(self._arrivals.popleft())
+                elif self._failure is not None:
+                    raise self._failure
+                elif self._is_draining and not self._pending_rows:
+                    raise DrainingError(
+                        "the server is going away; go on at next_index with another one or after its restart",
+                    )
+                else:
+                    await self._wait_for_arrival()
+        except ServiceError as error:
+            if error.next_index is None and self._next_index < NUM_INDICES:
+                error.next_index = self._next_index
+            raise
+        finally:
+            if self._num_unreported:
+                self._report_progress()
+            self._replied.set()
+
+    def _is_complete(self) -> bool:
+        """Whether the stream has reached its end.
+
+        Raises:
+            ScanLimitError: It has scanned max_scanned rows and not reached it.
+        """
+        if self._has_enough:
+            return True
+        if self._pending_rows or not self._source.is_exhausted:
+            return False
+        if self._source.is_at_end:
+            return True
+        raise ScanLimitError(
+            f"max_scanned indices ({self._limits.max_scanned}) were scanned and {self._num_accepted} samples accepted; "
+            "loosen the filter or raise max_scanned",
+            field="max_scanned",
+        )
+
+    async def _wait_for_arrival(self) -> None:
+        self._arrived.clear()
+        interval_s = self._limits.progress_interval_s
+        if interval_s is None:
+            await self._arrived.wait()
+            return
+        try:
+            async with asyncio.timeout(max(0.0, self._last_reply_s + interval_s - time.monotonic())):
+                await self._arrived.wait()
+        except TimeoutError:
+            self._report_if_due()
+
+    async def _process(self, delivery: Delivery) -> None:
+        """Judge the rows of a delivery and queue the messages of those that are accepted."""
+        verdict = await self._assembler.judge(delivery)
+        num_rows = len(delivery.indices)
+        accepted = verdict.accepted
+        if self._limits.max_accepted is not None:
+            accepted = accepted[: self._limits.max_accepted - self._num_accepted]
+        self._num_accepted += len(accepted)
+        num_scanned = accepted[-1] + 1 if self._has_enough else num_rows
+        replies: list[Reply] = []
+        if accepted:
+            replies = await self._assembler.build(
+                delivery,
+                verdict,
+                accepted,
+                num_scanned=num_scanned,
+                num_unreported=self._num_unreported,
+            )
+            self._observe("encode", time.perf_counter_ns() - verdict.began_ns)
+        self._num_unreported = 0 if accepted else self._num_unreported + num_rows
+        self._next_index = delivery.indices[num_scanned - 1] + 1
+        self._pending_rows -= num_rows
+        self._hold(len(accepted) - num_rows)
+        self._metrics.samples_scanned.labels(self._model.name).inc(num_scanned)
+        self._metrics.samples_rejected.labels(self._model.name).inc(num_scanned - len(accepted))
+        for reply in replies:
+            self._put(reply)
+        if not replies:
+            self._report_if_due()
+        self._scheduler.wake()
+
+    def _report_if_due(self) -> None:
+        """Tell a caller that waits in vain how far the stream is; one that does not read learns it later."""
+        interval_s = self._limits.progress_interval_s
+        if interval_s is not None and time.monotonic() >= self._last_reply_s + interval_s:
+            if self._replies:
+                self._last_reply_s = time.monotonic()
+            else:
+                self._report_progress()
+
+    def _report_progress(self) -> None:
+        self._put(build_progress(self._model, num_rejected=self._num_unreported, next_index=self._next_index))
+        self._num_unreported = 0
+
+    def _put(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        self._last_reply_s = time.monotonic()
+        self._replied.set()
+
+    def _observe(self, stage: str, duration_ns: int) -> None:
+        self._metrics.stage_seconds.labels(self._model.name, stage).observe(duration_ns / 1e9)

@@ -30,8 +30,9 @@ def encode_heatmaps(keypoints: torch.Tensor, height: int, width: int, sigma_pixe
 def find_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
     """Find each heatmap's largest value and refine its place below a pixel.
 
-    The rule `quadratic_3x3`: along each axis the vertex of the parabola through the peak and its two neighbours, at most half a
-    pixel away; at a border there is no neighbour and no refinement. The first of equal values wins, in row-major order.
+    The rule `quadratic_3x3`: along each axis the vertex of the parabola through the peak and its two neighbours, at
+    most half a pixel away; at a border there is no neighbour and no refinement. The first of equal values wins, in
+    row-major order.
 
     Args:
         heatmaps: float [N, K, H, W].

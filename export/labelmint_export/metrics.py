@@ -40,7 +40,10 @@ def iou_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """
     intersection = np.diag(counts).astype(np.float64)
     union = counts.sum(axis=0) + counts.sum(axis=1) - intersection
-    return np.divide(intersection, union, out=np.full(len(counts), np.nan), where=union > 0)
+    iou: npt.NDArray[np.float64] = np.divide(
+        intersection, union, out=np.full(len(counts), np.nan), where=union > 0
+    )
+    return iou
 
 
 def miou(counts: npt.NDArray[np.int64]) -> float:

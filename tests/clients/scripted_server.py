@@ -80,17 +80,20 @@ class Fault:
 
 
 class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
-    """Serves every address, in messages of `batch_size`, with a list of faults: the i-th call suffers the i-th fault.
+    """Serves every address, in messages of `batch_size`, with a list of faults: the i-th stream suffers the i-th fault.
 
     Attributes:
-        requests: Every request as it came.
+        requests: Every request for a stream as it came.
         rewrite: Alters a message before it is sent; gets the number of the call, of the message, and the message.
         rejects: Says whether a filter rejects an index.
     """
 
     def __init__(self) -> None:
         self.batch_size = 2
-        self.faults: list[Fault | None] = []
+        self.faults: list[Fault] = []
+        self.unary_faults: list[Fault] = []
+        self.num_unary_calls = 0
+        self.num_models = 1
         self.requests: list[service_pb2.GenerateRequest] = []
         self.label_requests: list[list[service_pb2.LabelRequest]] = []
         self.numerics_of_call: Callable[[int], str] = lambda call: NUMERICS
@@ -109,6 +112,7 @@ class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
         self._fail_at_once(context)
         return service_pb2.ListModelsResponse(
             models=[service_pb2.ModelSummary(name="scripted", version="1", digest=DIGEST, numerics_id=NUMERICS)]
+            * self.num_models
         )
 
     def GetModel(  # noqa: N802  # the method is named by the proto
@@ -193,10 +197,9 @@ class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
             )
 
     def _fail_at_once(self, context: grpc.ServicerContext) -> None:
-        self.requests.append(service_pb2.GenerateRequest())
-        fault = self.faults.pop(0) if self.faults else None
-        if fault is not None:
-            self._fail(fault, context)
+        self.num_unary_calls += 1
+        if self.unary_faults:
+            self._fail(self.unary_faults.pop(0), context)
 
     def _fail(self, fault: Fault, context: grpc.ServicerContext) -> None:
         if fault.code is None:

@@ -76,10 +76,10 @@ def test_unary_calls_raise_typed_errors_and_retry_unavailable(
     client: Client, servicer: ScriptedServicer, method: str
 ) -> None:
     arguments = ["m"] if method == "get_model" else []
-    servicer.faults = [fault(Code.UNAVAILABLE, "")]
+    servicer.unary_faults = [fault(Code.UNAVAILABLE, "")]
     assert getattr(client, method)(*arguments)
-    assert len(servicer.requests) == 2
-    servicer.faults = [fault(Code.NOT_FOUND, "model")]
+    assert servicer.num_unary_calls == 2
+    servicer.unary_faults = [fault(Code.NOT_FOUND, "model")]
     with pytest.raises(ModelNotFoundError) as caught:
         getattr(client, method)(*arguments)
     assert caught.value.field == "model"
@@ -87,9 +87,9 @@ def test_unary_calls_raise_typed_errors_and_retry_unavailable(
 
 async def test_async_unary_calls_raise_typed_errors_and_retry_unavailable(server: ScriptedServer) -> None:
     async with AsyncClient(server.address, retry=QUICK) as client:
-        server.servicer.faults = [fault(Code.UNAVAILABLE, "")]
+        server.servicer.unary_faults = [fault(Code.UNAVAILABLE, "")]
         assert [summary.name for summary in await client.list_models()] == ["scripted"]
-        server.servicer.faults = [fault(Code.NOT_FOUND, "model")]
+        server.servicer.unary_faults = [fault(Code.NOT_FOUND, "model")]
         with pytest.raises(ModelNotFoundError):
             await client.get_model("other")
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped]  # it has no types
+from pycocotools.coco import COCO  # type: ignore[import-untyped]  # it has no types
 
 from labelmint_client import OutputError, Sample
 from labelmint_client._writers.atomic import clear_errors, write_atomic

@@ -1,6 +1,7 @@
 """Encodings: what is decoded is what RAW carries, or close to it where the codec loses."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -110,30 +111,39 @@ def test_encoded_filtered_streams_carry_the_right_samples(stub: service_pb2_grpc
 
 
 @pytest.fixture(scope="module")
-def large_stub(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """256 x 256: a RAW sample takes 256 KiB."""
+def large_stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[service_pb2_grpc.LabelMintStub]:
+    """512 x 512: a RAW sample takes 1 MiB."""
     bundle = write_tiny_bundle(
         tmp_path_factory.mktemp("large") / "bundle",
         name="large",
-        image_size=256,
+        image_size=512,
         num_calibration_samples=4,
     )
     with serving([bundle]) as running:
         yield running.stub()
 
 
-@pytest.mark.parametrize("size", [300_000, 600_000, 1_000_000])
-def test_messages_are_split_to_the_size_asked_for(large_stub: service_pb2_grpc.LabelMintStub, size: int) -> None:
+@pytest.mark.parametrize(("size", "most"), [(1_100_000, 1), (2_200_000, 2), (4_200_000, 4)])
+def test_messages_are_split_to_the_size_asked_for(
+    large_stub: service_pb2_grpc.LabelMintStub,
+    size: int,
+    most: int,
+) -> None:
     request = make_request(model="large", max_accepted=8, output=OutputOptions(max_message_bytes=size))
     samples = collect(large_stub.Generate(request, timeout=TIMEOUT_S))
-    unsplit = collect(large_stub.Generate(make_request(model="large", max_accepted=8), timeout=TIMEOUT_S))
 
     assert max(batch.ByteSize() for batch in samples.batches) <= size
-    assert max(len(batch.indices) for batch in samples.batches) == size // 263_000
-    assert {len(batch.indices) for batch in unsplit.batches} == {4}
+    assert max(len(batch.indices) for batch in samples.batches) == most
+    assert samples.indices == list(range(8))
     assert sum(batch.num_scanned for batch in samples.batches) == 8
-    for name, array in unsplit.arrays.items():
-        assert samples.arrays[name].tobytes() == array.tobytes()
+    assert [batch.next_index for batch in samples.batches] == [batch.indices[-1] + 1 for batch in samples.batches]
+
+
+def test_default_message_is_at_most_4_mib(large_stub: service_pb2_grpc.LabelMintStub) -> None:
+    samples = collect(large_stub.Generate(make_request(model="large", max_accepted=4), timeout=TIMEOUT_S))
+
+    assert [len(batch.indices) for batch in samples.batches] == [3, 1]
+    assert max(batch.ByteSize() for batch in samples.batches) <= 4 * 2**20
 
 
 def test_raw_sample_that_does_not_fit_is_refused_before_work_with_the_bytes_needed(
@@ -144,7 +154,7 @@ def test_raw_sample_that_does_not_fit_is_refused_before_work_with_the_bytes_need
 
     assert (failure.code, failure.detail and failure.detail.field) == ("INVALID_ARGUMENT", "output.max_message_bytes")
     needed = int(failure.text.split("needs ")[1].split()[0])
-    assert 262_144 < needed < 266_000
+    assert 2**20 < needed < 2**20 + 2048
     enough = make_request(model="large", output=OutputOptions(max_message_bytes=needed))
     assert len(collect(large_stub.Generate(enough, timeout=TIMEOUT_S)).indices) == 5
 
@@ -152,39 +162,19 @@ def test_raw_sample_that_does_not_fit_is_refused_before_work_with_the_bytes_need
 def test_encoded_sample_that_does_not_fit_ends_the_stream_with_the_bytes_needed(
     large_stub: service_pb2_grpc.LabelMintStub,
 ) -> None:
-    output = OutputOptions(
-        fields=[service_pb2.SAMPLE_FIELD_IMAGE],
-        image_codec="CODEC_JPEG",
-        jpeg_quality=100,
-        max_message_bytes=64 * 1024,
+    png = OutputOptions(fields=[service_pb2.SAMPLE_FIELD_IMAGE], image_codec="CODEC_PNG")
+    everything = collect(
+        large_stub.Generate(make_request(model="large", max_accepted=12, output=png), timeout=TIMEOUT_S),
     )
-    sizes = [
-        len(item)
-        for item in items_of(
-            collect(
-                large_stub.Generate(
-                    make_request(
-                        model="large",
-                        max_accepted=40,
-                        output=OutputOptions(
-                            fields=[service_pb2.SAMPLE_FIELD_IMAGE],
-                            image_codec="CODEC_PNG",
-                        ),
-                    ),
-                    timeout=TIMEOUT_S,
-                ),
-            ),
-            "image_encoded",
-        )
-    ]
-    too_large = [index for index, size in enumerate(sizes) if size > 64 * 1024]
-    assert too_large, "the test needs a PNG above 64 KiB"
-    output.image_codec = service_pb2.CODEC_PNG
+    sizes = [len(item) for item in items_of(everything, "image_encoded")]
+    largest = sizes.index(max(sizes))
+    png.max_message_bytes = sizes[largest] + 1000  # the envelope takes a little more
     failure = expect_failure(
-        large_stub.Generate(make_request(model="large", max_accepted=40, output=output), timeout=TIMEOUT_S),
+        large_stub.Generate(make_request(model="large", max_accepted=12, output=png), timeout=TIMEOUT_S),
     )
 
     assert (failure.code, failure.detail and failure.detail.field) == ("INVALID_ARGUMENT", "output.max_message_bytes")
     assert failure.detail is not None
-    assert failure.detail.next_index <= too_large[0]
-    assert "needs" in failure.text
+    assert failure.detail.next_index == largest // 4 * 4
+    assert [index for batch in failure.batches for index in batch.indices] == list(range(failure.detail.next_index))
+    assert int(failure.text.split("needs ")[1].split()[0]) > png.max_message_bytes

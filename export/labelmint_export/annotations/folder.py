@@ -1,7 +1,7 @@
 """An annotation folder: what a person leaves behind after drawing on sixteen GAN pictures.
 
     classes.json        class names with palette, keypoint names, skeleton, left-right pairs
-    latents.safetensors z float32 [N, z_dim], ws float32 [N, num_ws, w_dim]: what painted picture i, in order of the names
+    latents.safetensors what painted picture i, in order of the names: z float32 [N, z_dim], ws float32 [N, num_ws, w_dim]
     00.png              the picture that was drawn on
     00.mask.png         indexed PNG, pixel value = class id, 255 = not labelled
     00.json             LabelMe: points (keypoints that can be seen) on the picture
@@ -10,7 +10,6 @@ Legend: N pictures, K keypoints, H rows, W columns.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +56,10 @@ class AnnotationSchema:
         if len(self.palette) != len(self.class_names):
             raise AnnotationError(
                 f"palette has {len(self.palette)} colours for {len(self.class_names)} classes", field="palette"
+            )
+        if len(set(self.keypoint_names)) != len(self.keypoint_names):
+            raise AnnotationError(
+                f"keypoints are {list(self.keypoint_names)}, expected different names", field="keypoints"
             )
         for name, pairs in (("skeleton", self.skeleton), ("left_right_pairs", self.left_right_pairs)):
             for pair in pairs:
@@ -112,7 +115,7 @@ def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
     write_tensors(folder / "latents.safetensors", {"z": annotated.z, "ws": annotated.ws})
     palette = bytes(value for color in schema.palette for value in color).ljust(768, b"\xff")
     for index in range(len(annotated)):
-        stem = folder / f"{index:02d}"
+        stem = folder / _stem_of(annotated, index)
         Image.fromarray(annotated.pictures[index]).save(stem.with_suffix(".png"), optimize=True)
         mask = Image.fromarray(annotated.masks[index], mode=None).convert("L")
         mask.putpalette(palette)
@@ -120,9 +123,14 @@ def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
         write_json(stem.with_suffix(".json"), _labelme_record(annotated, index))
 
 
+def _stem_of(annotated: AnnotatedSet, index: int) -> str:
+    """The picture's number with so many digits that the order of the names is the order of the numbers."""
+    return f"{index:0{max(2, len(str(len(annotated) - 1)))}d}"
+
+
 def _labelme_record(annotated: AnnotatedSet, index: int) -> dict[str, object]:
     height, width = annotated.masks.shape[1:]
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {
             "label": name,
             "points": [[round(float(x), 2), round(float(y), 2)]],
@@ -137,7 +145,7 @@ def _labelme_record(annotated: AnnotatedSet, index: int) -> dict[str, object]:
         "version": LABELME_VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": f"{index:02d}.png",
+        "imagePath": f"{_stem_of(annotated, index)}.png",
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,
@@ -151,12 +159,7 @@ def read_annotations(folder: Path) -> AnnotatedSet:
         AnnotationError: A file is missing, malformed or contradicts another; the message names it.
     """
     schema = _read_schema(folder / "classes.json")
-    try:
-        latents = read_tensors(folder / "latents.safetensors")
-    except CheckpointError as error:
-        raise AnnotationError(str(error), field="latents") from error
-    if latents.keys() != {"z", "ws"} or len(latents["z"]) != len(latents["ws"]):
-        raise AnnotationError(f"{folder / 'latents.safetensors'} lacks z or ws for some picture", field="latents")
+    latents = _read_latents(folder / "latents.safetensors")
     stems = sorted(path.with_suffix("").with_suffix("") for path in folder.glob("*.mask.png"))
     if not stems or len(stems) != len(latents["z"]):
         raise AnnotationError(
@@ -178,10 +181,31 @@ def read_annotations(folder: Path) -> AnnotatedSet:
     )
 
 
+def _read_latents(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        latents = read_tensors(path)
+    except CheckpointError as error:
+        raise AnnotationError(str(error), field="latents") from error
+    shapes = {name: list(latent.shape) for name, latent in latents.items()}
+    whole = shapes.keys() == {"z", "ws"} and len(shapes["z"]) == 2 and len(shapes["ws"]) == 3
+    if not whole or shapes["z"][0] != shapes["ws"][0]:
+        raise AnnotationError(
+            f"{path} holds {shapes}, expected z [N, z_dim] and ws [N, num_ws, w_dim]; write the folder anew with "
+            "`labelmint-export sample`",
+            field="latents",
+        )
+    for name, latent in latents.items():
+        if latent.dtype != torch.float32 or not bool(torch.isfinite(latent).all()):
+            raise AnnotationError(
+                f"{name} in {path} is {latent.dtype} or not finite, expected finite float32", field="latents"
+            )
+    return latents
+
+
 def _read_json_object(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the callers
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AnnotationError(f"{path} cannot be read as JSON ({error}); write it anew", field=path.name) from error
     if not isinstance(record, dict):
         raise AnnotationError(f"{path} holds {type(record).__name__}, expected a JSON object", field=path.name)
@@ -212,13 +236,13 @@ def _color(value: object) -> tuple[int, int, int]:
 
 def _open_image(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
-        if image.width * image.height > MAX_PICTURE_PIXELS:
-            raise AnnotationError(
-                f"{path} has {image.width} x {image.height} pixels, expected at most {MAX_PICTURE_PIXELS}",
-                field=path.name,
-            )
-        image.load()
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PICTURE_PIXELS:
+                raise AnnotationError(
+                    f"{path} has {image.width} x {image.height} pixels, expected at most {MAX_PICTURE_PIXELS}",
+                    field=path.name,
+                )
+            image.load()
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise AnnotationError(f"{path} cannot be read as a picture ({error})", field=path.name) from error
     return image
@@ -235,8 +259,8 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
     mask: npt.NDArray[np.uint8] = np.asarray(image)
     if mask.shape != size:
         raise AnnotationError(
-            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {size[1]} x {size[0]}; draw on the picture "
-            "itself",
+            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {size[1]} x {size[0]}; draw on the "
+            "picture itself",
             field="mask",
         )
     unknown = sorted(set(np.unique(mask).tolist()) - set(range(len(schema.class_names))) - {IGNORE_LABEL})
@@ -251,7 +275,7 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
 
 def _read_keypoints(path: Path, schema: AnnotationSchema, size: tuple[int, ...]) -> npt.NDArray[np.float32]:
     keypoints = np.zeros([len(schema.keypoint_names), 3], np.float32)
-    if not schema.keypoint_names and not os.path.exists(path):
+    if not schema.keypoint_names and not path.exists():
         return keypoints
     record = _read_json_object(path)
     shapes = record.get("shapes")

@@ -1,10 +1,10 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data").
+"""Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with Limited Data").
 
-The same random, differentiable transformations are applied to real and generated pictures before the discriminator sees them;
-each happens with probability p. p follows the overfitting heuristic r_t = E[sign(D(real))] towards a target.
+The same random, differentiable transformations are applied to real and generated pictures before the discriminator sees
+them; each happens with probability p. p follows the overfitting heuristic r_t = E[sign(D(real))] towards a target.
 
-The sets here are upright and not mirror-symmetric in their labels, but the discriminator alone sees these pictures: as long as p
-stays below about 0.8, the generator does not paint the transformations (section 3 of the paper).
+The sets here are upright and not mirror-symmetric in their labels, but the discriminator alone sees these pictures: as
+long as p stays below about 0.8, the generator does not paint the transformations (section 3 of the paper).
 
 Legend: N images, H rows, W columns.
 """

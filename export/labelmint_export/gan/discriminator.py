@@ -2,9 +2,9 @@
 
 Legend: N images, C channels, H rows, W columns, r resolution of a block.
 
-The residual blocks are those of Karras et al. 2020, section 4.1. Each block adds `fromrgb` of the picture at its resolution
-(their input skips), so that a discriminator of a lower resolution is a part of the one of a higher resolution, and training can
-start small and grow.
+The residual blocks are those of Karras et al. 2020, section 4.1. Each block adds `fromrgb` of the picture at its
+resolution (their input skips), so that a discriminator of a lower resolution is a part of the one of a higher
+resolution, and training can start small and grow.
 """
 
 import math
@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from labelmint_export.generator.layers import (
+    LRELU_GAIN,
+    LRELU_SLOPE,
     FullyConnected,
-    activate,
     binomial_filter,
     blur,
     downsample_2x,
@@ -33,28 +34,37 @@ class PlainConv(nn.Module):
     resample_filter: torch.Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, down: bool = False, linear: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        down: bool = False,
+        linear: bool = False,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.down = down
         self.linear = linear
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = None if linear else nn.Parameter(torch.zeros(out_channels))
-        self.weight_gain = 1.0 / math.sqrt(in_channels * kernel * kernel)
+        # The activation's gain and the block's go into weight and bias: leaky ReLU is homogeneous, and a pass is saved.
+        self.gain = gain if linear else gain * LRELU_GAIN
+        self.weight_gain = self.gain / math.sqrt(in_channels * kernel * kernel)
         if down:
             self.register_buffer("resample_filter", binomial_filter())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve float [N, I, H, W] to float [N, O, H, W], halved if the layer goes down."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.gain).to(x.dtype)
         if self.down and weight.shape[2] == 1:
             x = functional.conv2d(downsample_2x(x, self.resample_filter), weight, bias)
         elif self.down:
             x = functional.conv2d(blur(x, self.resample_filter, (2, 2, 2, 2)), weight, bias, stride=2)
         else:
             x = functional.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
-        return x if self.linear else activate(x, "lrelu")
+        return x if self.linear else functional.leaky_relu(x, LRELU_SLOPE)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -64,15 +74,16 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.fromrgb = PlainConv(image_channels, in_channels, kernel=1)
         self.conv0 = PlainConv(in_channels, in_channels, kernel=3)
-        self.conv1 = PlainConv(in_channels, out_channels, kernel=3, down=True)
-        self.skip = PlainConv(in_channels, out_channels, kernel=1, down=True, linear=True)
+        self.conv1 = PlainConv(in_channels, out_channels, kernel=3, down=True, gain=math.sqrt(0.5))
+        self.skip = PlainConv(in_channels, out_channels, kernel=1, down=True, linear=True, gain=math.sqrt(0.5))
 
     def forward(self, x: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
         """Map features (None at the top) and the picture at this resolution to features at half of it."""
         y = self.fromrgb(image)
         if x is not None:
             y = (x + y) * math.sqrt(0.5)
-        return (self.conv1(self.conv0(y)) + self.skip(y)) * math.sqrt(0.5)
+        features: torch.Tensor = self.conv1(self.conv0(y)) + self.skip(y)
+        return features
 
 
 class Discriminator(nn.Module):
@@ -100,6 +111,12 @@ class Discriminator(nn.Module):
             self.embed = FullyConnected(config.c_dim, config.w_dim)
         self.register_buffer("resample_filter", binomial_filter())
 
+    def block(self, resolution: int) -> DiscriminatorBlock:
+        """The block of one resolution."""
+        block = self.blocks[f"b{resolution}"]
+        assert isinstance(block, DiscriminatorBlock)
+        return block
+
     def forward(
         self, image: torch.Tensor, c: torch.Tensor | None = None, compute_dtype: torch.dtype = torch.float32
     ) -> torch.Tensor:
@@ -116,13 +133,13 @@ class Discriminator(nn.Module):
         image = image.to(compute_dtype)
         x: torch.Tensor | None = None
         for r in self.resolutions:
-            x = self.blocks[f"b{r}"](x, image)
+            x = self.block(r)(x, image)
             if r > 8:
                 image = downsample_2x(image, self.resample_filter)
         assert x is not None
         x = x.float()
         x = self.conv(torch.cat([x, minibatch_deviation(x)], dim=1))
-        y = self.out(self.fc(x.flatten(1)))
+        y: torch.Tensor = self.out(self.fc(x.flatten(1)))
         if self.config.c_dim:
             assert c is not None
             condition = normalize_second_moment(self.embed(c))

@@ -1,5 +1,6 @@
-"""Losses of StyleGAN2: non-saturating logistic, lazy R1, lazy path length (Karras et al. 2020, sections 3.1, 3.2, appendix B).
+"""Losses of StyleGAN2: non-saturating logistic, lazy R1, lazy path length.
 
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", sections 3.1 and 3.2, appendix B.
 Each function computes one loss and back-propagates it. Regularisers run every few steps with the interval as factor.
 
 Legend: N images, L num_ws, D w_dim.

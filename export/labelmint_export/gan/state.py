@@ -1,7 +1,7 @@
 """The whole state of a training: weights, optimisers, random state, counters. Written to disk, read back, and grown.
 
-`state.safetensors` and `state.json` stand side by side; the JSON names the hash-free generation number that both files carry, so
-that a crash between the two writes is noticed.
+`state.safetensors` and `state.json` stand side by side; the JSON names the hash-free generation number that both files
+carry, so that a crash between the two writes is noticed.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from labelmint_export.errors import CheckpointError
+from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.gan.augment import AdaptiveProbability
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator
@@ -53,7 +53,7 @@ class TrainState:
 
 
 def _make_adam(module: torch.nn.Module, config: TrainConfig, interval: int) -> torch.optim.Adam:
-    """Lazy regularisation adds a step every `interval`, which Adam's settings make up for (Karras et al. 2020, app. B)."""
+    """Make up for the step that lazy regularisation adds every `interval` (Karras et al. 2020, appendix B)."""
     ratio = interval / (interval + 1)
     return torch.optim.Adam(
         module.parameters(), lr=config.learning_rate * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, foreach=True
@@ -68,7 +68,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
     ema = Generator(config.generator)
     ema.load_state_dict(generator.state_dict())
     for module in (generator, discriminator, ema):
-        module.to(device, memory_format=torch.channels_last)
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
     ema.eval().requires_grad_(False)
     return TrainState(
         config=config,
@@ -90,10 +90,26 @@ def _optimizer_tensors(prefix: str, optimizer: torch.optim.Adam) -> dict[str, to
     return tensors
 
 
-def _restore_optimizer(prefix: str, optimizer: torch.optim.Adam, tensors: dict[str, torch.Tensor]) -> None:
+def _restore_optimizer(
+    prefix: str, optimizer: torch.optim.Adam, tensors: dict[str, torch.Tensor], path: Path, *, stepped: bool
+) -> None:
     record = optimizer.state_dict()
     record["state"] = {}
-    for name in [n for n in tensors if n.startswith(prefix + ".")]:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shapes = {"step": torch.Size([]), "exp_avg": None, "exp_avg_sq": None}
+    expected = {
+        f"{prefix}.{index}.{name}": parameter.shape if shape is None else shape
+        for index, parameter in enumerate(parameters)
+        for name, shape in shapes.items()
+    }
+    found = {name: tensor.shape for name, tensor in tensors.items() if name.startswith(prefix + ".")}
+    for name in sorted(expected.keys() | found.keys() if stepped else found):
+        if found.get(name) != expected.get(name) or not bool(torch.isfinite(tensors[name]).all()):
+            raise CheckpointError(
+                f"{name} in {path} has shape {found.get(name)}, expected finite numbers of shape {expected.get(name)}; "
+                "take an older copy or start anew",
+                field=name,
+            )
         _, index, moment = name.rsplit(".", 2)
         record["state"].setdefault(int(index), {})[moment] = tensors[name]
     optimizer.load_state_dict(record)
@@ -150,7 +166,7 @@ def read_config(folder: Path) -> TrainConfig:
         fields["generator"] = config_from_record(fields["generator"], path)
         fields["discriminator_channels"] = {int(r): int(n) for r, n in fields["discriminator_channels"].items()}
         return TrainConfig(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, TrainingError) as error:
         raise CheckpointError(f"{path} describes no training ({error}); start anew", field="config") from error
 
 
@@ -164,34 +180,44 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
     record = read_json(folder / "state.json")
     path = folder / "state.safetensors"
     tensors = read_tensors(path)
-    if int(tensors.get("step", torch.tensor(-1))) != record.get("step"):
+    step = tensors.get("step", torch.tensor(-1)).tolist()
+    if step != record.get("step"):
         raise CheckpointError(
-            f"{path} is of step {int(tensors.get('step', torch.tensor(-1)))}, state.json of step {record.get('step')}: "
-            "a write was cut off; take an older copy or start anew",
+            f"{path} is of step {step}, state.json of step {record.get('step')}: a write was cut off; take an older copy "
+            "or start anew",
             field="step",
         )
     load_weights(state.generator, _part(tensors, "generator"), path)
     load_weights(state.discriminator, _part(tensors, "discriminator"), path)
     load_weights(state.ema, _part(tensors, "ema"), path)
-    _restore_optimizer("generator_optimizer", state.generator_optimizer, tensors)
-    _restore_optimizer("discriminator_optimizer", state.discriminator_optimizer, tensors)
-    state.path_length_mean.copy_(tensors["path_length_mean"])
-    state.adaptive.p = record["adaptive"]["p"]
-    state.adaptive.sign_sum = record["adaptive"]["sign_sum"]
-    state.adaptive.sign_count = record["adaptive"]["sign_count"]
-    state.step = record["step"]
-    state.images_before = record["images_before"]
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    for name, optimizer in (
+        ("generator_optimizer", state.generator_optimizer),
+        ("discriminator_optimizer", state.discriminator_optimizer),
+    ):
+        _restore_optimizer(name, optimizer, tensors, path, stepped=record["step"] > 0)
+    try:
+        state.path_length_mean.copy_(tensors["path_length_mean"])
+        state.adaptive.p = float(record["adaptive"]["p"])
+        state.adaptive.sign_sum = float(record["adaptive"]["sign_sum"])
+        state.adaptive.sign_count = int(record["adaptive"]["sign_count"])
+        state.step = int(record["step"])
+        state.images_before = int(record["images_before"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder} lacks a part of the state ({error!r}); take an older copy or start anew", field="state"
+        ) from error
     return state
 
 
 def grow_state(folder: Path, config: TrainConfig, device: torch.device) -> TrainState:
     """Start a training of twice (or more times) the resolution from a saved one.
 
-    The new blocks begin as nothing: their colours and their contribution to the discriminator are zero, so that step 0 paints
-    the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their fading).
+    The new blocks begin as nothing: their colours and their contribution to the discriminator are zero, so that step 0
+    paints the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their
+    fading).
 
     Args:
         folder: The saved training.
@@ -214,11 +240,11 @@ def grow_state(folder: Path, config: TrainConfig, device: torch.device) -> Train
     with torch.no_grad():
         for r in config.generator.block_resolutions:
             if r > old_top:
-                state.generator.synthesis.blocks[f"b{r}"].torgb.conv.weight.zero_()
-                state.discriminator.blocks[f"b{r}"].conv1.weight.zero_()
-                state.discriminator.blocks[f"b{r}"].skip.weight.zero_()
+                state.generator.synthesis.block(r).torgb.conv.weight.zero_()
+                state.discriminator.block(r).conv1.weight.zero_()
+                state.discriminator.block(r).skip.weight.zero_()
         # The old top block had no features from above, which halves the variance that fromrgb must give.
-        for parameter in old.discriminator.blocks[f"b{old_top}"].fromrgb.parameters():
+        for parameter in old.discriminator.block(old_top).fromrgb.parameters():
             parameter.mul_(math.sqrt(2.0))
     pairs = [(old.generator, state.generator), (old.discriminator, state.discriminator), (old.generator, state.ema)]
     for source, target in pairs:

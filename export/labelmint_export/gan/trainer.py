@@ -129,27 +129,29 @@ def _average_generator(state: TrainState) -> None:
     seen = state.images_before + state.images_seen
     half_life = min(state.config.ema_images, max(seen * state.config.ema_rampup, 1e-8))
     decay = 0.5 ** (state.config.batch_size / half_life)
-    averaged, current = list(state.ema.parameters()), list(state.generator.parameters())
+    averaged: list[torch.Tensor] = list(state.ema.parameters())
+    current: list[torch.Tensor] = list(state.generator.parameters())
     torch._foreach_lerp_(averaged, current, 1.0 - decay)
     for target, source in zip(state.ema.buffers(), state.generator.buffers(), strict=True):
         target.copy_(source)
 
 
 @torch.no_grad()
-def paint_grid(generator: Generator, device: torch.device, truncation_psi: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Paint the fixed latents of the picture grid: uint8 [60, H, W, 3]."""
-    count = GRID_COLUMNS * GRID_ROWS
-    z = torch.from_numpy(np.random.Generator(np.random.Philox(key=[0, 1])).standard_normal((count, generator.config.z_dim)))
+def paint_many(generator: Generator, count: int, truncation_psi: float = 1.0) -> npt.NDArray[np.uint8]:
+    """Paint the first latents of a fixed sequence: uint8 [count, H, W, 3]."""
+    config, device = generator.config, generator.mapping.w_avg.device
+    random = np.random.Generator(np.random.Philox(key=[0, 1]))
+    z = torch.from_numpy(random.standard_normal((count, config.z_dim))).float().to(device)
     c = None
-    if generator.config.c_dim:
-        c = torch.nn.functional.one_hot(torch.arange(count) % generator.config.c_dim, generator.config.c_dim).float().to(device)
-    ws = generator.mapping(z.float().to(device), c, truncation_psi)
-    return np.concatenate([to_uint8(generator.synthesis(part).image) for part in ws.split(15)])
+    if config.c_dim:
+        c = torch.nn.functional.one_hot(torch.arange(count) % config.c_dim, config.c_dim).float().to(device)
+    ws = generator.mapping(z, c, truncation_psi)
+    return np.concatenate([to_uint8(generator.synthesis(part).image) for part in ws.split(20)])
 
 
-def _write_snapshot(state: TrainState, folder: Path, record: dict[str, float], device: torch.device) -> None:
+def _write_snapshot(state: TrainState, folder: Path, record: dict[str, float]) -> None:
     seen = state.images_before + state.images_seen
-    save_grid(paint_grid(state.ema, device), GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
+    save_grid(paint_many(state.ema, GRID_COLUMNS * GRID_ROWS), GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
     provenance: dict[str, object] = {"images_seen": seen, "seed": state.config.seed, **record}
     save_generator(state.ema, folder / "generator.safetensors", provenance)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -194,7 +196,7 @@ def train(
             if evaluate is not None:
                 record |= evaluate(state.ema)
             torch.set_rng_state(random_state)  # measuring must not change what comes after
-            _write_snapshot(state, folder, record, device)
+            _write_snapshot(state, folder, record)
             bar.set_postfix({k: f"{record[k]:.3g}" for k in ("frechet", "ada_p") if k in record})
             logged_at = state.images_seen
         if last or state.images_seen - saved_at >= schedule.state_images:

@@ -2,8 +2,8 @@
 
 Legend: N images, I input channels, O output channels, H rows, W columns, D features.
 
-Weights are stored with unit variance and scaled at run time ("equalised learning rate", Karras et al. 2018, section 4.1), so
-that Adam moves all of them at the same relative speed.
+Weights are stored with unit variance and scaled at run time ("equalised learning rate", Karras et al. 2018, section
+4.1), so that Adam moves all of them at the same relative speed.
 """
 
 import math
@@ -43,7 +43,8 @@ def normalize_second_moment(x: torch.Tensor) -> torch.Tensor:
     Returns:
         float [N, D].
     """
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+    # A floor, not a summand: exporters drop the addition of 1e-8 as if it were that of zero, and z = 0 becomes NaN.
+    return x * x.square().mean(dim=1, keepdim=True).clamp(min=1e-8).rsqrt()
 
 
 class FullyConnected(nn.Module):

@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -17,13 +16,18 @@ from labelmint_export.generator.stylegan2 import Generator, GeneratorConfig
 FORMAT = "labelmint-generator"
 FORMAT_VERSION = 1
 
+Module = TypeVar("Module", bound=torch.nn.Module)
+
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors to a safetensors file that appears whole or not at all."""
     temporary = path.with_name(path.name + ".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(contiguous, temporary)
-    os.replace(temporary, path)
+    try:
+        safetensors.torch.save_file(contiguous, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -43,8 +47,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def write_json(path: Path, record: Mapping[str, object]) -> None:
     """Write a JSON file that appears whole or not at all."""
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the caller
@@ -57,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; it belongs beside the .safetensors file", field="path") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON file ({error}); write it anew", field="path") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} holds {type(record).__name__}, expected a JSON object", field="path")
@@ -123,13 +130,52 @@ def load_generator(path: Path) -> Generator:
             f"{FORMAT!r} version {FORMAT_VERSION}",
             field="format",
         )
-    generator = Generator(config_from_record(record.get("config", {}), record_path))
-    load_weights(generator, read_tensors(path), path)
-    return generator.eval().requires_grad_(False)
+    config = config_from_record(record.get("config", {}), record_path)
+    return load_module(lambda: Generator(config), path)
+
+
+def load_module(make: Callable[[], Module], path: Path) -> Module:
+    """Make a module and fill it from a safetensors file.
+
+    The file's shapes are compared before any memory is taken for the module, so that a description which claims too much
+    costs nothing.
+
+    Args:
+        make: Makes the module that was described.
+        path: The safetensors file.
+
+    Returns:
+        The module in evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: The file is missing or malformed, or is not that of the described module.
+    """
+    tensors = read_tensors(path)
+    try:
+        with torch.device("meta"):
+            described = make()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path.with_suffix('.json')} describes no module that can be made ({error}); write it anew", field="config"
+        ) from error
+    check_tensors(described, tensors, path)
+    module = make()
+    module.load_state_dict(tensors)
+    return module.eval().requires_grad_(False)
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Put tensors into a module.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, of another shape or not finite.
+    """
+    check_tensors(module, tensors, path)
+    module.load_state_dict(dict(tensors))
+
+
+def check_tensors(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Check that tensors are those of a module.
 
     Raises:
         CheckpointError: A tensor is missing, left over, of another shape or not finite.
@@ -145,4 +191,3 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], p
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{name} in {path} holds values that are not finite; take another snapshot", field=name)
-    module.load_state_dict(dict(tensors))

@@ -2,8 +2,9 @@
 
 Legend: N images, L num_ws, D w_dim, I and O channels, H rows, W columns, r resolution of a block.
 
-The modulated convolution scales activations instead of weights: `demodulation * conv(x * style, weight)`. It is the same
-function as convolving each image with its own weights (Karras et al. 2020, section 2.2), and it exports with a dynamic batch.
+The modulated convolution scales activations instead of weights: `demodulation * conv(x * style, weight)`. It is the
+same function as convolving each image with its own weights (Karras et al. 2020, section 2.2), and it exports with a
+dynamic batch.
 """
 
 import math
@@ -17,8 +18,9 @@ from torch.nn import functional
 
 from labelmint_export.errors import GeneratorError
 from labelmint_export.generator.layers import (
+    LRELU_GAIN,
+    LRELU_SLOPE,
     FullyConnected,
-    activate,
     binomial_filter,
     blur,
     normalize_second_moment,
@@ -26,6 +28,10 @@ from labelmint_export.generator.layers import (
 )
 
 NoiseMode = Literal["const", "random", "none"]
+
+MAX_RESOLUTION = 8192
+MAX_WIDTH = 65536
+MAX_MAPPING_LAYERS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,17 +59,27 @@ class GeneratorConfig:
         Raises:
             GeneratorError: A field is out of range.
         """
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
+        if not 8 <= self.resolution <= MAX_RESOLUTION or self.resolution & (self.resolution - 1):
             raise GeneratorError(
-                f"resolution is {self.resolution}, expected a power of two from 8", field="resolution"
+                f"resolution is {self.resolution}, expected a power of two from 8 to {MAX_RESOLUTION}",
+                field="resolution",
             )
-        missing = [r for r in self.block_resolutions if self.channels.get(r, 0) < 1]
+        missing = [r for r in self.block_resolutions if not 1 <= self.channels.get(r, 0) <= MAX_WIDTH]
         if missing:
             raise GeneratorError(
-                f"channels names no positive width for resolution {missing[0]}; give one for each of "
+                f"channels names no width from 1 to {MAX_WIDTH} for resolution {missing[0]}; give one for each of "
                 f"{list(self.block_resolutions)}",
                 field="channels",
             )
+        bounds = {
+            "z_dim": (1, MAX_WIDTH),
+            "w_dim": (1, MAX_WIDTH),
+            "c_dim": (0, MAX_WIDTH),
+            "mapping_layers": (1, MAX_MAPPING_LAYERS),
+        }
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise GeneratorError(f"{name} is {getattr(self, name)}, expected {low} to {high}", field=name)
         if self.image_channels not in (1, 3):
             raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
 
@@ -186,12 +202,13 @@ class ModulatedConv(nn.Module):
         if up:
             self.register_buffer("resample_filter", binomial_filter())
 
-    def forward(self, x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, styles: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
         """Convolve.
 
         Args:
             x: float [N, I, H, W].
             styles: float32 [N, I].
+            gain: Factor on the output, applied where it costs no pass over the picture; needs demodulation.
 
         Returns:
             float [N, O, H, W], or [N, O, 2H, 2W] if the layer upsamples.
@@ -200,7 +217,7 @@ class ModulatedConv(nn.Module):
         demodulation = None
         if self.demodulate:
             energy = weight.square().sum(dim=[2, 3])  # [O, I]
-            demodulation = (functional.linear(styles.square(), energy) + 1e-8).rsqrt()  # [N, O]
+            demodulation = (functional.linear(styles.square(), energy) + 1e-8).rsqrt() * gain  # [N, O]
         x = x * styles[:, :, None, None].to(x.dtype)
         weight = weight.to(x.dtype)
         if self.up:
@@ -229,14 +246,19 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor:
-        """Compute one layer: float [N, I, H, W] and float32 [N, D] to float [N, O, r, r]."""
-        x = self.conv(x, self.affine(w))
+        """Compute one layer: float [N, I, H, W] and float32 [N, D] to float [N, O, r, r].
+
+        The activation's gain goes into everything in front of it: leaky ReLU is homogeneous, and so a pass is saved.
+        """
+        x = self.conv(x, self.affine(w), LRELU_GAIN)
+        strength = self.noise_strength * LRELU_GAIN
         if noise_mode == "random":
             noise = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
-            x = x + (noise * self.noise_strength).to(x.dtype)
+            x = x + (noise * strength).to(x.dtype)
         elif noise_mode == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
-        return activate(x + self.bias[:, None, None].to(x.dtype), "lrelu")
+            x = x + (self.noise_const * strength).to(x.dtype)
+        x = x + (self.bias * LRELU_GAIN)[:, None, None].to(x.dtype)
+        return functional.leaky_relu(x, LRELU_SLOPE)
 
 
 class ToRGB(nn.Module):
@@ -249,8 +271,9 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.image_channels))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        """Map float [N, I, H, W] and float32 [N, D] to float32 [N, image_channels, H, W]."""
-        return self.conv(x, self.affine(w)).float() + self.bias[:, None, None]
+        """Map float [N, I, H, W] and float32 [N, D] to [N, image_channels, H, W] in the dtype of w."""
+        y: torch.Tensor = self.conv(x, self.affine(w))
+        return y.to(w.dtype) + self.bias[:, None, None]
 
 
 class SynthesisBlock(nn.Module):
@@ -278,6 +301,12 @@ class SynthesisNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleDict({f"b{r}": SynthesisBlock(config, r) for r in config.block_resolutions})
+
+    def block(self, resolution: int) -> SynthesisBlock:
+        """The block of one resolution."""
+        block = self.blocks[f"b{resolution}"]
+        assert isinstance(block, SynthesisBlock)
+        return block
 
     @property
     def tap_specs(self) -> tuple[TapSpec, ...]:
@@ -315,7 +344,7 @@ class SynthesisNetwork(nn.Module):
         x = ws.new_zeros([])
         next_w = 0
         for r in self.config.block_resolutions:
-            block = self.blocks[f"b{r}"]
+            block = self.block(r)
             if r == 4:
                 x = block.constant_input.to(compute_dtype)[None].expand(ws.shape[0], -1, -1, -1)
                 x = x.contiguous(memory_format=torch.channels_last)
@@ -353,4 +382,5 @@ class Generator(nn.Module):
         noise_mode: NoiseMode = "const",
     ) -> SynthesisOutput:
         """Map and synthesise; see the two networks for shapes."""
-        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
+        output: SynthesisOutput = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
+        return output

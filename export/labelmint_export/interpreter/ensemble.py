@@ -1,6 +1,7 @@
 """Pixel classifiers, many at once, and the shape of an interpreter.
 
-Legend: N images, M members, B pixels of a batch, D features, C classes, K keypoints, O outputs, h1 and h2 hidden widths.
+Legend: N images, M members, B pixels of a batch, D features, C classes, K keypoints, O outputs, h1 and h2 hidden
+widths.
 """
 
 import math
@@ -50,9 +51,19 @@ class InterpreterConfig:
             raise TrainingError("taps is empty, expected at least one feature tap", field="taps")
         if not 2 <= self.num_classes <= 255:
             raise TrainingError(f"num_classes is {self.num_classes}, expected 2 to 255", field="num_classes")
+        for tap in self.taps:
+            if tap.channels < 1 or tap.resolution < 1:
+                raise TrainingError(f"tap {tap} is empty, expected at least one channel and pixel", field="taps")
         for name in ("label_resolution", "num_members", "num_keypoint_members"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
+        for name in ("hidden_widths", "keypoint_hidden_widths"):
+            if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 1:
+                raise TrainingError(f"{name} is {list(getattr(self, name))}, expected two of at least 1", field=name)
+        if self.num_keypoints < 0:
+            raise TrainingError(f"num_keypoints is {self.num_keypoints}, expected at least 0", field="num_keypoints")
+        if not self.sigma_pixels > 0:
+            raise TrainingError(f"sigma_pixels is {self.sigma_pixels}, expected more than 0", field="sigma_pixels")
 
     @property
     def num_features(self) -> int:
@@ -160,6 +171,8 @@ class PixelEnsemble(nn.Module):
 
 class Interpreter(nn.Module):
     """Pixel classifiers and keypoint regressors with their shape."""
+
+    visibility_thresholds: torch.Tensor
 
     def __init__(self, config: InterpreterConfig) -> None:
         super().__init__()

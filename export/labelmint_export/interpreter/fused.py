@@ -1,18 +1,22 @@
 """The interpreter as one pass over the taps' own resolutions, without the concatenated full-resolution tensor.
 
-A linear layer commutes with bilinear resizing, so the first layer of all members is applied where a tap lives: M x h1 sums at
-r x r instead of H x W. What is left is to bring the sums of the coarse levels to full resolution. Resizing each of them directly
-costs a full-size pass a level; a chain of x2 steps is another function. There is an exact way in between:
+A linear layer commutes with bilinear resizing, so the first layer of all members is applied where a tap lives: M x h1
+sums at r x r instead of H x W. What is left is to bring the sums of the coarse levels to full resolution. Resizing each
+of them directly costs a full-size pass a level; a chain of x2 steps is another function. There is an exact way in
+between:
 
-A level of resolution r, resized to H (align_corners false), is piecewise bilinear with knots at the centres (k + 1/2) H / r. The
-grid of the 2 r + 1 positions j H / (2 r) holds the knots of r and of every coarser level. So a sum of levels up to r, sampled on
-this "knot grid", keeps the whole function, and going from one knot grid to the next, and from the last to the pixels, is plain
-linear interpolation that loses nothing. All levels up to H / 4 take this way and reach the pixels in one step; the taps of the two
-finest levels are narrower than the hidden planes, so they are resized as taps and projected at full resolution.
+A level of resolution r, resized to H (align_corners false), is piecewise bilinear with knots at the centres (k + 1/2) H
+/ r. The grid of the 2 r + 1 positions j H / (2 r) holds the knots of r and of every coarser level. So a sum of levels
+up to r, sampled on this "knot grid", keeps the whole function, and going from one knot grid to the next, and from the
+last to the pixels, is plain linear interpolation that loses nothing. All levels up to H / 4 take this way and reach the
+pixels in one step; the taps of the two finest levels are narrower than the hidden planes, so they are resized as taps
+and projected at full resolution.
 
-Legend: N images, M members, O outputs, C classes, K keypoints, U hidden units of all members, r level, H = W label resolution.
+Legend: N images, M members, O outputs, C classes, K keypoints, U hidden units of all members, r level, H = W label
+resolution.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -35,12 +39,14 @@ def level_to_knots(resolution: int) -> torch.Tensor:
     return matrix
 
 
-def refine_knots(resolution: int) -> torch.Tensor:
-    """Interpolation from the knot grid of r to that of 2 r: float64 [4 r + 1, 2 r + 1]."""
-    matrix = torch.zeros(4 * resolution + 1, 2 * resolution + 1, dtype=torch.float64)
-    for j in range(4 * resolution + 1):
-        matrix[j, j // 2] += 0.5
-        matrix[j, (j + 1) // 2] += 0.5
+def refine_knots(resolution: int, finer: int) -> torch.Tensor:
+    """Interpolation from the knot grid of r to that of a finer level R: float64 [2 R + 1, 2 r + 1]."""
+    matrix = torch.zeros(2 * finer + 1, 2 * resolution + 1, dtype=torch.float64)
+    for j in range(2 * finer + 1):
+        position = j * resolution / finer
+        low = min(int(position), 2 * resolution - 1)
+        matrix[j, low] = 1.0 - (position - low)
+        matrix[j, low + 1] = position - low
     return matrix
 
 
@@ -68,6 +74,11 @@ def stack_name(resolution: int) -> str:
 
 class FusedMembers(nn.Module):
     """Layers 2 and 3 of all members of one ensemble."""
+
+    weight2: torch.Tensor
+    bias2: torch.Tensor
+    weight3: torch.Tensor
+    bias3: torch.Tensor
 
     def __init__(self, folded: FoldedMembers, dtype: torch.dtype, *, average: bool) -> None:
         super().__init__()
@@ -102,6 +113,11 @@ class FusedInterpreter(nn.Module):
     Raises:
         BuildError: The label resolution is no power-of-two multiple of a tap's, or the rule is unknown.
     """
+
+    weight_fine: torch.Tensor
+    bias1: torch.Tensor
+    to_pixels: torch.Tensor
+    visibility_thresholds: torch.Tensor
 
     def __init__(
         self, interpreter: Interpreter, vote_rule: str = "majority", dtype: torch.dtype = torch.float32
@@ -142,8 +158,8 @@ class FusedInterpreter(nn.Module):
         for r in self.coarse:
             self.register_buffer(f"weight_r{r}", torch.cat(parts[r], dim=1).to(dtype))
             self.register_buffer(f"knots_r{r}", level_to_knots(r).to(dtype))
-        for low in self.coarse[:-1]:
-            self.register_buffer(f"refine_r{low}", refine_knots(low).to(dtype))
+        for low, high in itertools.pairwise(self.coarse):
+            self.register_buffer(f"refine_r{low}", refine_knots(low, high).to(dtype))
         if self.coarse:
             self.register_buffer("to_pixels", knots_to_pixels(self.coarse[-1], size).to(dtype))
         fine = [torch.cat(parts[r], dim=1) for r in self.fine]
@@ -166,12 +182,9 @@ class FusedInterpreter(nn.Module):
         for index, r in enumerate(self.coarse):
             stack = stacks[stack_name(r)]
             projected = torch.matmul(getattr(self, f"weight_r{r}"), stack.flatten(2))  # [N, U, r * r]
-            level = interpolate(projected.unflatten(2, (r, r)), getattr(self, f"knots_r{r}"))
+            level = interpolate(projected.reshape(*projected.shape[:2], r, r), getattr(self, f"knots_r{r}"))
             if knots is not None:
-                previous = self.coarse[index - 1]
-                if previous * 2 != r:
-                    raise BuildError(f"taps skip from resolution {previous} to {r}", field="taps")
-                level = level + interpolate(knots, getattr(self, f"refine_r{previous}"))
+                level = level + interpolate(knots, getattr(self, f"refine_r{self.coarse[index - 1]}"))
             knots = level
         if knots is not None:
             total = interpolate(knots, self.to_pixels).flatten(2) + total
@@ -192,15 +205,17 @@ class FusedInterpreter(nn.Module):
         logits = self.classifiers(hidden[:, :split])  # [N, M, C, P]
         label, divergence = self._vote(logits)
         finite = ((logits - logits) == 0).flatten(1).all(dim=1)
-        size = [config.label_resolution, config.label_resolution]
+        size = config.label_resolution
         keypoints = None
         if self.regressors is not None:
             heatmaps = self.regressors(hidden[:, split:])[:, 0]  # [N, K, P]
             finite = finite & ((heatmaps - heatmaps) == 0).flatten(1).all(dim=1)
-            peaks = find_peaks(heatmaps.unflatten(2, size))
+            peaks = find_peaks(heatmaps.reshape(*heatmaps.shape[:2], size, size))
             visible = (peaks[..., 2] >= self.visibility_thresholds).to(peaks.dtype)
             keypoints = torch.cat([peaks, visible[..., None]], dim=2)
-        return InterpreterOutput(label.unflatten(1, size), divergence.unflatten(1, size), keypoints, finite)
+        return InterpreterOutput(
+            label.reshape(-1, size, size), divergence.reshape(-1, size, size), keypoints, finite
+        )
 
     def _vote(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels uint8 [N, P] and Jensen-Shannon divergence [N, P] of logits [N, M, C, P]."""

@@ -37,7 +37,7 @@ def _run_members(ensemble: PixelEnsemble, features: torch.Tensor) -> torch.Tenso
     count, width, height, columns = features.shape
     pixels = features.permute(0, 2, 3, 1).reshape(1, -1, width)  # [1, N * H * W, D]
     members = ensemble.linear1.weight.shape[0]
-    outputs = ensemble(pixels.expand(members, -1, -1))  # [M, N * H * W, O]
+    outputs: torch.Tensor = ensemble(pixels.expand(members, -1, -1))  # [M, N * H * W, O]
     return outputs.reshape(members, count, height, columns, -1).permute(1, 0, 4, 2, 3)
 
 
@@ -69,7 +69,8 @@ def interpret_reference(
         label = mean.argmax(dim=1)
 
     def entropy(p: torch.Tensor, axis: int) -> torch.Tensor:
-        return -torch.special.xlogy(p, p).sum(dim=axis)
+        terms: torch.Tensor = torch.special.xlogy(p, p)
+        return -terms.sum(dim=axis)
 
     divergence = (entropy(mean, 1) - entropy(probs, 2).mean(dim=1)).clamp(min=0)
     keypoints = None

@@ -1,11 +1,12 @@
 """A small U-Net that predicts masks, keypoints and visibility.
 
-It serves three times: as the oracle that labels GAN pictures, as the feature space of the Frechet distance, and (with other
-weights) as the network that is trained downstream on streamed samples.
+It serves three times: as the oracle that labels GAN pictures, as the feature space of the Frechet distance, and (with
+other weights) as the network that is trained downstream on streamed samples.
 
 Legend: N images, C classes, K keypoints, H rows, W columns.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from labelmint_export.errors import CheckpointError
-from labelmint_export.generator.snapshots import load_weights, read_json, read_tensors, write_json, write_tensors
+from labelmint_export.errors import CheckpointError, TrainingError
+from labelmint_export.generator.snapshots import load_module, read_json, write_json, write_tensors
 from labelmint_export.heatmaps import find_peaks
 
 FORMAT = "labelmint-segmenter"
@@ -32,6 +33,19 @@ class SegmenterConfig:
     """K; 0 leaves the keypoint head out."""
     widths: tuple[int, ...] = (16, 32, 64, 96, 128)
     """Channels at full resolution and after each halving."""
+
+    def __post_init__(self) -> None:
+        """Check the shape.
+
+        Raises:
+            TrainingError: A field is out of range.
+        """
+        if not self.widths or min(self.widths) < 1:
+            raise TrainingError(f"widths are {list(self.widths)}, expected at least one, each at least 1", field="widths")
+        if not 2 <= self.num_classes <= 255:
+            raise TrainingError(f"num_classes is {self.num_classes}, expected 2 to 255", field="num_classes")
+        if self.num_keypoints < 0:
+            raise TrainingError(f"num_keypoints is {self.num_keypoints}, expected at least 0", field="num_keypoints")
 
 
 class ConvPair(nn.Module):
@@ -58,7 +72,7 @@ class Segmenter(nn.Module):
         self.config = config
         widths = config.widths
         self.down = nn.ModuleList(ConvPair(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True))
-        self.up = nn.ModuleList(ConvPair(low + high, high) for high, low in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(ConvPair(low + high, high) for high, low in itertools.pairwise(widths))
         self.head = nn.Conv2d(widths[0], config.num_classes + config.num_keypoints, 1)
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
@@ -160,8 +174,8 @@ def load_segmenter(path: Path) -> Segmenter:
             num_keypoints=int(record["num_keypoints"]),
             widths=tuple(int(width) for width in record["widths"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, TrainingError) as error:
         raise CheckpointError(f"{path} describes no network ({error}); train it anew", field="config") from error
-    network = Segmenter(config)
-    load_weights(network, read_tensors(path), path)
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network = load_module(lambda: Segmenter(config), path)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+    return network

@@ -112,7 +112,8 @@ def train_segmenter(
         The network in evaluation mode.
     """
     torch.manual_seed(settings.seed)
-    network = Segmenter(config).to(memory_format=torch.channels_last)
+    network = Segmenter(config)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=min(0.3, max(0.05, 2 / settings.steps))
@@ -127,7 +128,8 @@ def train_segmenter(
             logits, heatmaps = network(image)
         loss = functional.cross_entropy(logits.float(), torch.from_numpy(masks).long(), ignore_index=255)
         if config.num_keypoints:
-            target = encode_heatmaps(torch.from_numpy(keypoints), *masks.shape[1:], SIGMA_PIXELS)
+            height, width = masks.shape[1:]
+            target = encode_heatmaps(torch.from_numpy(keypoints), height, width, SIGMA_PIXELS)
             loss = loss + HEATMAP_WEIGHT * functional.mse_loss(heatmaps.float(), target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped

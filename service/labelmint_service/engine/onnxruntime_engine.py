@@ -87,16 +87,21 @@ class OnnxRuntimeEngine:
         truncation_psi: npt.NDArray[np.float32],
     ) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        feed = {"z": self._padded(z), "truncation_psi": self._padded(truncation_psi)}
+        feed = {
+            "z": self._padded(z, "z", (self._bundle.manifest.backbone.z_dim,)),
+            "truncation_psi": self._padded(truncation_psi, "truncation_psi", ()),
+        }
         if self._c_dim:
-            feed["c"] = self._padded(class_onehot)
+            feed["c"] = self._padded(class_onehot, "class_onehot", (self._c_dim,))
         return self._batch(_run(self._model, list(self._shapes), feed), len(z))
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
         synthesis, interpreter = self._open_styles()
+        backbone = self._bundle.manifest.backbone
+        feed = {"ws": self._padded(ws, "ws", (backbone.num_ws, backbone.w_dim))}
         taps = [tap.name for tap in interpreter.get_inputs()]
-        arrays = _run(synthesis, ["image", "finite", *taps], {"ws": self._padded(ws)})
+        arrays = _run(synthesis, ["image", "finite", *taps], feed)
         labels = [name for name in self._shapes if name != "image"]
         labelled = _run(interpreter, labels, {tap: arrays[tap] for tap in taps})
         labelled["image"] = arrays["image"]
@@ -142,12 +147,19 @@ class OnnxRuntimeEngine:
                     raise EngineRunError("the graphs for explicit styles do not load") from error
             return self._style_sessions
 
-    def _padded(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """[N, ...] -> [B, ...]."""
-        missing = self.batch_size - len(rows)
-        assert 0 <= missing < self.batch_size, "the scheduler sends 1 to batch_size rows"
-        rows = np.ascontiguousarray(rows, dtype=np.float32)
-        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else rows
+    def _padded(
+        self,
+        rows: npt.NDArray[np.float32],
+        name: str,
+        tail: tuple[int, ...],
+    ) -> npt.NDArray[np.float32]:
+        """[N, *tail] -> [B, *tail]."""
+        num_rows = len(rows)
+        if rows.dtype != np.float32 or rows.shape[1:] != tail or not 1 <= num_rows <= self.batch_size:
+            expected = ", ".join([f"1..{self.batch_size}", *map(str, tail)])
+            raise ValueError(f"{name} is {rows.dtype} {list(rows.shape)}, expected float32 [{expected}]; split or cast it")
+        missing = self.batch_size - num_rows
+        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
 
     def _batch(self, arrays: _Arrays, num_rows: int) -> EngineBatch:
         for name, shape in self._shapes.items():

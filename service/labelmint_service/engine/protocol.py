@@ -105,6 +105,7 @@ class Engine(Protocol):
             The batch of N rows. A row depends on the same row of the inputs alone.
 
         Raises:
+            ValueError: An array has another dtype or shape.
             EngineRunError: The run failed.
         """
         ...
@@ -119,6 +120,7 @@ class Engine(Protocol):
             The batch of N rows.
 
         Raises:
+            ValueError: The array has another dtype or shape.
             EngineRunError: The run failed.
         """
         ...

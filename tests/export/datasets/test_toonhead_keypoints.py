@@ -3,7 +3,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.export.datasets.reference_masks import draw_opacity, isolate_component
 
 from labelmint_export.datasets.toonhead import (
     CLASS_NAMES,
@@ -20,6 +19,7 @@ from labelmint_export.datasets.toonhead.classes import COMPONENT_CLASSES
 from labelmint_export.datasets.toonhead.keypoints import KEYPOINT_COMPONENTS, locate_keypoints
 from labelmint_export.datasets.toonhead.shapes import component_shapes
 from labelmint_export.datasets.toonhead.style import variant_names
+from tests.export.datasets.reference_masks import draw_opacity, isolate_component
 
 RESOLUTION = 384
 PICTURES = ToonHeadSet(resolution=RESOLUTION, seed=3)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from tests.export.datasets.reference_masks import draw_reference_mask, neighbourhoods
 
 from labelmint_export.datasets.toonhead import CLASS_NAMES, PALETTE, Split, ToonHeadSet
 from labelmint_export.datasets.toonhead.avatar import render_svg
 from labelmint_export.datasets.toonhead.masks import labels_from_colors, paint_flat
 from labelmint_export.datasets.toonhead.rasterizing import rasterize
 from labelmint_export.errors import DatasetError
+from tests.export.datasets.reference_masks import draw_reference_mask, neighbourhoods
 
 RESOLUTION = 128
 NUM_COMPARED = 6

@@ -1,0 +1,1 @@
+"""Downstream use: a network trained on streamed samples alone, beside one trained on true labels."""

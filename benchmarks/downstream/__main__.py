@@ -1,0 +1,123 @@
+"""`python -m benchmarks.downstream`: is a network trained on streamed samples as good as one trained on true labels?"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.argument_types import distinct_seeds, positive_int, share
+from benchmarks.downstream.record import Record
+from benchmarks.downstream.settings import STREAMED_SEED, TEST_SEED, TRAINING_SEED, DownstreamSettings
+from benchmarks.downstream.streamed import fetch_samples
+from benchmarks.downstream.summary import draw_page, draw_table, summarize
+from benchmarks.downstream.training import (
+    ARMS,
+    RENDERED,
+    STREAMED,
+    render_test,
+    render_training,
+    run_arm,
+    use_streamed,
+)
+from benchmarks.reporting.environment import describe_environment
+from benchmarks.reporting.files import RESULTS_FOLDER, write_text
+from labelmint.errors import LabelmintError
+from labelmint_service.settings import EMBEDDED_BUNDLE
+
+_COMPARED = ("num_samples", "num_rendered", "num_test", "steps", "batch_size", "blur_share", "with_keypoints")
+"""Settings in which trainings have to agree for their results to be compared."""
+DEFAULT_CACHE = Path("out") / "downstream-samples.npz"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch, train what was not trained yet, compare, write.
+
+    Args:
+        arguments: Without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status: 0, or 1 after a printed error. Ratios below the aims are a result, not an error.
+    """
+    parsed = vars(_make_parser().parse_args(arguments))
+    restart = parsed.pop("restart")
+    settings = DownstreamSettings(**parsed)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if restart:
+        (settings.out / "downstream.json").unlink(missing_ok=True)
+    try:
+        run(settings)
+    except LabelmintError as error:
+        print(f"benchmarks.downstream: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(settings: DownstreamSettings) -> None:
+    """Do all of it; see `main`.
+
+    Raises:
+        LabelmintError: Something cannot be fetched, does not fit or failed.
+    """
+    chosen = {name: getattr(settings, name) for name in _COMPARED}
+    path = settings.out / "downstream.json"
+    Record(path, chosen)  # an earlier run with other settings is better refused before the long fetch
+    samples = fetch_samples(settings)
+    streamed = use_streamed(samples, settings)
+    seeds = {"streamed_seed": STREAMED_SEED, "rendered_seed": TRAINING_SEED, "test_seed": TEST_SEED}
+    configuration = {**chosen, **seeds, "source": samples.source}
+    record = Record(path, configuration)
+    resolution = streamed.masks.shape[1]
+    test = render_test(settings, resolution)
+    learned = {STREAMED: streamed, RENDERED: render_training(settings, resolution)}
+    for seed in settings.seeds:
+        for arm in ARMS:
+            if record.find(arm, seed) is None:
+                record.add(run_arm(learned[arm], test, settings, arm=arm, seed=seed))
+    summary = summarize(record.runs, settings.seeds)
+    environment = describe_environment()
+    record.write({"complete": True, **environment, "summary": summary})
+    write_text(settings.out / "downstream.md", draw_page(summary, configuration, environment))
+    print(draw_table(summary), end="")
+    print(f"written: {settings.out / 'downstream.json'}, {settings.out / 'downstream.md'}")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.downstream",
+        description="Train a small segmentation network on streamed samples and on rendered pictures with true labels, "
+        "test both on unseen pictures with true masks. An interrupted run goes on where it was.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, default=EMBEDDED_BUNDLE, help="folder of the bundle to serve")
+    parser.add_argument("--address", help="host:port of a running server, instead of one of its own")
+    parser.add_argument("--model", help="name of the model, where the server has several")
+    parser.add_argument("--samples", dest="num_samples", type=positive_int, default=10_000, help="streamed samples")
+    parser.add_argument(
+        "--max-uncertainty-quantile",
+        type=share,
+        default=0.9,
+        help="keep streamed samples up to this quantile of the image score; 1 keeps all",
+    )
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help=".npz that keeps the streamed samples")
+    parser.add_argument(
+        "--rendered", dest="num_rendered", type=positive_int, default=1_600, help="rendered training pictures"
+    )
+    parser.add_argument("--test", dest="num_test", type=positive_int, default=600, help="rendered test pictures")
+    parser.add_argument("--steps", type=positive_int, default=3_000, help="optimiser steps of each training")
+    parser.add_argument("--batch-size", type=positive_int, default=16, help="pictures a step")
+    parser.add_argument("--blur-share", type=share, default=0.0, help="share of training pictures that are softened")
+    parser.add_argument("--keypoints", dest="with_keypoints", action="store_true", help="learn keypoints too")
+    parser.add_argument(
+        "--seeds", type=distinct_seeds, default=(0, 1, 2), help="comma-separated; each trains both arms"
+    )
+    parser.add_argument("--threads", type=positive_int, help="threads of torch, processes that render")
+    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--restart", action="store_true", help="forget the trainings of an earlier run in --out")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Peak memory of interpreter training at the size of the paper."""

@@ -1,0 +1,1 @@
+"""Throughput of the service beside its engine alone."""

@@ -1,0 +1,329 @@
+"""Building a bundle: export, calibrate, compare, describe, and only then put in place."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from labelmint.bundle import MANIFEST_NAME, Bundle, open_bundle, validate_manifest, write_manifest
+from labelmint.v1 import bundle_pb2
+from labelmint_export.annotations import AnnotationSchema
+from labelmint_export.bundle.graphs import CropWindow, InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
+from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
+from labelmint_export.bundle.parity import failed_checks, measure_parity
+from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
+from labelmint_export.bundle.runtime import GraphRunner
+from labelmint_export.errors import BuildError
+from labelmint_export.generator import Generator
+from labelmint_export.heatmaps import PEAK_RULE
+from labelmint_export.interpreter.ensemble import Interpreter
+
+GRAPHS = ("mapping", "synthesis", "interpreter", "model")
+MAX_BATCH_SIZE = 1024
+VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildSettings:
+    """What the makers of a bundle decide."""
+
+    name: str
+    """Model name that requests use."""
+    version: str
+    """Of the model, free text."""
+    description: str
+    """One sentence for GetModel."""
+    weights_licence: str
+    """Licence of the generator's weights, an SPDX identifier or a name. Required."""
+    data_licence: str
+    """Licence of the pictures that it learned from. Required."""
+    attribution: str
+    """Text that every written data set repeats."""
+    url: str = ""
+    """Where the licence or the source is found."""
+    vote_rule: str = "majority"
+    """Either majority or mean_probability."""
+    noise_mode: str = "const"
+    """Either const or none."""
+    default_psi: float = 1.0
+    """Truncation of a request that names none."""
+    truncation_cutoff: int = 0
+    """Number of leading ws that are truncated; 0 truncates all."""
+    psi_grid: tuple[float, ...] = (0.7, 1.0)
+    """Truncations at which the image score is calibrated."""
+    num_calibration_samples: int = 2000
+    """Samples a psi (and class)."""
+    num_parity_samples: int = 16
+    """Samples that are compared with the float64 reference."""
+    batch_size: int = 4
+    """Rows of every run of the service."""
+    class_distribution: tuple[float, ...] = ()
+    """Probability of each class of a conditional generator; empty means all alike."""
+    crop: CropWindow | None = None
+    """Part of the picture that is delivered; None delivers all."""
+
+
+def build_bundle(
+    generator: Generator,
+    interpreter: Interpreter,
+    schema: AnnotationSchema,
+    settings: BuildSettings,
+    provenance: bundle_pb2.Provenance,
+    out: Path,
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle that appears whole or not at all.
+
+    Args:
+        generator: As trained.
+        interpreter: Trained on that generator's taps.
+        schema: Names and colours of classes and keypoints.
+        settings: Everything else.
+        provenance: Where the parts come from; tool versions are added.
+        out: Folder of the bundle.
+        overwrite: Whether an existing folder may be replaced.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        BuildError: The parts do not fit each other, the folder exists, or parity misses a tolerance.
+        ManifestError: A name or text of the settings is none that a manifest may hold.
+    """
+    _check_parts(generator, interpreter, schema, settings)
+    if out.exists() and not overwrite:
+        raise BuildError(f"{out} exists; give another folder, or --overwrite to replace it", field="out")
+    if out.exists() and not (out / MANIFEST_NAME).is_file():
+        raise BuildError(f"{out} exists and is no bundle, so it is not replaced; give another folder", field="out")
+    staging = out.with_name(f".{out.name}.building-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    manifest = _describe(generator, interpreter, schema, settings, provenance)
+    _check_description(manifest)
+    staging.mkdir(parents=True)
+    try:
+        _write_graph_files(generator, interpreter, settings, staging)
+        runner = GraphRunner(staging / manifest.graphs.model, manifest.runtime.onnxruntime)
+        plan = CalibrationPlan(
+            psi_grid=settings.psi_grid,
+            num_samples=settings.num_calibration_samples,
+            batch_size=settings.batch_size,
+        )
+        distribution = list(manifest.class_distribution)
+        manifest.score_quantiles.extend(calibrate_scores(runner.run, manifest.backbone, distribution, plan))
+        parity = measure_parity(generator, interpreter, runner.run, manifest, settings.num_parity_samples)
+        missed = failed_checks(parity)
+        if missed:
+            lines = "; ".join(f"{c.name} is {c.measured:g}, tolerance {c.tolerance:g} ({c.bound})" for c in missed)
+            raise BuildError(f"the graphs do not compute what was trained: {lines}", field="parity")
+        manifest.parity.CopyFrom(parity)
+        write_manifest(staging, manifest)
+        _put_in_place(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return open_bundle(out)
+
+
+def _check_parts(
+    generator: Generator, interpreter: Interpreter, schema: AnnotationSchema, settings: BuildSettings
+) -> None:
+    config = interpreter.config
+    for name in ("weights_licence", "data_licence", "attribution"):
+        if not getattr(settings, name).strip():
+            raise BuildError(f"{name} is empty; weights and data of a bundle carry their terms", field=name)
+    for name in ("num_calibration_samples", "num_parity_samples"):
+        if getattr(settings, name) < 1:
+            raise BuildError(f"{name} is {getattr(settings, name)}, expected at least 1", field=name)
+    for name, low, high in (("batch_size", 1, MAX_BATCH_SIZE), ("truncation_cutoff", 0, generator.config.num_ws)):
+        if not low <= getattr(settings, name) <= high:
+            raise BuildError(f"{name} is {getattr(settings, name)}, expected {low} to {high}", field=name)
+    if len(set(settings.psi_grid)) != len(settings.psi_grid):
+        raise BuildError(f"psi_grid is {settings.psi_grid}, expected each psi once", field="psi_grid")
+    for name, values in (("psi_grid", settings.psi_grid), ("default_psi", (settings.default_psi,))):
+        if not values or not all(0 <= psi <= 1 for psi in values):
+            raise BuildError(f"{name} is {getattr(settings, name)}, expected at least one psi, from 0 to 1", field=name)
+    if settings.noise_mode not in ("const", "none"):
+        raise BuildError(f"noise_mode is {settings.noise_mode!r}, expected const or none", field="noise_mode")
+    available = {tap.name: tap for tap in generator.tap_specs}
+    for tap in config.taps:
+        if available.get(tap.name) != tap:
+            raise BuildError(
+                f"the interpreter was trained on tap {tap}, the generator has {available.get(tap.name)}", field="taps"
+            )
+    if config.num_classes != len(schema.class_names) or config.num_keypoints != len(schema.keypoint_names):
+        raise BuildError(
+            f"the interpreter has {config.num_classes} classes and {config.num_keypoints} keypoints, the names are "
+            f"{len(schema.class_names)} and {len(schema.keypoint_names)}",
+            field="classes",
+        )
+    if settings.class_distribution and len(settings.class_distribution) != generator.config.c_dim:
+        raise BuildError(
+            f"class_distribution has {len(settings.class_distribution)} entries for {generator.config.c_dim} classes",
+            field="class_distribution",
+        )
+
+
+def _crop_of(generator: Generator, settings: BuildSettings) -> CropWindow:
+    side = generator.config.resolution
+    crop = settings.crop or CropWindow(top=0, left=0, height=side, width=side)
+    inside = crop.top >= 0 and crop.left >= 0 and crop.top + crop.height <= side and crop.left + crop.width <= side
+    if not inside or crop.height < 1 or crop.width < 1:
+        raise BuildError(f"crop {crop} does not lie inside the {side} x {side} picture", field="crop")
+    return crop
+
+
+def _write_graph_files(
+    generator: Generator,
+    interpreter: Interpreter,
+    settings: BuildSettings,
+    folder: Path,
+) -> None:
+    baked = bake_gains(generator)
+    crop = _crop_of(generator, settings)
+    mapping = MappingGraph(baked, settings.truncation_cutoff or None)
+    synthesis = SynthesisGraph(
+        baked, interpreter.config.taps, "const" if settings.noise_mode == "const" else "none", crop
+    )
+    labels = InterpreterGraph(interpreter, settings.vote_rule, generator.config.resolution, crop)
+    examples: dict[str, torch.Tensor] = {
+        "z": torch.randn(2, generator.config.z_dim),
+        "truncation_psi": torch.tensor([0.7, 1.0]),
+    }
+    if generator.config.c_dim:
+        examples["c"] = torch.eye(generator.config.c_dim)[[0, 0]]
+    with torch.no_grad():
+        ws = mapping(*examples.values())
+        stacks = synthesis(ws)[1:-1]
+        graphs = {
+            "mapping": export_module(mapping, tuple(examples.values()), list(examples), ["ws"]),
+            "synthesis": export_module(synthesis, (ws,), ["ws"], synthesis.output_names),
+            "interpreter": export_module(labels, tuple(stacks), labels.input_names, labels.output_names),
+        }
+    graphs["model"] = compose_model(
+        graphs["mapping"], graphs["synthesis"], graphs["interpreter"], labels.input_names
+    )
+    write_graphs(graphs, folder)
+
+
+def _describe(
+    generator: Generator,
+    interpreter: Interpreter,
+    schema: AnnotationSchema,
+    settings: BuildSettings,
+    provenance: bundle_pb2.Provenance,
+) -> bundle_pb2.Manifest:
+    config, shape = generator.config, interpreter.config
+    crop = _crop_of(generator, settings)
+    scale = shape.label_resolution / config.resolution
+    manifest = bundle_pb2.Manifest(
+        schema_version=1,
+        name=settings.name,
+        version=settings.version,
+        description=settings.description,
+        upsampling="bilinear",
+        ignore_label=255,
+        vote_rule=settings.vote_rule,
+        uncertainty_rule="js_divergence",
+        noise_mode=settings.noise_mode,
+        precision="float32",
+        provenance=provenance,
+    )
+    manifest.backbone.CopyFrom(
+        bundle_pb2.Backbone(
+            family="stylegan2",
+            architecture="skip",
+            resolution=config.resolution,
+            image_channels=config.image_channels,
+            z_dim=config.z_dim,
+            c_dim=config.c_dim,
+            w_dim=config.w_dim,
+            num_ws=config.num_ws,
+            num_parameters=sum(parameter.numel() for parameter in generator.parameters()),
+        )
+    )
+    manifest.frame.CopyFrom(
+        bundle_pb2.Frame(
+            image_height=crop.height,
+            image_width=crop.width,
+            crop_top=crop.top,
+            crop_left=crop.left,
+            label_height=int(crop.height * scale),
+            label_width=int(crop.width * scale),
+        )
+    )
+    for tap in shape.taps:
+        manifest.taps.add(name=tap.name, channels=tap.channels, resolution=tap.resolution)
+    manifest.segmentation.num_members = shape.num_members
+    manifest.segmentation.hidden_widths.extend(shape.hidden_widths)
+    for name, (red, green, blue) in zip(schema.class_names, schema.palette, strict=True):
+        manifest.classes.add(name=name, red=red, green=green, blue=blue)
+    _describe_keypoints(manifest, interpreter, schema)
+    manifest.truncation.default_psi = settings.default_psi
+    manifest.truncation.cutoff = settings.truncation_cutoff
+    manifest.truncation.max_psi = 1.0
+    if config.c_dim:
+        manifest.class_distribution.extend(settings.class_distribution or [1.0 / config.c_dim] * config.c_dim)
+    manifest.runtime.batch_size = settings.batch_size
+    manifest.runtime.onnxruntime.graph_optimization_level = "all"
+    manifest.runtime.onnxruntime.execution_mode = "sequential"
+    manifest.runtime.onnxruntime.inter_op_num_threads = 1
+    for name in GRAPHS:
+        setattr(manifest.graphs, name, f"{name}.onnx")
+    manifest.licence.weights = settings.weights_licence
+    manifest.licence.data = settings.data_licence
+    manifest.licence.attribution = settings.attribution
+    manifest.licence.url = settings.url
+    for package in VERSIONED:
+        manifest.provenance.versions[package] = metadata.version(package)
+    return manifest
+
+
+def _describe_keypoints(manifest: bundle_pb2.Manifest, interpreter: Interpreter, schema: AnnotationSchema) -> None:
+    shape = interpreter.config
+    if not shape.num_keypoints:
+        return
+    manifest.keypoint_regression.num_members = shape.num_keypoint_members
+    manifest.keypoint_regression.hidden_widths.extend(shape.keypoint_hidden_widths)
+    manifest.keypoints.names.extend(schema.keypoint_names)
+    for first, second in schema.skeleton:
+        manifest.keypoints.skeleton.add(first=first, second=second)
+    for first, second in schema.left_right_pairs:
+        manifest.keypoints.left_right_pairs.add(first=first, second=second)
+    manifest.keypoints.peak_rule = PEAK_RULE
+    manifest.keypoints.visibility_thresholds.extend(interpreter.visibility_thresholds.tolist())
+    manifest.keypoints.sigma_pixels = shape.sigma_pixels
+
+
+def _check_description(manifest: bundle_pb2.Manifest) -> None:
+    """Refuse now what the finished manifest would be refused for after a long calibration."""
+    draft = bundle_pb2.Manifest()
+    draft.CopyFrom(manifest)
+    for name in GRAPHS:
+        draft.files.add(path=f"{name}.onnx", sha256="0" * 64)
+    validate_manifest(draft)
+
+
+def _put_in_place(staging: Path, out: Path) -> None:
+    if not out.exists():
+        staging.replace(out)
+        return
+    old = out.with_name(f".{out.name}.replaced-{os.getpid()}")
+    out.replace(old)
+    try:
+        staging.replace(out)
+    except OSError:
+        old.replace(out)
+        raise
+    shutil.rmtree(old)
+
+
+def sha256_of_files(paths: list[Path]) -> str:
+    """Hash files, in the order given, into one hexadecimal digest."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

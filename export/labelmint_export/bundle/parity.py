@@ -1,0 +1,194 @@
+"""Does the bundle compute what was trained? Measured at the build, recorded in the manifest, checked again by verify.
+
+The truth is float64: the generator, then the reference algorithm with its full-resolution concatenation and separate
+MLPs.
+
+Legend: N images, K keypoints, H rows, W columns.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from labelmint.v1 import bundle_pb2
+from labelmint_export.bundle.graphs import CropWindow
+from labelmint_export.bundle.quantiles import RunModel, make_feeds
+from labelmint_export.bundle.runtime import Arrays
+from labelmint_export.generator import Generator, NoiseMode
+from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
+from labelmint_export.interpreter.reference import interpret_reference
+
+PARITY_SEED = 2**64 - 2
+KEYPOINT_TOLERANCE_PIXELS = 0.05
+
+# name -> (tolerance, bound)
+TOLERANCES: dict[str, tuple[float, str]] = {
+    "fused_vs_separate.label_agreement": (0.99999, "min"),
+    "fused_vs_separate.uncertainty_max_error": (1e-5, "max"),
+    "onnx_vs_reference.image_max_error_levels": (1.0, "max"),
+    "onnx_vs_reference.image_equal_share": (0.99, "min"),
+    "onnx_vs_reference.label_agreement": (0.9995, "min"),
+    "onnx_vs_reference.uncertainty_max_error": (5e-3, "max"),
+    "onnx_vs_reference.keypoints_within_0_05_px": (0.995, "min"),
+}
+
+
+@torch.no_grad()
+def reference_outputs(
+    generator: Generator,
+    interpreter: Interpreter,
+    feeds: Mapping[str, npt.NDArray[np.float32]],
+    *,
+    noise_mode: NoiseMode,
+    vote_rule: str,
+    truncation_cutoff: int | None,
+    crop: CropWindow,
+) -> tuple[Arrays, dict[str, torch.Tensor]]:
+    """Compute what the `model` graph should give, in float64.
+
+    Args:
+        generator: Float64.
+        interpreter: Float64.
+        feeds: Inputs of the `model` graph.
+        noise_mode: As in the manifest.
+        vote_rule: As in the manifest.
+        truncation_cutoff: As in the manifest; None truncates all.
+        crop: The delivered frame.
+
+    Returns:
+        Outputs by name in float64 (image before rounding to levels is not kept), and the taps.
+    """
+    z = torch.from_numpy(np.asarray(feeds["z"])).double()
+    c = torch.from_numpy(np.asarray(feeds["c"])).double() if "c" in feeds else None
+    psi = torch.from_numpy(np.asarray(feeds["truncation_psi"])).double()
+    w = _map_double(generator, z, c)
+    ws = w[:, None].expand(-1, generator.config.num_ws, -1)
+    truncated = generator.mapping.w_avg + psi[:, None, None] * (ws - generator.mapping.w_avg)
+    cutoff = generator.config.num_ws if truncation_cutoff is None else truncation_cutoff
+    output = generator.synthesis(torch.cat([truncated[:, :cutoff], ws[:, cutoff:]], dim=1), noise_mode, torch.float64)
+    labels = interpret_reference(interpreter, output.taps, vote_rule)
+    scale = generator.config.resolution / interpreter.config.label_resolution
+    image = torch.floor((output.image.double() * 127.5 + 128).clamp(0, 255)).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    top, left = int(crop.top / scale), int(crop.left / scale)
+    bottom, right = top + int(crop.height / scale), left + int(crop.width / scale)
+    arrays: Arrays = {
+        "image": image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width].numpy(),
+        "label": labels.label[:, top:bottom, left:right].numpy(),
+        "uncertainty_map": labels.uncertainty_map[:, top:bottom, left:right].numpy(),
+    }
+    if labels.keypoints is not None:
+        keypoints = labels.keypoints.clone()
+        keypoints[..., :2] *= scale
+        keypoints[..., 0] -= crop.left
+        keypoints[..., 1] -= crop.top
+        x, y = keypoints[..., 0], keypoints[..., 1]
+        keypoints[..., 3] *= (x >= 0) & (x <= crop.width) & (y >= 0) & (y <= crop.height)
+        arrays["keypoints"] = keypoints.numpy()
+    return arrays, output.taps
+
+
+def _map_double(generator: Generator, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+    """The mapping network without its own cast to float32."""
+    x = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+    if c is not None:
+        y = generator.mapping.embed(c)
+        x = torch.cat([x, y * (y.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()], dim=1)
+    for layer in generator.mapping.layers:
+        x = layer(x)
+    return x
+
+
+def measure_parity(
+    generator: Generator, interpreter: Interpreter, run_model: RunModel, manifest: bundle_pb2.Manifest, num_samples: int
+) -> bundle_pb2.Parity:
+    """Compare the deployed graph with the float64 reference, and the fused form with separate MLPs.
+
+    Args:
+        generator: As trained, float32.
+        interpreter: As trained, float32.
+        run_model: Runs the deployed `model` graph with the manifest's batch.
+        manifest: Of the bundle, as far as it is known.
+        num_samples: Compared addresses.
+
+    Returns:
+        Every check with its measured value and tolerance.
+    """
+    double_generator, double_interpreter = copy.deepcopy(generator).double(), copy.deepcopy(interpreter).double()
+    fused = FusedInterpreter(interpreter, manifest.vote_rule, torch.float32)
+    batch = manifest.runtime.batch_size
+    errors: dict[str, list[float]] = {name: [] for name in TOLERANCES}
+    psis = sorted({table.truncation_psi for table in manifest.score_quantiles}) or [manifest.truncation.default_psi]
+    frame = manifest.frame
+    crop = CropWindow(top=frame.crop_top, left=frame.crop_left, height=frame.image_height, width=frame.image_width)
+    for start in range(0, num_samples, batch):
+        indices = np.arange(start, start + batch, dtype=np.uint64)
+        psi = psis[(start // batch) % len(psis)]
+        feeds = make_feeds(manifest.backbone, PARITY_SEED, indices, psi, None, list(manifest.class_distribution))
+        deployed = run_model(feeds)
+        for row in range(min(batch, num_samples - start)):
+            one = {name: array[row : row + 1] for name, array in feeds.items()}
+            expected, taps = reference_outputs(
+                double_generator,
+                double_interpreter,
+                one,
+                noise_mode="const" if manifest.noise_mode == "const" else "none",
+                vote_rule=manifest.vote_rule,
+                truncation_cutoff=manifest.truncation.cutoff or None,
+                crop=crop,
+            )
+            _compare(errors, expected, {name: array[row : row + 1] for name, array in deployed.items()})
+            _compare_fused(errors, fused, taps, double_interpreter, manifest.vote_rule)
+    parity = bundle_pb2.Parity(num_samples=num_samples)
+    for name, (tolerance, bound) in TOLERANCES.items():
+        if errors[name]:
+            values = np.asarray(errors[name])
+            share = name.endswith(("agreement", "share", "_px"))
+            measured = float(values.mean() if share else values.max())
+            parity.checks.add(name=name, measured=measured, tolerance=tolerance, bound=bound)
+    return parity
+
+
+def _compare(errors: dict[str, list[float]], expected: Arrays, got: Arrays) -> None:
+    image_error = np.abs(expected["image"].astype(np.float64) - got["image"].astype(np.float64))
+    errors["onnx_vs_reference.image_max_error_levels"].append(float(image_error.max()))
+    errors["onnx_vs_reference.image_equal_share"].append(float((image_error == 0).mean()))
+    errors["onnx_vs_reference.label_agreement"].append(float((expected["label"] == got["label"]).mean()))
+    difference = np.abs(expected["uncertainty_map"].astype(np.float64) - got["uncertainty_map"].astype(np.float64))
+    errors["onnx_vs_reference.uncertainty_max_error"].append(float(difference.max()))
+    if "keypoints" in expected:
+        places, wanted = (arrays["keypoints"][..., :2].astype(np.float64) for arrays in (got, expected))
+        distance = np.abs(places - wanted).max(axis=-1)
+        errors["onnx_vs_reference.keypoints_within_0_05_px"].append(float((distance <= KEYPOINT_TOLERANCE_PIXELS).mean()))
+
+
+def _compare_fused(
+    errors: dict[str, list[float]],
+    fused: FusedInterpreter,
+    taps: dict[str, torch.Tensor],
+    interpreter: Interpreter,
+    vote_rule: str,
+) -> None:
+    """Fused float32 against separate float64 MLPs, on taps that are rounded to float32 for both."""
+    rounded = {name: tap.float() for name, tap in taps.items()}
+    stacks = {
+        stack_name(r): torch.cat([rounded[t.name] for t in fused.config.taps if t.resolution == r], dim=1)
+        for r in fused.resolutions
+    }
+    got = fused(stacks)
+    expected = interpret_reference(interpreter, {name: tap.double() for name, tap in rounded.items()}, vote_rule)
+    errors["fused_vs_separate.label_agreement"].append(float((got.label == expected.label).double().mean()))
+    error = (got.uncertainty_map.double() - expected.uncertainty_map).abs().max()
+    errors["fused_vs_separate.uncertainty_max_error"].append(float(error))
+
+
+def failed_checks(parity: bundle_pb2.Parity) -> Sequence[bundle_pb2.ParityCheck]:
+    """The checks that miss their tolerance."""
+    return [
+        check
+        for check in parity.checks
+        if not (check.measured <= check.tolerance if check.bound == "max" else check.measured >= check.tolerance)
+    ]

@@ -1,0 +1,55 @@
+"""Running a bundle's graphs in onnxruntime just as its manifest says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from labelmint.v1 import bundle_pb2
+from labelmint_export.errors import BuildError
+
+_LEVELS = {
+    "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_MODES = {
+    "sequential": onnxruntime.ExecutionMode.ORT_SEQUENTIAL,
+    "parallel": onnxruntime.ExecutionMode.ORT_PARALLEL,
+}
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+class GraphRunner:
+    """One graph on the CPU, with the manifest's session options.
+
+    Args:
+        path: The `.onnx` file; its weights lie beside it.
+        options: From the manifest.
+
+    Raises:
+        BuildError: onnxruntime does not load the graph.
+    """
+
+    def __init__(self, path: Path, options: bundle_pb2.OnnxRuntimeOptions) -> None:
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = options.intra_op_num_threads
+        session_options.inter_op_num_threads = options.inter_op_num_threads
+        session_options.graph_optimization_level = _LEVELS[options.graph_optimization_level]
+        session_options.execution_mode = _MODES[options.execution_mode]
+        for key, value in options.config_entries.items():
+            session_options.add_session_config_entry(key, value)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no public base class
+            raise BuildError(f"onnxruntime does not load {path.name}: {error}", field="graphs") from error
+        self.input_names = [value.name for value in self._session.get_inputs()]
+        self.output_names = [value.name for value in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
+        """Run the graph: inputs by name to outputs by name."""
+        return dict(zip(self.output_names, self._session.run(None, dict(feeds)), strict=True))

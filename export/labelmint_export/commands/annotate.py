@@ -1,0 +1,102 @@
+"""`sample` and `label`: pictures to annotate, by a person or by the oracle."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from labelmint.addresses import latents
+from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, write_annotations
+from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
+from labelmint_export.errors import AnnotationError
+from labelmint_export.gan.pictures import to_uint8
+from labelmint_export.generator import Generator
+from labelmint_export.generator.snapshots import load_generator
+from labelmint_export.interpreter.diversity import pick_diverse
+from labelmint_export.oracle.network import load_segmenter, predict
+
+CANDIDATES = 400
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this stage."""
+    sample = commands.add_parser("sample", help="write GAN pictures with their latents, to be drawn on")
+    label = commands.add_parser("label", help="write GAN pictures annotated by the ToonHead oracle")
+    for command in (sample, label):
+        command.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
+        command.add_argument("--out", type=Path, required=True, help="new folder")
+        command.add_argument("--count", type=int, default=16, help="pictures (default 16)")
+        command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
+        command.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
+        command.add_argument(
+            "--diverse", action="store_true", help=f"pick those of {CANDIDATES} pictures that cover the w space best"
+        )
+    label.add_argument("--oracle", type=Path, required=True, help=".safetensors from train-oracle")
+    sample.add_argument("--classes", nargs="+", required=True, metavar="NAME", help="classes to draw, background first")
+    sample.add_argument("--keypoints", nargs="*", default=[], metavar="NAME", help="points to set")
+    sample.set_defaults(run=run_sample)
+    label.set_defaults(run=run_label)
+
+
+def toonhead_schema() -> AnnotationSchema:
+    """Names and colours of the ToonHead set."""
+    return AnnotationSchema(
+        class_names=tuple(CLASS_NAMES),
+        palette=tuple(PALETTE),
+        keypoint_names=tuple(KEYPOINT_NAMES),
+        skeleton=tuple(SKELETON),
+        left_right_pairs=tuple(LEFT_RIGHT_PAIRS),
+    )
+
+
+def _paint(arguments: argparse.Namespace) -> tuple[Generator, torch.Tensor, torch.Tensor]:
+    if arguments.count < 1:
+        raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
+    generator = load_generator(arguments.generator)
+    pool = max(CANDIDATES, arguments.count) if arguments.diverse else arguments.count
+    z = torch.from_numpy(latents(arguments.seed, np.arange(pool, dtype=np.uint64), generator.config.z_dim))
+    with torch.no_grad():
+        ws = generator.mapping(z, None, arguments.truncation_psi)
+    if arguments.diverse:
+        chosen = pick_diverse(ws[:, 0], arguments.count)
+        z, ws = z[chosen], ws[chosen]
+    return generator, z, ws.contiguous()
+
+
+def _pictures(generator: Generator, ws: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    with torch.no_grad():
+        return to_uint8(generator.synthesis(ws, "const").image)
+
+
+def run_sample(arguments: argparse.Namespace) -> str:
+    """Write pictures with empty masks (every pixel 255) for a person to fill."""
+    generator, z, ws = _paint(arguments)
+    pictures = _pictures(generator, ws)
+    hues = np.random.Generator(np.random.Philox(key=[0, 3])).integers(32, 224, (len(arguments.classes), 3))
+    schema = AnnotationSchema(
+        class_names=tuple(arguments.classes),
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in hues),
+        keypoint_names=tuple(arguments.keypoints),
+    )
+    masks = np.full(pictures.shape[:3], 255, np.uint8)
+    keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
+    write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, z, ws), arguments.out)
+    return (
+        f"{len(pictures)} pictures in {arguments.out}: fill the .mask.png files with class ids and set the points in "
+        "LabelMe"
+    )
+
+
+def run_label(arguments: argparse.Namespace) -> str:
+    """Write pictures with the oracle's masks and keypoints."""
+    generator, z, ws = _paint(arguments)
+    pictures = _pictures(generator, ws)
+    labels = predict(load_segmenter(arguments.oracle), pictures)
+    seen = labels.keypoints[..., 2:] > 0.5
+    keypoints = np.where(seen, labels.keypoints, 0).astype(np.float32)
+    write_annotations(AnnotatedSet(toonhead_schema(), pictures, labels.mask, keypoints, z, ws), arguments.out)
+    shares = np.bincount(labels.mask.ravel(), minlength=len(CLASS_NAMES)) / labels.mask.size
+    area = dict(zip(CLASS_NAMES, shares.round(5).tolist(), strict=True))
+    return json.dumps({"num_pictures": len(pictures), "area": area})

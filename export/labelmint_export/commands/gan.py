@@ -1,0 +1,181 @@
+"""`train-gan`, `frechet` and `nearest`: the generator and how good it is."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from labelmint_export.errors import TrainingError
+from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.frechet import FeatureStatistics, frechet_distance, statistics_of
+from labelmint_export.gan.nearest import save_nearest
+from labelmint_export.gan.pictures import open_pictures
+from labelmint_export.gan.state import TrainState, grow_state, load_state, make_state
+from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
+from labelmint_export.generator import Generator, GeneratorConfig
+from labelmint_export.generator.snapshots import load_generator
+from labelmint_export.oracle.network import Segmenter, load_segmenter
+
+DEFAULT_CHANNELS = "4:128,8:128,16:128,32:96,64:64,128:32,256:16,512:16"
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this stage."""
+    parser = commands.add_parser("train-gan", help="train a StyleGAN2 generator; goes on where a training in --out stopped")
+    parser.add_argument("--pictures", type=Path, required=True, help=".npy file from `render`")
+    parser.add_argument("--out", type=Path, required=True, help="folder for snapshot, state, log and grids")
+    parser.add_argument("--total-images", type=int, required=True, help="pictures to show at this resolution")
+    parser.add_argument("--resolution", type=int, default=128, help="side of the pictures (default 128)")
+    parser.add_argument("--grow-from", type=Path, help="folder of a training at a lower resolution to start from")
+    parser.add_argument("--channels", default=DEFAULT_CHANNELS, help="generator's widths, RESOLUTION:WIDTH,...")
+    parser.add_argument("--discriminator-channels", help="the discriminator's; the generator's if not given")
+    parser.add_argument("--max-minutes", type=float, help="stop after this time; the same command goes on later")
+    parser.add_argument("--feature-network", type=Path, help="oracle's .safetensors: measures the Frechet distance")
+    parser.add_argument("--frechet-images", type=int, default=2000, help="pictures a distance (default 2000)")
+    parser.add_argument("--snapshot-images", type=int, default=20_000, help="pictures between snapshots")
+    parser.add_argument("--state-images", type=int, default=5_000, help="pictures between writes of the state")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train")
+    for field in dataclasses.fields(TrainConfig):
+        if field.name not in ("generator", "discriminator_channels"):
+            kind = type(field.default)
+            name = "--" + field.name.replace("_", "-")
+            parser.add_argument(name, type=kind, help=f"default {field.default}")
+    for field in dataclasses.fields(GeneratorConfig):
+        if field.name not in ("resolution", "channels"):
+            parser.add_argument("--" + field.name.replace("_", "-"), type=int, help=f"default {field.default}")
+    parser.set_defaults(run=run_train)
+
+    frechet = commands.add_parser("frechet", help="Frechet distance between a generator and a set of pictures")
+    nearest = commands.add_parser("nearest", help="GAN pictures beside their nearest training pictures")
+    for command in (frechet, nearest):
+        command.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
+        command.add_argument("--pictures", type=Path, required=True, help=".npy file from `render`")
+        command.add_argument("--feature-network", type=Path, required=True, help=".safetensors from train-oracle")
+        command.add_argument("--count", type=int, default=2000, help="pictures compared (default 2000)")
+    nearest.add_argument("--out", type=Path, required=True, help="PNG to write")
+    frechet.set_defaults(run=run_frechet)
+    nearest.set_defaults(run=run_nearest)
+
+
+def parse_channels(text: str, resolution: int, field: str) -> dict[int, int]:
+    """Read RESOLUTION:WIDTH,... and keep what a resolution needs.
+
+    Raises:
+        TrainingError: The text is malformed.
+    """
+    try:
+        pairs = [entry.split(":") for entry in text.split(",")]
+        return {int(r): int(width) for r, width in pairs if int(r) <= resolution}
+    except ValueError as error:
+        raise TrainingError(f"{field} is {text!r}, expected RESOLUTION:WIDTH,... such as 4:128,8:128", field=field) from error
+
+
+def _config_of(arguments: argparse.Namespace) -> TrainConfig:
+    channels = parse_channels(arguments.channels, arguments.resolution, "channels")
+    of_discriminator = arguments.discriminator_channels
+    given = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(TrainConfig)
+        if getattr(arguments, field.name, None) is not None and field.name != "discriminator_channels"
+    }
+    shape = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(GeneratorConfig)
+        if getattr(arguments, field.name, None) is not None and field.name not in ("resolution", "channels")
+    }
+    return TrainConfig(
+        generator=GeneratorConfig(resolution=arguments.resolution, channels=channels, **shape),
+        discriminator_channels=(
+            parse_channels(of_discriminator, arguments.resolution, "discriminator_channels")
+            if of_discriminator
+            else channels
+        ),
+        **given,
+    )
+
+
+def _device_of(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device is cuda, but torch sees no GPU here; use cpu or another build of torch", field="device")
+    return torch.device(name)
+
+
+def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainState:
+    if (arguments.out / "state.json").exists():
+        state = load_state(arguments.out, device)
+        tqdm.write(f"going on after {state.images_seen} pictures with the settings in {arguments.out}", file=sys.stderr)
+        return state
+    config = _config_of(arguments)
+    if arguments.grow_from is not None:
+        return grow_state(arguments.grow_from, config, device)
+    return make_state(config, device)
+
+
+def run_train(arguments: argparse.Namespace) -> str:
+    """Train until the pictures or the time are used up."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    pictures = open_pictures(arguments.pictures)
+    device = _device_of(arguments.device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    state = _start_state(arguments, device)
+    evaluate: Evaluation | None = None
+    if arguments.feature_network is not None:
+        network = load_segmenter(arguments.feature_network)
+        count = min(arguments.frechet_images, len(pictures))
+        reference = statistics_of(network, pictures[:count], state.config.generator.resolution)
+        evaluate = _FrechetEvaluation(network, reference, count)
+    schedule = Schedule(
+        total_images=arguments.total_images,
+        snapshot_images=arguments.snapshot_images,
+        state_images=arguments.state_images,
+        max_seconds=None if arguments.max_minutes is None else arguments.max_minutes * 60,
+    )
+    train(state, pictures, schedule, arguments.out, evaluate)
+    return f"{state.images_seen} pictures seen; wrote {arguments.out / 'generator.safetensors'}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _FrechetEvaluation:
+    """Measures a generator against fixed statistics."""
+
+    network: Segmenter
+    reference: FeatureStatistics
+    count: int
+
+    def __call__(self, generator: Generator) -> dict[str, float]:
+        painted = paint_many(generator, self.count)
+        got = statistics_of(self.network, painted, generator.config.resolution)
+        return {"frechet": frechet_distance(got, self.reference)}
+
+
+def run_frechet(arguments: argparse.Namespace) -> str:
+    """Measure the distance, beside that between two halves of the set."""
+    generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
+    pictures = open_pictures(arguments.pictures)
+    side, count = generator.config.resolution, min(arguments.count, len(pictures) // 2)
+    first = statistics_of(network, pictures[:count], side)
+    second = statistics_of(network, pictures[count : 2 * count], side)
+    got = statistics_of(network, paint_many(generator, count), side)
+    return json.dumps(
+        {
+            "num_pictures": count,
+            "frechet": frechet_distance(got, first),
+            "frechet_between_halves_of_the_set": frechet_distance(second, first),
+        }
+    )
+
+
+def run_nearest(arguments: argparse.Namespace) -> str:
+    """Write the sheet."""
+    generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
+    pictures = open_pictures(arguments.pictures)
+    save_nearest(network, paint_many(generator, 8), pictures[: arguments.count], arguments.out)
+    return f"wrote {arguments.out}"

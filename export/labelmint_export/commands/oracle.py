@@ -1,0 +1,42 @@
+"""`train-oracle`: the network that stands in for a person's labels."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES
+from labelmint_export.oracle.network import SegmenterConfig, save_segmenter
+from labelmint_export.oracle.sets import load_labelled
+from labelmint_export.oracle.training import SegmenterTraining, evaluate_segmenter, train_segmenter
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this stage."""
+    parser = commands.add_parser("train-oracle", help="train a network on rendered pictures with true masks")
+    parser.add_argument("--train", type=Path, required=True, help=".npz from `render --labels`")
+    parser.add_argument("--test", type=Path, required=True, help=".npz of held-out combinations")
+    parser.add_argument("--out", type=Path, required=True, help=".safetensors to write")
+    parser.add_argument("--steps", type=int, default=5000, help="optimiser steps (default 5000)")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures a step (default 16)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order (default 0)")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.set_defaults(run=run_train)
+
+
+def run_train(arguments: argparse.Namespace) -> str:
+    """Train, score on held-out pictures, write."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    train, test = load_labelled(arguments.train), load_labelled(arguments.test)
+    config = SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=len(KEYPOINT_NAMES))
+    settings = SegmenterTraining(
+        steps=arguments.steps, batch_size=arguments.batch_size, seed=arguments.seed, blur_share=0.5
+    )
+    network = train_segmenter(config, train.shuffled_batches, settings, description="oracle")
+    report = evaluate_segmenter(network, test, CLASS_NAMES)
+    report |= {"num_training_pictures": len(train.pictures), "steps": settings.steps}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    save_segmenter(network, arguments.out, report)
+    return json.dumps(report, indent=1)

@@ -1,0 +1,59 @@
+"""Calibration of the interpreter's decisions that need a threshold.
+
+Legend: N images, M members, K keypoints, P pixels of a picture.
+"""
+
+import torch
+
+from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.interpreter.features import FeaturePool
+
+ROWS_PER_CHUNK = 16
+OUTSIDE = 0.02
+"""How far beyond the smallest or largest annotated score a threshold lies that all of them reach, or none."""
+
+
+@torch.no_grad()
+def peak_scores(interpreter: Interpreter, pool: FeaturePool) -> torch.Tensor:
+    """Largest value of each averaged heatmap on each picture of a pool: float32 [N, K]."""
+    assert interpreter.regressors is not None
+    side = pool.label_resolution
+    members = interpreter.config.num_keypoint_members
+    columns = torch.arange(side)
+    scores = torch.full([pool.num_images, interpreter.config.num_keypoints], -torch.inf)
+    for image in range(pool.num_images):
+        for top in range(0, side, ROWS_PER_CHUNK):
+            rows = torch.arange(top, min(top + ROWS_PER_CHUNK, side))
+            grid = torch.cartesian_prod(rows, columns)
+            features = pool.look_up(torch.full([len(grid)], image), grid[:, 0], grid[:, 1])
+            heatmaps = interpreter.regressors(features.expand(members, -1, -1)).mean(dim=0)  # [P, K]
+            scores[image] = torch.maximum(scores[image], heatmaps.amax(dim=0))
+    return scores
+
+
+def calibrate_visibility(interpreter: Interpreter, pool: FeaturePool, visible: torch.Tensor) -> None:
+    """Set each keypoint's threshold to the one that separates the annotated pictures best.
+
+    Of equally good thresholds the one nearest to half of the median score of the visible ones is taken, which is also
+    the answer where a keypoint is always visible.
+
+    Args:
+        interpreter: Its `visibility_thresholds` are changed.
+        pool: Features of the annotated pictures.
+        visible: bool [N, K], as annotated.
+    """
+    scores = peak_scores(interpreter, pool)
+    thresholds = []
+    for keypoint in range(scores.shape[1]):
+        score, seen = scores[:, keypoint], visible[:, keypoint]
+        wanted = float(score[seen].median()) / 2 if bool(seen.any()) else float("inf")
+        if not bool(seen.any()):
+            thresholds.append(float(score.max()) + 1.0)
+            continue
+        ordered = score.sort().values
+        between = (ordered[1:] + ordered[:-1]) / 2
+        candidates = torch.cat([ordered[:1] - OUTSIDE, between, ordered[-1:] + OUTSIDE, torch.tensor([wanted])])
+        right = ((score[None, :] >= candidates[:, None]) == seen[None, :]).sum(dim=1)
+        best = candidates[right == right.max()]
+        thresholds.append(float(best[(best - wanted).abs().argmin()]))
+    interpreter.visibility_thresholds.copy_(torch.tensor(thresholds))

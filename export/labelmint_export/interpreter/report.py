@@ -1,0 +1,66 @@
+"""How well an interpreter labels unseen GAN pictures, with the oracle as judge.
+
+Legend: N images, H rows, W columns, K keypoints.
+"""
+
+import numpy as np
+import torch
+
+from labelmint.addresses import latents
+from labelmint_export.gan.pictures import to_uint8
+from labelmint_export.generator import Generator
+from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
+from labelmint_export.oracle.network import Labels, Segmenter, predict
+from labelmint_export.oracle.training import LabelledPictures, score_labels
+
+REPORT_SEED = 2**64 - 4
+"""Of the addresses that are judged; the annotated pictures have other seeds."""
+
+
+@torch.no_grad()
+def label_addresses(
+    generator: Generator, interpreter: Interpreter, seed: int, count: int, truncation_psi: float, batch_size: int = 4
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], Labels]:
+    """Paint and label the first addresses of a seed.
+
+    Returns:
+        Pictures uint8 [N, H, W, 3], and the interpreter's labels in label pixels.
+    """
+    fused = FusedInterpreter(interpreter)
+    pictures, masks, keypoints = [], [], []
+    for start in range(0, count, batch_size):
+        indices = np.arange(start, min(start + batch_size, count), dtype=np.uint64)
+        z = torch.from_numpy(latents(seed, indices, generator.config.z_dim))
+        painted = generator.synthesis(generator.mapping(z, None, truncation_psi), "const")
+        stacks = {
+            stack_name(r): torch.cat([painted.taps[t.name] for t in interpreter.config.taps if t.resolution == r], dim=1)
+            for r in fused.resolutions
+        }
+        output = fused(stacks)
+        pictures.append(to_uint8(painted.image))
+        masks.append(output.label.numpy())
+        if output.keypoints is not None:
+            keypoints.append(output.keypoints[..., [0, 1, 3]].numpy())
+    points = np.concatenate(keypoints) if keypoints else np.zeros((count, 0, 3), np.float32)
+    return np.concatenate(pictures), Labels(np.concatenate(masks), points)
+
+
+def judge(
+    generator: Generator,
+    interpreter: Interpreter,
+    oracle: Segmenter,
+    class_names: tuple[str, ...],
+    *,
+    count: int = 300,
+    truncation_psi: float = 1.0,
+) -> dict[str, object]:
+    """Compare interpreter and oracle on unseen GAN pictures.
+
+    Returns:
+        mIoU, IoU of each class, PCK and visibility accuracy, ready for JSON; the oracle counts as truth.
+    """
+    pictures, labels = label_addresses(generator, interpreter, REPORT_SEED, count, truncation_psi)
+    truth = predict(oracle, pictures)
+    report = score_labels(labels, LabelledPictures(pictures, truth.mask, truth.keypoints), class_names)
+    return report | {"truncation_psi": truncation_psi, "judge": "oracle"}

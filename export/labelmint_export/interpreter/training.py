@@ -1,0 +1,239 @@
+"""Training of an interpreter from annotated pictures.
+
+Every member sees its own pixels, shuffled across pictures, and stops early on pictures that it does not learn from:
+member m holds back one eighth of the annotated pictures, another eighth for each m.
+
+Legend: N pictures, M members, b pixels of a member's batch, D features, C classes, K keypoints.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from labelmint_export.annotations import AnnotatedSet
+from labelmint_export.errors import AnnotationError, TrainingError
+from labelmint_export.gan.pictures import to_uint8
+from labelmint_export.generator import Generator
+from labelmint_export.heatmaps import encode_heatmaps
+from labelmint_export.interpreter.calibration import calibrate_visibility
+from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
+from labelmint_export.interpreter.features import FeaturePool, fill_pool
+from labelmint_export.interpreter.sampling import PixelSampler, class_importance, keypoint_importance, make_sampler
+
+MAX_PIXEL_DIFFERENCE = 8
+"""Levels (of 255) by which the annotated picture may differ from what the generator paints now."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InterpreterTraining:
+    """Settings of one training."""
+
+    max_steps: int = 2000
+    """Optimiser steps at most."""
+    pixels_per_member: int = 256
+    """Pixels of a step that each member sees."""
+    learning_rate: float = 2e-3
+    """Adam's at the start; falls along a cosine to a fiftieth."""
+    evaluate_steps: int = 100
+    """Steps between two looks at the held-back pictures."""
+    patience: int = 8
+    """Looks without improvement of any member before the training ends."""
+    validation_pixels: int = 2048
+    """Pixels of the held-back pictures in each look."""
+    seed: int = 0
+    """Of initial weights and pixels."""
+
+
+def paint_annotated(generator: Generator, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:
+    """Paint each annotated picture again and give its taps.
+
+    Yields:
+        Layer name -> float32 [1, C, r, r].
+
+    Raises:
+        AnnotationError: A picture is not what the generator paints from its latent, or latents do not fit.
+    """
+    expected = (generator.config.num_ws, generator.config.w_dim)
+    if tuple(annotated.ws.shape[1:]) != expected:
+        raise AnnotationError(
+            f"ws of the annotations has shape {list(annotated.ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; the "
+            "annotations belong to another generator",
+            field="ws",
+        )
+    for index in range(len(annotated)):
+        with torch.no_grad():
+            output = generator.synthesis(annotated.ws[index : index + 1], "const")
+        painted = to_uint8(output.image)[0]
+        if painted.shape != annotated.pictures[index].shape:
+            raise AnnotationError(
+                f"picture {index} is {list(annotated.pictures[index].shape)}, the generator paints {list(painted.shape)}",
+                field="pictures",
+            )
+        difference = float(np.abs(painted.astype(np.int16) - annotated.pictures[index]).mean())
+        if difference > MAX_PIXEL_DIFFERENCE:
+            raise AnnotationError(
+                f"picture {index} differs by {difference:.1f} levels from what the generator paints from its latent; "
+                "annotate the pictures that `labelmint-export label` or `sample` wrote for this generator",
+                field="pictures",
+            )
+        yield output.taps
+
+
+def train_interpreter(
+    generator: Generator, annotated: AnnotatedSet, config: InterpreterConfig, settings: InterpreterTraining
+) -> Interpreter:
+    """Train an interpreter on annotated GAN pictures.
+
+    Args:
+        generator: The one that painted them.
+        annotated: Pictures, masks, keypoints and latents.
+        config: Shape of the interpreter.
+        settings: How to train.
+
+    Returns:
+        The interpreter in evaluation mode, visibility thresholds calibrated.
+
+    Raises:
+        AnnotationError: The annotations do not fit the generator or the shape.
+        TrainingError: The loss is not finite.
+    """
+    if annotated.masks.shape[1:] != (config.label_resolution, config.label_resolution):
+        raise AnnotationError(
+            f"masks are {list(annotated.masks.shape[1:])}, expected {[config.label_resolution] * 2}", field="masks"
+        )
+    pool = FeaturePool(config.taps, config.label_resolution, len(annotated))
+    fill_pool(pool, paint_annotated(generator, annotated))
+    return train_on_pool(pool, annotated, config, settings)
+
+
+def train_on_pool(
+    pool: FeaturePool, annotated: AnnotatedSet, config: InterpreterConfig, settings: InterpreterTraining
+) -> Interpreter:
+    """Train an interpreter on features that were already taken; see `train_interpreter`."""
+    torch.manual_seed(settings.seed)
+    interpreter = Interpreter(config)
+    masks = torch.from_numpy(np.ascontiguousarray(annotated.masks))
+    labelled = masks != 255
+    targets = masks.flatten().long()
+
+    def class_loss(outputs: torch.Tensor, pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        loss = functional.cross_entropy(outputs.flatten(0, 1), targets[pixels].flatten(), reduction="none")
+        return (loss.view_as(weights) * weights).mean(dim=1)
+
+    importance = class_importance(masks, config.num_classes)
+    _train_members(interpreter.classifiers, pool, importance, labelled, class_loss, settings, "classifiers")
+    if interpreter.regressors is not None:
+        side = config.label_resolution
+        heatmaps = encode_heatmaps(torch.from_numpy(annotated.keypoints), side, side, config.sigma_pixels)
+        flat = heatmaps.permute(0, 2, 3, 1).flatten(0, 2)  # [P, K]
+
+        def heatmap_loss(outputs: torch.Tensor, pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            return ((outputs - flat[pixels]).square().sum(dim=2) * weights).mean(dim=1)
+
+        everywhere = torch.ones_like(labelled)
+        importance = keypoint_importance(heatmaps)
+        _train_members(interpreter.regressors, pool, importance, everywhere, heatmap_loss, settings, "regressors")
+    interpreter.eval().requires_grad_(False)
+    if interpreter.regressors is not None:
+        calibrate_visibility(interpreter, pool, torch.from_numpy(annotated.keypoints[..., 2] > 0.5))
+    return interpreter
+
+
+def _split(keep: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split pixels into those a member learns from and those it is judged on: bool [N, H, W] each."""
+    count = keep.shape[0]
+    held = torch.zeros_like(keep)
+    if count >= 4:
+        share = max(1, count // 8)
+        for k in range(share):
+            held[(member * share + k) % count] = True
+    else:  # too few pictures: every eighth row of each
+        held[:, member % 8 :: 8] = True
+    learn, judge = keep & ~held, keep & held
+    if not bool(learn.any()) or not bool(judge.any()):  # so little is labelled that nothing can be held back
+        return keep, keep
+    return learn, judge
+
+
+LossOfMembers = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(outputs [M, b, O], pixels [M, b], weights [M, b]) -> loss [M]."""
+
+
+def _train_members(
+    ensemble: PixelEnsemble,
+    pool: FeaturePool,
+    importance: torch.Tensor,
+    keep: torch.Tensor,
+    loss_of_members: LossOfMembers,
+    settings: InterpreterTraining,
+    name: str,
+) -> None:
+    members = ensemble.linear1.weight.shape[0]
+    random = torch.Generator().manual_seed(settings.seed)
+    splits = [_split(keep, m) for m in range(members)]
+    learners = [make_sampler(importance, learn) for learn, _ in splits]
+    validation = _draw([make_sampler(importance, held) for _, held in splits], settings.validation_pixels, random)
+    optimizer = torch.optim.Adam(ensemble.parameters(), lr=settings.learning_rate)
+    best = torch.full([members], math.inf)
+    best_weights = copy.deepcopy(ensemble.state_dict())
+    looks_without_gain = 0
+    bar = tqdm(range(1, settings.max_steps + 1), desc=name, unit="step", mininterval=2.0, dynamic_ncols=True)
+    for step in bar:
+        phase = (step - 1) / settings.max_steps
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
+        ensemble.train()
+        pixels, weights = _draw(learners, settings.pixels_per_member, random)
+        loss = loss_of_members(ensemble(_look_up(pool, pixels)), pixels, weights).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+        optimizer.step()
+        if not math.isfinite(float(loss.detach())):
+            raise TrainingError(f"the loss of the {name} is not finite at step {step}", field="learning_rate")
+        if step % settings.evaluate_steps == 0 or step == settings.max_steps:
+            current = _validate(ensemble, pool, validation, loss_of_members)
+            better = current < best
+            looks_without_gain = 0 if bool(better.any()) else looks_without_gain + 1
+            best = torch.where(better, current, best)
+            for key, tensor in ensemble.state_dict().items():
+                best_weights[key][better] = tensor[better]
+            bar.set_postfix(held_back=f"{float(best.mean()):.4f}")
+            if looks_without_gain >= settings.patience:
+                break
+    ensemble.load_state_dict(best_weights)
+
+
+def _draw(samplers: list[PixelSampler], count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = [sampler.draw(count, random) for sampler in samplers]
+    return torch.stack([pixels for pixels, _ in drawn]), torch.stack([weights for _, weights in drawn])
+
+
+def _look_up(pool: FeaturePool, pixels: torch.Tensor) -> torch.Tensor:
+    """Features of flat pixel indices [M, b]: float32 [M, b, D]."""
+    side = pool.label_resolution
+    flat = pixels.flatten()
+    images, inside = flat // (side * side), flat % (side * side)
+    return pool.look_up(images, inside // side, inside % side).view(*pixels.shape, -1)
+
+
+@torch.no_grad()
+def _validate(
+    ensemble: PixelEnsemble,
+    pool: FeaturePool,
+    validation: tuple[torch.Tensor, torch.Tensor],
+    loss_of_members: LossOfMembers,
+    chunk: int = 256,
+) -> torch.Tensor:
+    """Loss of each member on its held-back pixels: float32 [M]."""
+    ensemble.eval()
+    pixels, weights = validation
+    sums = torch.zeros(pixels.shape[0])
+    for start in range(0, pixels.shape[1], chunk):
+        part, share = pixels[:, start : start + chunk], weights[:, start : start + chunk]
+        sums += loss_of_members(ensemble(_look_up(pool, part)), part, share) * part.shape[1]
+    return sums / pixels.shape[1]

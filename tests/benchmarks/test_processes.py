@@ -1,0 +1,54 @@
+"""Worker processes: a failure of one becomes an error here, never a hang."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.errors import WorkerError
+from benchmarks.processes.memory import peak_rss_bytes
+from benchmarks.processes.server import ServerProcess
+from benchmarks.processes.worker import Worker
+
+TIMEOUT_S = 300.0
+
+
+def test_worker_that_cannot_prepare_says_why(tmp_path: Path) -> None:
+    worker = Worker("benchmarks.contenders.engine", ["--bundle", str(tmp_path)], timeout_s=TIMEOUT_S)
+    with pytest.raises(WorkerError, match=r"manifest\.json is missing"), worker:
+        pass
+
+
+def test_worker_that_dies_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    worker = Worker("benchmarks.contenders.engine", ["--no-such-flag"], timeout_s=TIMEOUT_S)
+    with pytest.raises(WorkerError, match="ended without an answer"), worker:
+        pass
+    assert "--bundle" in capfd.readouterr().err
+
+
+def test_worker_that_is_late_is_an_error() -> None:
+    worker = Worker("benchmarks.interpreter_memory.training", timeout_s=0.001)
+    with pytest.raises(WorkerError, match="gave no answer"), worker:
+        pass
+
+
+def test_request_that_breaks_a_worker_is_an_error(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Worker("benchmarks.contenders.engine", ["--bundle", str(tiny)], timeout_s=TIMEOUT_S) as worker:
+        assert worker.description["model"] == "tiny"
+        with pytest.raises(WorkerError, match="ended without an answer"):
+            worker.ask({}, timeout_s=TIMEOUT_S)
+    assert "KeyError" in capfd.readouterr().err
+
+
+def test_server_that_cannot_start_is_an_error(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, timeout_s=TIMEOUT_S)
+    with pytest.raises(WorkerError, match="ended with status 2"), server:
+        pass
+
+
+def test_peak_memory_grows_with_what_a_process_holds() -> None:
+    before = peak_rss_bytes()
+    held = bytearray(b"\1") * (before or 2**28)
+    after = peak_rss_bytes()
+    assert before is not None
+    assert after is not None
+    assert after >= before + len(held) // 2

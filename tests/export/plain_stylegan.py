@@ -1,0 +1,125 @@
+"""StyleGAN2 written out plainly: weights of each sample's own, grouped convolution, filters tap by tap."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional
+
+from labelmint_export.generator import Generator
+
+
+def modulated_weights(weight: torch.Tensor, styles: torch.Tensor, *, demodulate: bool) -> torch.Tensor:
+    """Equations 1 and 3 of Karras et al. 2020: [N, O, I, k, k]."""
+    scaled = weight[None] * styles[:, None, :, None, None]
+    if demodulate:
+        scaled = scaled / (scaled.square().sum(dim=[2, 3, 4], keepdim=True) + 1e-8).sqrt()
+    return scaled
+
+
+def grouped_conv(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Convolve every sample with weights of its own, as one grouped convolution."""
+    count, out_channels, in_channels, kernel, _ = weights.shape
+    grouped = functional.conv2d(
+        x.reshape(1, count * in_channels, *x.shape[2:]),
+        weights.reshape(count * out_channels, in_channels, kernel, kernel),
+        padding=kernel // 2,
+        groups=count,
+    )
+    return grouped.reshape(count, out_channels, *x.shape[2:])
+
+
+def fir(x: torch.Tensor, gain: float) -> torch.Tensor:
+    """Valid correlation with the [1 3 3 1] filter, tap by tap."""
+    line = [1 / 8, 3 / 8, 3 / 8, 1 / 8]
+    height, width = x.shape[2] - 3, x.shape[3] - 3
+    total = torch.zeros_like(x[:, :, :height, :width])
+    for i, a in enumerate(line):
+        for j, b in enumerate(line):
+            total = total + gain * a * b * x[:, :, i : i + height, j : j + width]
+    return total
+
+
+def upsampling_conv(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Put each pixel's kernel at every second place, then filter: transposed convolution written as sums."""
+    count, out_channels, _, kernel, _ = weights.shape
+    height, width = x.shape[2:]
+    spread = x.new_zeros(count, out_channels, 2 * height - 1 + kernel + 1, 2 * width - 1 + kernel + 1)
+    for i in range(kernel):
+        for j in range(kernel):
+            part = torch.einsum("nihw,noi->nohw", x, weights[..., i, j])
+            spread[:, :, i + 1 : i + 1 + 2 * height : 2, j + 1 : j + 1 + 2 * width : 2] += part
+    return fir(spread, gain=4.0)  # one zero on each side of the 2 H + 1 rows
+
+
+def plain_synthesis(
+    generator: Generator, ws: torch.Tensor, noise_mode: str = "const"
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The whole synthesis from the weights alone, in their dtype."""
+    weights = {name.removeprefix("synthesis."): t for name, t in generator.state_dict().items()}
+    taps: dict[str, torch.Tensor] = {}
+
+    def style(name: str, w: torch.Tensor) -> torch.Tensor:
+        matrix = weights[f"{name}.affine.weight"]
+        return w @ matrix.T / math.sqrt(matrix.shape[1]) + weights[f"{name}.affine.bias"]
+
+    def conv_weights(name: str, w: torch.Tensor, *, demodulate: bool) -> torch.Tensor:
+        weight = weights[f"{name}.conv.weight"]
+        gain = 1 / math.sqrt(weight[0].numel())
+        return modulated_weights(weight * gain, style(name, w), demodulate=demodulate)
+
+    def layer(name: str, x: torch.Tensor, w: torch.Tensor, *, up: bool) -> torch.Tensor:
+        kernels = conv_weights(name, w, demodulate=True)
+        x = upsampling_conv(x, kernels) if up else grouped_conv(x, kernels)
+        if noise_mode == "const":
+            x = x + weights[f"{name}.noise_const"] * weights[f"{name}.noise_strength"]
+        x = x + weights[f"{name}.bias"][:, None, None]
+        taps[name.removeprefix("blocks.")] = x = torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+        return x
+
+    image = ws.new_zeros(0)
+    index = 0
+    for r in generator.config.block_resolutions:
+        block = f"blocks.b{r}"
+        if r == 4:
+            x = weights[f"{block}.constant_input"].expand(len(ws), -1, -1, -1)
+        else:
+            x = layer(f"{block}.conv0", x, ws[:, index], up=True)
+            index += 1
+        x = layer(f"{block}.conv1", x, ws[:, index], up=False)
+        index += 1
+        colours = grouped_conv(x, conv_weights(f"{block}.torgb", ws[:, index], demodulate=False))
+        colours = colours + weights[f"{block}.torgb.bias"][:, None, None]
+        if r > 4:
+            spread = image.new_zeros(*image.shape[:2], 2 * image.shape[2] + 3, 2 * image.shape[3] + 3)
+            spread[:, :, 2 : 2 + 2 * image.shape[2] : 2, 2 : 2 + 2 * image.shape[3] : 2] = image
+            colours = fir(spread, gain=4.0) + colours
+        image = colours
+    return image, taps
+
+
+def plain_mapping(generator: Generator, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+    """z [N, z_dim] and one-hot classes [N, c_dim] to w [N, w_dim], in the dtype of the weights."""
+    weights = generator.mapping.state_dict()
+
+    def normalized(x: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
+
+    x = normalized(z)
+    if c is not None:
+        matrix = weights["embed.weight"]
+        x = torch.cat([x, normalized(c @ matrix.T / math.sqrt(matrix.shape[1]) + weights["embed.bias"])], dim=1)
+    for index in range(generator.config.mapping_layers):
+        matrix, bias = weights[f"layers.{index}.weight"], weights[f"layers.{index}.bias"]
+        y = x @ matrix.T * (0.01 / math.sqrt(matrix.shape[1])) + bias * 0.01
+        x = torch.where(y > 0, y, 0.2 * y) * math.sqrt(2)
+    return x
+
+
+def plain_truncation(generator: Generator, w: torch.Tensor, psi: torch.Tensor, cutoff: int) -> torch.Tensor:
+    """w [N, w_dim] and psi [N] to ws [N, L, w_dim]; cutoff 0 truncates all."""
+    mean = generator.mapping.w_avg
+    truncated = psi[:, None] * w + (1 - psi[:, None]) * mean
+    leading = cutoff or generator.config.num_ws
+    return torch.stack([truncated if index < leading else w for index in range(generator.config.num_ws)], dim=1)

@@ -1,0 +1,106 @@
+"""The service's own engine on a bundle that the export side built: equal bits, whatever stands beside a sample."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelmint.bundle import open_bundle
+from labelmint.errors import IntegrityError
+from labelmint_service.engine import Engine, EngineBatch, load_engine
+from labelmint_service.models import load_model
+from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
+
+OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite")
+
+
+def run_engine(engine: Engine, feeds: Feeds, rows: list[int]) -> Arrays:
+    classes = feeds.get("c", np.zeros((len(feeds["z"]), 0), np.float32))
+    batch = engine.run(feeds["z"][rows], classes[rows], feeds["truncation_psi"][rows])
+    return arrays_of(batch)
+
+
+def arrays_of(batch: EngineBatch) -> dict[str, np.ndarray[Any, Any]]:
+    assert batch.keypoints is not None
+    return {name: getattr(batch, name) for name in OUTPUTS}
+
+
+def assert_same_bits(got: Arrays, expected: Arrays) -> None:
+    for name in OUTPUTS:
+        assert got[name].dtype == expected[name].dtype, name
+        assert got[name].tobytes() == expected[name].tobytes(), name
+
+
+def test_engine_gives_the_bits_of_raw_onnxruntime(built: BuiltBundle) -> None:
+    engine = load_model(built.path).engine
+    batch = built.manifest.runtime.batch_size
+    feeds = built.feeds(seed=21, indices=range(batch), psi=0.9)
+    assert_same_bits(run_engine(engine, feeds, list(range(batch))), built.run("model", feeds))
+
+
+def test_sample_has_the_same_bits_in_every_row_and_beside_every_neighbour(built: BuiltBundle) -> None:
+    """If this fails, a stream depends on how its samples are batched, and addresses mean nothing."""
+    engine = load_engine(open_bundle(built.path))
+    batch = built.manifest.runtime.batch_size
+    feeds = built.feeds(seed=22, indices=range(12), psi=1.0)
+    feeds["truncation_psi"][::3] = 0.4
+    alone = [run_engine(engine, feeds, [row]) for row in range(12)]
+    random = np.random.default_rng(0)
+    for _ in range(25):
+        rows = random.integers(0, 12, random.integers(1, batch + 1)).tolist()
+        got = run_engine(engine, feeds, rows)
+        for place, row in enumerate(rows):
+            assert_same_bits({name: array[place : place + 1] for name, array in got.items()}, alone[row])
+
+
+def test_non_finite_neighbour_does_not_change_a_sample(built: BuiltBundle) -> None:
+    engine = load_engine(open_bundle(built.path))
+    feeds = built.feeds(seed=23, indices=range(3), psi=1.0)
+    alone = run_engine(engine, feeds, [1])
+    feeds["z"][[0, 2]] = np.nan
+    got = run_engine(engine, feeds, [0, 1, 2])
+    assert got["finite"].tolist() == [False, True, False]
+    assert_same_bits({name: array[1:2] for name, array in got.items()}, alone)
+
+
+def test_two_engines_agree_bit_for_bit(built: BuiltBundle) -> None:
+    feeds = built.feeds(seed=24, indices=range(3), psi=0.5)
+    first, second = (run_engine(load_engine(open_bundle(built.path)), feeds, [0, 1, 2]) for _ in range(2))
+    assert_same_bits(first, second)
+
+
+def test_explicit_styles_give_what_latents_give(built: BuiltBundle) -> None:
+    engine = load_engine(open_bundle(built.path))
+    feeds = built.feeds(seed=25, indices=range(3), psi=0.7)
+    styled = arrays_of(engine.run_styles(built.run("mapping", feeds)["ws"]))
+    direct = run_engine(engine, feeds, [0, 1, 2])
+    assert np.abs(styled["image"].astype(int) - direct["image"].astype(int)).max() <= 1
+    assert (styled["label"] == direct["label"]).mean() > 0.999
+    assert styled["finite"].all()
+
+
+def test_average_style_is_that_of_the_generator(built: BuiltBundle) -> None:
+    average = load_model(built.path).average_style
+    np.testing.assert_allclose(average, built.generator.mapping.w_avg.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_copied_bundle_serves_the_same_bits_under_another_path(plain_built: BuiltBundle, tmp_path: Path) -> None:
+    shutil.copytree(plain_built.path, tmp_path / "elsewhere")
+    feeds = plain_built.feeds(seed=26, indices=range(4), psi=1.0)
+    first = run_engine(load_model(plain_built.path).engine, feeds, [0, 1, 2, 3])
+    second = run_engine(load_model(tmp_path / "elsewhere").engine, feeds, [0, 1, 2, 3])
+    assert_same_bits(first, second)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.onnx"])
+def test_service_refuses_an_altered_bundle(plain_built: BuiltBundle, tmp_path: Path, name: str) -> None:
+    shutil.copytree(plain_built.path, tmp_path / "altered")
+    content = bytearray((tmp_path / "altered" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "altered" / name).write_bytes(content)
+    with pytest.raises(IntegrityError, match=name.replace(".", r"\.")):
+        load_model(tmp_path / "altered")

@@ -1,0 +1,441 @@
+"""The commands, one after another as the README has them, and what they say to bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from labelmint.bundle import open_bundle
+from labelmint_export.annotations import read_annotations
+from labelmint_export.cli import main
+from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, ToonHeadSet
+from labelmint_export.errors import AnnotationError
+from labelmint_export.generator.snapshots import load_generator
+from labelmint_export.interpreter.storage import load_interpreter
+from labelmint_export.oracle.sets import load_labelled
+
+GAN = ["--resolution", "16", "--channels", "4:8,8:8,16:8,32:8", "--z-dim", "8", "--w-dim", "8", "--mapping-layers", "1"]
+GAN += ["--batch-size", "4", "--compute-dtype", "float32"]
+TERMS = ["--weights-licence", "CC0-1.0", "--data-licence", "CC-BY-4.0", "--attribution", "Someone"]
+
+
+def run(*arguments: object) -> str:
+    """Run a command that must succeed; returns what it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = main([str(argument) for argument in arguments])
+    assert status == 0, arguments
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage has run once."""
+    root = tmp_path_factory.mktemp("work")
+    run("render", "--out", root / "train.npy", "--count", 8, "--resolution", 32, "--processes", 1)
+    labelled = ["--labels", "--resolution", 32, "--processes", 1]
+    run("render", "--out", root / "train.npz", "--count", 8, *labelled)
+    run("render", "--out", root / "test.npz", "--count", 3, "--split", "test", *labelled)
+    sets = ["--train", root / "train.npz", "--test", root / "test.npz"]
+    run("train-oracle", *sets, "--out", root / "oracle.safetensors", "--steps", 3, "--batch-size", 4)
+    run("train-gan", "--pictures", root / "train.npy", "--out", root / "gan", "--total-images", 8, *GAN)
+    generator = ["--generator", root / "gan" / "generator.safetensors"]
+    run("label", *generator, "--oracle", root / "oracle.safetensors", "--out", root / "labels", "--count", 3, "--diverse")
+    annotations = ["--annotations", root / "labels"]
+    small = ["--members", 3, "--hidden", 6, 4, "--steps", 4]
+    run("train-interpreter", *generator, *annotations, "--out", root / "made" / "interpreter.safetensors", *small)
+    parts = [*generator, "--interpreter", root / "made" / "interpreter.safetensors"]
+    few = ["--calibration-samples", 4, "--parity-samples", 1, "--batch-size", 2, "--psi-grid", 1.0, 0.6]
+    run("build", *parts, *annotations, "--out", root / "bundle", "--name", "tiny", *TERMS, *few)
+    return root
+
+
+# --- render -------------------------------------------------------------------------------------------------------------
+
+
+def test_rendered_pictures_are_those_of_the_set(work: Path) -> None:
+    pictures = np.load(work / "train.npy")
+    assert pictures.shape == (8, 32, 32, 3)
+    expected = ToonHeadSet(resolution=32)
+    for index in range(8):
+        assert np.array_equal(pictures[index], expected.render_image(index))
+
+
+def test_rendered_labels_belong_to_the_pictures(work: Path) -> None:
+    labelled = load_labelled(work / "train.npz")
+    assert np.array_equal(labelled.pictures, np.load(work / "train.npy"))
+    assert labelled.masks.max() < len(CLASS_NAMES)
+    assert labelled.keypoints.shape == (8, len(KEYPOINT_NAMES), 3)
+    assert not np.array_equal(load_labelled(work / "test.npz").pictures[:3], labelled.pictures[:3])
+
+
+def test_pictures_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index, name in enumerate(("b.png", "a.jpg", "c.png")):
+        Image.new("RGB", (40, 30), (index * 100, 0, 0)).save(tmp_path / "images" / name, quality=95)
+    assert "3 pictures" in run("render", "--out", tmp_path / "x.npy", "--images", tmp_path / "images", "--resolution", 8)
+    pictures = np.load(tmp_path / "x.npy")
+    assert pictures.shape == (3, 8, 8, 3)
+    np.testing.assert_allclose(pictures[:, 4, 4, 0], [100, 0, 200], atol=3)
+
+
+def test_folder_with_a_broken_image_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "b.png").write_bytes(b"no picture")
+    arguments = ["render", "--out", tmp_path / "x.npy", "--images", tmp_path / "images", "--resolution", 8]
+    assert main(list(map(str, arguments))) == 1
+    assert "b.png cannot be read as an image" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+# --- train-gan ----------------------------------------------------------------------------------------------------------
+
+
+def test_training_goes_on_where_it_stopped_and_gives_what_one_run_gives(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train-gan", "--pictures", work / "train.npy", "--out"]
+    run(*command, tmp_path / "whole", "--total-images", 16, *GAN)
+    run(*command, tmp_path / "parts", "--total-images", 8, *GAN)
+    capsys.readouterr()
+    run(*command, tmp_path / "parts", "--total-images", 16, *GAN)
+    assert "going on after 8 pictures" in capsys.readouterr().err
+    whole, parts = (safetensors.torch.load_file(tmp_path / n / "state.safetensors") for n in ("whole", "parts"))
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])] == []
+
+
+def test_training_grows_out_of_a_smaller_one(work: Path, tmp_path: Path) -> None:
+    larger = [*GAN]
+    larger[1] = "32"
+    pictures = ["--pictures", work / "train.npy", "--out", tmp_path / "large", "--total-images", 4]
+    run("train-gan", *pictures, "--grow-from", work / "gan", *larger)
+    assert load_generator(tmp_path / "large" / "generator.safetensors").config.resolution == 32
+    record = json.loads((tmp_path / "large" / "log.jsonl").read_text())
+    assert record["images"] == 12
+
+
+def test_training_with_a_feature_network_logs_the_distance(work: Path, tmp_path: Path) -> None:
+    network = ["--feature-network", work / "oracle.safetensors", "--frechet-images", 4]
+    arguments = ["--pictures", work / "train.npy", "--out", tmp_path / "gan", "--total-images", 4]
+    run("train-gan", *arguments, *GAN, *network)
+    assert json.loads((tmp_path / "gan" / "log.jsonl").read_text())["frechet"] > 0
+
+
+def test_distance_and_nearest_pictures(work: Path, tmp_path: Path) -> None:
+    shared = ["--generator", work / "gan" / "generator.safetensors", "--pictures", work / "train.npy"]
+    shared += ["--feature-network", work / "oracle.safetensors"]
+    record = json.loads(run("frechet", *shared, "--count", 4))
+    assert record["num_pictures"] == 4
+    assert record["frechet"] > 0
+    assert record["frechet_between_halves_of_the_set"] > 0
+    # Pictures of the generator's size: the sheet shows both side by side.
+    small = tmp_path / "small.npy"
+    np.save(small, np.load(work / "train.npy")[:, ::2, ::2])
+    shared[3] = small
+    run("nearest", *shared, "--out", tmp_path / "nearest.png")
+    assert Image.open(tmp_path / "nearest.png").size == (6 * 16, 8 * 16)
+
+
+# --- annotations, interpreter, bundle -----------------------------------------------------------------------------------
+
+
+def test_labelled_pictures_are_an_annotation_folder(work: Path) -> None:
+    annotated = read_annotations(work / "labels")
+    assert len(annotated) == 3
+    assert annotated.schema.class_names == tuple(CLASS_NAMES)
+    generator = load_generator(work / "gan" / "generator.safetensors")
+    assert torch.equal(generator.mapping(annotated.z), annotated.ws)
+
+
+def test_sampled_pictures_wait_for_masks_and_are_read_once_these_are_drawn(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "todo"
+    generator = ["--generator", work / "gan" / "generator.safetensors"]
+    printed = run("sample", *generator, "--out", out, "--count", 2, "--classes", "ground", "thing", "--keypoints", "tip")
+    assert "fill the .mask.png files" in printed
+    with pytest.raises(AnnotationError, match="is empty"):
+        read_annotations(out)
+    for path in out.glob("*.mask.png"):
+        mask = Image.open(path)
+        mask.paste(1, (0, 0, 8, 8))
+        mask.save(path)
+    annotated = read_annotations(out)
+    assert annotated.schema.class_names == ("ground", "thing")
+    assert sorted(np.unique(annotated.masks).tolist()) == [1, 255]
+    assert not annotated.keypoints.any()
+
+
+def test_interpreter_states_what_it_was_trained_from(work: Path) -> None:
+    path = work / "made" / "interpreter.safetensors"
+    interpreter = load_interpreter(path)
+    assert interpreter.config.num_members == 3
+    assert interpreter.config.hidden_widths == (6, 4)
+    assert interpreter.config.num_classes == len(CLASS_NAMES)
+    provenance = json.loads(path.with_suffix(".json").read_text())["provenance"]
+    assert provenance["num_annotated_images"] == 3
+    assert len(provenance["annotations_sha256"]) == len(provenance["generator_sha256"]) == 64
+
+
+def test_interpreter_follows_from_annotations_and_seed_alone(work: Path, tmp_path: Path) -> None:
+    arguments = ["--generator", work / "gan" / "generator.safetensors", "--annotations", work / "labels"]
+    small = ["--members", 3, "--hidden", 6, 4, "--steps", 4]
+    torch.manual_seed(77)
+    run("train-interpreter", *arguments, "--out", tmp_path / "again.safetensors", *small)
+    again, first = (
+        safetensors.torch.load_file(path)
+        for path in (tmp_path / "again.safetensors", work / "made" / "interpreter.safetensors")
+    )
+    assert [name for name, tensor in first.items() if not torch.equal(tensor, again[name])] == []
+
+
+def test_some_taps_are_enough(work: Path, tmp_path: Path) -> None:
+    arguments = ["--generator", work / "gan" / "generator.safetensors", "--annotations", work / "labels"]
+    taps = ["--taps", "b16.conv1", "b4.conv1"]
+    run("train-interpreter", *arguments, "--out", tmp_path / "i.safetensors", "--steps", 2, "--members", 2, *taps)
+    interpreter = load_interpreter(tmp_path / "i.safetensors")
+    assert [tap.name for tap in interpreter.config.taps] == ["b4.conv1", "b16.conv1"]
+
+
+def test_report_scores_unseen_pictures(work: Path) -> None:
+    arguments = ["--generator", work / "gan" / "generator.safetensors", "--annotations", work / "labels"]
+    arguments += ["--interpreter", work / "made" / "interpreter.safetensors", "--oracle", work / "oracle.safetensors"]
+    record = json.loads(run("report", *arguments, "--count", 5))
+    assert record["num_pictures"] == 5
+    assert 0 <= record["miou"] <= 1
+    assert record["iou"].keys() == set(CLASS_NAMES)
+    assert 0 <= record["pck_at_0_1"] <= 1
+
+
+def test_built_bundle_is_described_by_its_options(work: Path) -> None:
+    manifest = open_bundle(work / "bundle").manifest
+    assert manifest.name == "tiny"
+    assert (manifest.licence.weights, manifest.licence.data) == ("CC0-1.0", "CC-BY-4.0")
+    assert manifest.runtime.batch_size == 2
+    assert [table.truncation_psi for table in manifest.score_quantiles] == pytest.approx([0.6, 1.0])
+    assert manifest.provenance.num_annotated_images == 3
+    assert len(manifest.provenance.checkpoint_sha256) == 64
+
+
+def test_built_bundle_verifies_alone_and_beside_its_sources(work: Path) -> None:
+    alone = run("verify", work / "bundle", "--samples", 2)
+    assert "hashes agree" in alone
+    parts = ["--generator", work / "gan" / "generator.safetensors"]
+    parts += ["--interpreter", work / "made" / "interpreter.safetensors"]
+    assert "onnx_vs_reference.label_agreement" in run("verify", work / "bundle", "--samples", 2, *parts)
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------------
+
+Command = Callable[[Path, Path], list[object]]
+
+
+def gan_with(*arguments: object) -> Command:
+    return lambda work, tmp: [
+        "train-gan", "--pictures", work / "train.npy", "--out", tmp / "gan", "--total-images", 4, *GAN, *arguments
+    ]  # fmt: skip
+
+
+def sample_with(*arguments: object) -> Command:
+    return lambda work, tmp: [
+        "sample", "--generator", work / "gan" / "generator.safetensors", "--out", tmp / "s", "--classes", "a", "b",
+        *arguments,
+    ]  # fmt: skip
+
+
+def train_with(*arguments: object, annotations: str = "labels") -> Command:
+    return lambda work, tmp: [
+        "train-interpreter", "--generator", work / "gan" / "generator.safetensors", "--annotations", work / annotations,
+        "--out", tmp / "i.safetensors", "--steps", 2, *arguments,
+    ]  # fmt: skip
+
+
+def build_with(*arguments: object) -> Command:
+    return lambda work, tmp: [
+        "build", "--generator", work / "gan" / "generator.safetensors",
+        "--interpreter", work / "made" / "interpreter.safetensors", "--annotations", work / "labels",
+        "--out", tmp / "bundle", "--name", "tiny", *TERMS, *arguments,
+    ]  # fmt: skip
+
+
+BAD: dict[str, tuple[Command, str]] = {
+    "render: no count": (lambda w, t: ["render", "--out", t / "x.npy"], "--count is None"),
+    "render: count 0": (lambda w, t: ["render", "--out", t / "x.npy", "--count", 0], "--count is 0"),
+    "render: suffix": (lambda w, t: ["render", "--out", t / "x.png", "--count", 1], "--out is"),
+    "render: processes": (lambda w, t: ["render", "--out", t / "x.npy", "--count", 1, "--processes", 0], "--processes"),
+    "render: resolution": (
+        lambda w, t: ["render", "--out", t / "x.npy", "--count", 1, "--resolution", 0],
+        "resolution is 0",
+    ),
+    "render: seed": (lambda w, t: ["render", "--out", t / "x.npy", "--count", 1, "--seed", -1], "seed is -1"),
+    "render: images and labels": (
+        lambda w, t: ["render", "--out", t / "x.npz", "--images", w, "--labels"],
+        "--images goes without --labels",
+    ),
+    "render: no folder": (lambda w, t: ["render", "--out", t / "x.npy", "--images", t / "no"], "is not a folder"),
+    "render: out below a file": (
+        lambda w, t: ["render", "--out", w / "train.npy" / "x.npy", "--count", 1, "--processes", 1],
+        "train.npy",
+    ),
+    "gan: pictures missing": (
+        lambda w, t: ["train-gan", "--pictures", t / "no.npy", "--out", t / "g", "--total-images", 4],
+        "no.npy does not exist",
+    ),
+    "gan: pictures no array": (
+        lambda w, t: ["train-gan", "--pictures", w / "oracle.json", "--out", t / "g", "--total-images", 4],
+        "oracle.json is no .npy file",
+    ),
+    "gan: resolution": (gan_with("--resolution", 24), "resolution is 24"),
+    "gan: pictures too small": (gan_with("--resolution", 64, "--channels", "4:8,8:8,16:8,32:8,64:8"), "32 pixels wide"),
+    "gan: channels text": (gan_with("--channels", "many"), "channels is 'many'"),
+    "gan: channels missing": (gan_with("--channels", "4:8,16:8"), "channels names no width"),
+    "gan: discriminator": (gan_with("--discriminator-channels", "4:8"), "discriminator_channels"),
+    "gan: batch": (gan_with("--batch-size", 0), "batch_size is 0"),
+    "gan: rate": (gan_with("--learning-rate", -1.0), "learning_rate is -1.0"),
+    "gan: dtype": (gan_with("--compute-dtype", "int8"), "compute_dtype is 'int8'"),
+    "gan: grey": (gan_with("--image-channels", 1), "image_channels is 1"),
+    "gan: classes": (gan_with("--c-dim", 3), "c_dim is 3"),
+    "gan: grow from nothing": (gan_with("--grow-from", "/nowhere"), "state.json does not exist"),
+    "frechet: one picture": (
+        lambda w, t: [
+            "frechet", "--generator", w / "gan" / "generator.safetensors", "--pictures", w / "train.npy",
+            "--feature-network", w / "oracle.safetensors", "--count", 1,
+        ],  # fmt: skip
+        "count is 1 pictures",
+    ),
+    "frechet: network": (
+        lambda w, t: [
+            "frechet", "--generator", w / "gan" / "generator.safetensors", "--pictures", w / "train.npy",
+            "--feature-network", w / "gan" / "generator.safetensors",
+        ],  # fmt: skip
+        "has format 'labelmint-generator'",
+    ),
+    "oracle: set missing": (
+        lambda w, t: ["train-oracle", "--train", t / "no.npz", "--test", w / "test.npz", "--out", t / "o.safetensors"],
+        "no.npz does not exist",
+    ),
+    "oracle: set without labels": (
+        lambda w, t: ["train-oracle", "--train", w / "train.npy", "--test", w / "test.npz", "--out", t / "o.safetensors"],
+        "train.npy is no labelled set",
+    ),
+    "oracle: steps": (
+        lambda w, t: [
+            "train-oracle", "--train", w / "train.npz", "--test", w / "test.npz", "--out", t / "o.safetensors",
+            "--steps", 0,
+        ],  # fmt: skip
+        "steps is 0",
+    ),
+    "oracle: batch": (
+        lambda w, t: [
+            "train-oracle", "--train", w / "train.npz", "--test", w / "test.npz", "--out", t / "o.safetensors",
+            "--batch-size", 9,
+        ],  # fmt: skip
+        "batch_size is 9",
+    ),
+    "sample: generator missing": (
+        lambda w, t: ["sample", "--generator", t / "no.safetensors", "--out", t / "s", "--classes", "a", "b"],
+        "no.json does not exist",
+    ),
+    "sample: count": (sample_with("--count", 0), "--count is 0"),
+    "sample: seed": (sample_with("--seed", -1), "seed"),
+    "sample: psi": (sample_with("--truncation-psi", "nan"), "--truncation-psi is nan"),
+    "sample: class twice": (sample_with("--classes", "a", "a"), "different names"),
+    "sample: one class": (sample_with("--classes", "a"), "2 to 255 different names"),
+    "sample: folder taken": (
+        lambda w, t: [
+            "sample", "--generator", w / "gan" / "generator.safetensors", "--out", w / "labels", "--classes", "a", "b"
+        ],  # fmt: skip
+        "is not empty",
+    ),
+    "sample: folder is a file": (
+        lambda w, t: [
+            "sample", "--generator", w / "gan" / "generator.safetensors", "--out", w / "train.npy", "--classes", "a", "b"
+        ],  # fmt: skip
+        "train.npy",
+    ),
+    "interpreter: taps": (train_with("--taps", "b99.conv1"), "tap 'b99.conv1' is unknown"),
+    "interpreter: members": (train_with("--members", 0), "num_members is 0"),
+    "interpreter: hidden": (train_with("--hidden", 0, 4), "hidden_widths is [0, 4]"),
+    "interpreter: steps": (train_with("--steps", 0), "max_steps is 0"),
+    "interpreter: no annotations": (train_with(annotations="gan"), "classes.json cannot be read"),
+    "build: exists": (
+        lambda w, t: [*build_with()(w, t)[:7], "--out", w / "bundle", "--name", "tiny", *TERMS],
+        "exists; give another folder",
+    ),
+    "build: name": (build_with("--name", "A B"), "name is 'A B'"),
+    "build: licence": (build_with("--data-licence", " "), "data_licence is empty"),
+    "build: batch": (build_with("--batch-size", 0), "batch_size is 0"),
+    "build: calibration": (build_with("--calibration-samples", 0), "num_calibration_samples is 0"),
+    "build: parity": (build_with("--parity-samples", 0), "num_parity_samples is 0"),
+    "build: psi": (build_with("--psi-grid", 2.0), "psi_grid is (2.0,)"),
+    "build: default psi": (build_with("--truncation-psi", 1.5), "default_psi is 1.5"),
+    "build: commit": (build_with("--commit", "yesterday"), "provenance.commit is 'yesterday'"),
+    "build: interpreter is a generator": (
+        build_with("--interpreter", "/nowhere/i.safetensors"),
+        "i.json does not exist",
+    ),
+    "verify: missing": (lambda w, t: ["verify", t / "no"], "there is no bundle at"),
+    "verify: half of the sources": (
+        lambda w, t: ["verify", w / "bundle", "--generator", w / "gan" / "generator.safetensors"],
+        "--generator and --interpreter go together",
+    ),
+    "verify: samples": (lambda w, t: ["verify", w / "bundle", "--samples", 0], "num_samples is 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_with_one_line_and_status_1(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    command, message = BAD[case]
+    before = sorted(path for path in work.rglob("*"))
+    assert main([str(argument) for argument in command(work, tmp_path)]) == 1
+    captured = capsys.readouterr()
+    last = captured.err.strip().splitlines()[-1]
+    assert last.startswith("labelmint-export: ")
+    assert message in last
+    assert captured.out == ""
+    assert sorted(path for path in work.rglob("*")) == before
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == [], "something half-written stays"
+
+
+def test_bad_input_gives_no_traceback_to_a_shell(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelmint_export.cli", "verify", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("labelmint-export: there is no bundle at")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["build"], ["train-gan", "--total-images", "many"]])
+def test_command_line_that_cannot_be_parsed_exits_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: labelmint-export" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    commands = ("render", "train-gan", "frechet", "nearest", "train-oracle", "sample", "label", "train-interpreter")
+    for command in (*commands, "report", "build", "verify"):
+        assert command in text
+        with pytest.raises(SystemExit) as caught:
+            main([command, "--help"])
+        assert caught.value.code == 0
+        assert "--" in capsys.readouterr().out

@@ -1,0 +1,435 @@
+"""Training: what a resumed one computes, what a saved one refuses, what a grown one starts with."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
+from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.gan.pictures import open_pictures, save_grid, to_range, to_uint8
+from labelmint_export.gan.state import TrainState, grow_state, load_state, make_state, read_config, save_state
+from labelmint_export.gan.trainer import Schedule, paint_many, picture_order, train
+from labelmint_export.generator import Generator
+from labelmint_export.generator.snapshots import load_generator
+from tests.export.tiny_parts import CHANNELS, make_config, make_pictures, make_train_config, write_pictures
+
+CPU = torch.device("cpu")
+
+
+def everything_of(folder: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / "state.safetensors")
+
+
+def fresh_state(compute_dtype: str = "float32", seed: int = 0) -> TrainState:
+    """A state whose augmentation already happens, as it does later in a real training."""
+    state = make_state(make_train_config(compute_dtype=compute_dtype, seed=seed), CPU)
+    state.adaptive.p = 0.5
+    return state
+
+
+def run_until(state: TrainState, total: int, folder: Path, *, snapshot_images: int = 10_000) -> None:
+    folder.mkdir(exist_ok=True)
+    schedule = Schedule(total_images=total, snapshot_images=snapshot_images, state_images=12)
+    train(state, make_pictures(11, 32), schedule, folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps of four pictures."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_until(fresh_state(), 24, folder)
+    return folder
+
+
+def test_training_changes_every_weight_and_its_average(trained: Path) -> None:
+    start = make_state(make_train_config(), CPU)
+    tensors = everything_of(trained)
+    for part, module in (("generator", start.generator), ("discriminator", start.discriminator), ("ema", start.ema)):
+        for name, parameter in module.named_parameters():
+            assert not torch.equal(tensors[f"{part}.{name}"], parameter), f"{part}.{name} did not move"
+    assert int(tensors["step"]) == 6
+    assert json.loads((trained / "state.json").read_text())["adaptive"]["p"] not in (0.0, 0.5)
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path, compute_dtype: str) -> None:
+    """Interrupted at every third step, with a measurement in between that draws random numbers."""
+    run_until(fresh_state(compute_dtype), 36, tmp_path / "whole")
+
+    run_until(fresh_state(compute_dtype), 12, tmp_path / "parts")
+    for total in (24, 36):
+        torch.manual_seed(999)
+        torch.randn(17)
+        state = load_state(tmp_path / "parts", CPU)
+        run_until(state, total, tmp_path / "parts", snapshot_images=4)
+
+    whole, parts = everything_of(tmp_path / "whole"), everything_of(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert {name.split(".")[0] for name in whole} == {
+        "generator", "discriminator", "ema", "generator_optimizer", "discriminator_optimizer", "path_length_mean",
+        "random", "step",
+    }  # fmt: skip
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name]), name
+    assert (tmp_path / "whole" / "state.json").read_text() == (tmp_path / "parts" / "state.json").read_text()
+
+
+def test_training_goes_on_bit_for_bit_in_another_process(trained: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path, 11, 32)
+    shutil.copytree(trained, tmp_path / "run")
+    script = (
+        "import sys, torch; from pathlib import Path\n"
+        "from labelmint_export.gan.pictures import open_pictures\n"
+        "from labelmint_export.gan.state import load_state\n"
+        "from labelmint_export.gan.trainer import Schedule, train\n"
+        "torch.set_num_threads(1)\n"
+        "folder = Path(sys.argv[1])\n"
+        "state = load_state(folder / 'run', torch.device('cpu'))\n"
+        "train(state, open_pictures(folder / 'pictures.npy'), Schedule(total_images=36), folder / 'run')\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=300, capture_output=True)
+    run_until(fresh_state(), 36, tmp_path / "whole")
+    whole, run = everything_of(tmp_path / "whole"), everything_of(tmp_path / "run")
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, run[name])] == []
+
+
+def test_finished_training_does_nothing_more(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+    run_until(load_state(tmp_path / "run", CPU), 24, tmp_path / "run")
+    assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
+
+
+def test_other_seed_gives_another_training(tmp_path: Path, trained: Path) -> None:
+    run_until(fresh_state(seed=1), 24, tmp_path / "other")
+    assert not torch.equal(
+        everything_of(tmp_path / "other")["ema.mapping.layers.0.weight"],
+        everything_of(trained)["ema.mapping.layers.0.weight"],
+    )
+
+
+def test_training_leaves_snapshot_log_and_grid(trained: Path) -> None:
+    generator = load_generator(trained / "generator.safetensors")
+    averaged = {k.removeprefix("ema."): v for k, v in everything_of(trained).items() if k.startswith("ema.")}
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(tensor, averaged[name]), name
+    (line,) = (trained / "log.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["images"] == 24
+    assert {"generator_loss", "discriminator_loss", "path_length", "r1", "sign_real", "ada_p"} <= record.keys()
+    assert (trained / "grid-00000024.png").is_file()
+
+
+def test_time_limit_ends_the_training_with_its_state_written(tmp_path: Path) -> None:
+    state = make_state(make_train_config(), CPU)
+    train(state, make_pictures(11, 32), Schedule(total_images=10**6, max_seconds=0.0), tmp_path)
+    assert load_state(tmp_path, CPU).images_seen == 4
+
+
+def test_evaluation_is_logged_and_does_not_change_the_numbers(trained: Path, tmp_path: Path) -> None:
+    def evaluate(generator: Generator) -> dict[str, float]:
+        return {"frechet": float(torch.rand(100).sum())}
+
+    state = fresh_state()
+    train(state, make_pictures(11, 32), Schedule(total_images=24, snapshot_images=8), tmp_path, evaluate)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["images"] for record in records] == [8, 16, 24]
+    assert all(record["frechet"] > 0 for record in records)
+    expected, got = everything_of(trained), everything_of(tmp_path)
+    assert [name for name, tensor in expected.items() if not torch.equal(tensor, got[name])] == []
+
+
+def test_averaged_generator_follows_with_its_half_life(tmp_path: Path) -> None:
+    config = dataclasses.replace(make_train_config(), ema_images=8, ema_rampup=1e9)
+    state = make_state(config, CPU)
+    first = state.ema.mapping.layers[0].weight.clone()
+    train(state, make_pictures(4, 16), Schedule(total_images=4), tmp_path)
+    current = state.generator.mapping.layers[0].weight.detach()
+    # Four pictures are half of the half-life: what was keeps the share 0.5 ** 0.5.
+    expected = current + (first - current) * 0.5**0.5
+    torch.testing.assert_close(state.ema.mapping.layers[0].weight, expected)
+
+
+# --- states that do not fit ---------------------------------------------------------------------------------------------
+
+
+def edit_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    record = json.loads((folder / "state.json").read_text())
+    change(record)
+    (folder / "state.json").write_text(json.dumps(record))
+
+
+def test_cut_off_write_is_noticed(trained: Path, tmp_path: Path) -> None:
+    """The tensors of one step beside the JSON of an earlier one."""
+    shutil.copytree(trained, tmp_path / "run")
+    edit_record(tmp_path / "run", lambda record: record.update(step=3))
+    with pytest.raises(CheckpointError, match=r"of step 6, state\.json of step 3.*cut off") as caught:
+        load_state(tmp_path / "run", CPU)
+    assert caught.value.field == "step"
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_truncated_or_missing_state_is_refused(trained: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=name):
+        load_state(tmp_path / "run", CPU)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=f"{name} does not exist"):
+        load_state(tmp_path / "run", CPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.pop("path_length_mean"),
+        lambda t: t.pop("random.cpu"),
+        lambda t: t.update({"random.cpu": torch.zeros(3)}),
+        lambda t: t.pop("generator_optimizer.0.exp_avg"),
+        lambda t: t.pop("discriminator_optimizer.2.step"),
+        lambda t: t.update({"generator_optimizer.0.exp_avg_sq": torch.zeros(2)}),
+        lambda t: t.update({"generator_optimizer.999.exp_avg": torch.zeros(2)}),
+        lambda t: t["discriminator_optimizer.0.exp_avg_sq"].fill_(torch.nan),
+        lambda t: t.pop("ema.mapping.w_avg"),
+        lambda t: t.update({"step": torch.zeros(2)}),
+    ],
+)
+def test_altered_tensors_of_a_state_are_refused(
+    trained: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    tensors = everything_of(tmp_path / "run")
+    change(tensors)
+    safetensors.torch.save_file(tensors, tmp_path / "run" / "state.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        load_state(tmp_path / "run", CPU)
+    assert caught.value.field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(format="?"),
+        lambda r: r.pop("config"),
+        lambda r: r["config"].pop("generator"),
+        lambda r: r["config"].update(batch_size=0),
+        lambda r: r["config"].update(compute_dtype="int8"),
+        lambda r: r["config"].update(surprise=1),
+        lambda r: r["config"]["generator"].update(w_dim=11),
+        lambda r: r.pop("adaptive"),
+        lambda r: r["adaptive"].update(p="high"),
+        lambda r: r.pop("images_before"),
+    ],
+)
+def test_altered_record_of_a_state_is_refused(
+    trained: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    edit_record(tmp_path / "run", change)
+    with pytest.raises(CheckpointError) as caught:
+        load_state(tmp_path / "run", CPU)
+    assert caught.value.field
+
+
+def test_settings_are_read_back_exactly(trained: Path) -> None:
+    assert read_config(trained) == make_train_config()
+
+
+def test_state_of_step_zero_is_read_back(tmp_path: Path) -> None:
+    state = make_state(make_train_config(), CPU)
+    expected = torch.get_rng_state()
+    save_state(state, tmp_path)
+    torch.randn(5)
+    loaded = load_state(tmp_path, CPU)
+    assert loaded.step == 0
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("r1_interval", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("r1_gamma", -1.0),
+        ("style_mixing", float("nan")),
+        ("compute_dtype", "float64"),
+        ("discriminator_channels", {4: 8, 16: 8}),
+    ],
+)
+def test_settings_out_of_range_are_refused(field: str, value: object) -> None:
+    with pytest.raises(TrainingError, match=field) as caught:
+        dataclasses.replace(make_train_config(), **{field: value})
+    assert caught.value.field == field
+
+
+# --- growing ------------------------------------------------------------------------------------------------------------
+
+
+def grown_from(trained: Path) -> tuple[TrainState, TrainState]:
+    grown = grow_state(trained, make_train_config(32, seed=3), CPU)
+    return load_state(trained, CPU), grown
+
+
+@pytest.mark.parametrize("part", ["generator", "ema"])
+def test_grown_generator_paints_the_old_picture_upsampled(trained: Path, part: str) -> None:
+    old, grown = grown_from(trained)
+    before: Generator = getattr(old, part)
+    after: Generator = getattr(grown, part)
+    z = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        small, large = before(z).image, after(z).image
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+        kernel = torch.outer(line, line).expand(3, 1, 4, 4)
+        spread = torch.nn.functional.conv_transpose2d(small, kernel, stride=2, padding=1, groups=3)
+    assert large.shape == (3, 3, 32, 32)
+    torch.testing.assert_close(large, spread, rtol=0, atol=1e-5)
+    for name, tap in before(z).taps.items():
+        torch.testing.assert_close(after(z).taps[name], tap, rtol=0, atol=1e-6)
+
+
+def test_grown_discriminator_judges_as_the_old_one_judged_the_halved_picture(trained: Path) -> None:
+    old, grown = grown_from(trained)
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kernel = torch.outer(line, line).expand(3, 1, 4, 4)
+    halved = torch.nn.functional.conv2d(image, kernel, stride=2, padding=1, groups=3)
+    with torch.no_grad():
+        torch.testing.assert_close(grown.discriminator(image), old.discriminator(halved), rtol=0, atol=1e-5)
+
+
+def test_grown_training_counts_on_and_trains_its_new_layers(trained: Path, tmp_path: Path) -> None:
+    _, grown = grown_from(trained)
+    assert (grown.step, grown.images_before) == (0, 24)
+    start = {name: p.detach().clone() for name, p in grown.generator.named_parameters()}
+    # Two steps: at first the new colours alone have a gradient, everything behind them follows.
+    run_until(grown, 12, tmp_path)
+    moved = {name for name, p in grown.generator.named_parameters() if not torch.equal(p, start[name])}
+    assert moved == start.keys()
+    assert json.loads((tmp_path / "log.jsonl").read_text())["images"] == 36
+
+
+def test_grown_training_is_reproducible(trained: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        torch.randn(3)
+        run_until(grow_state(trained, make_train_config(32), CPU), 8, tmp_path / name)
+    a, b = everything_of(tmp_path / "a"), everything_of(tmp_path / "b")
+    assert [name for name, tensor in a.items() if not torch.equal(tensor, b[name])] == []
+
+
+def test_training_does_not_grow_into_the_same_resolution(trained: Path) -> None:
+    with pytest.raises(CheckpointError, match="resolution 16, expected less than 16") as caught:
+        grow_state(trained, make_train_config(16), CPU)
+    assert caught.value.field == "resolution"
+
+
+def test_training_of_other_widths_does_not_grow(trained: Path) -> None:
+    config = make_train_config(32)
+    wider = dataclasses.replace(config.generator, channels=CHANNELS | {8: 9})
+    with pytest.raises(CheckpointError, match="does not fit the new settings"):
+        grow_state(trained, dataclasses.replace(config, generator=wider), CPU)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_epoch_is_another_permutation() -> None:
+    order = list(itertools.islice(picture_order(7, 13, 0), 39))
+    epochs = [order[start : start + 13] for start in (0, 13, 26)]
+    assert all(sorted(epoch) == list(range(13)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list(itertools.islice(picture_order(8, 13, 0), 13)) != epochs[0]
+
+
+@pytest.mark.parametrize("start", [0, 1, 12, 13, 14, 30])
+def test_order_goes_on_from_any_start(start: int) -> None:
+    whole = list(itertools.islice(picture_order(7, 13, 0), 60))
+    assert list(itertools.islice(picture_order(7, 13, start), 20)) == whole[start : start + 20]
+
+
+def test_pixels_to_range_and_back() -> None:
+    pictures = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    x = to_range(pictures, 16, CPU)
+    assert (float(x.min()), float(x.max())) == (-1.0, 1.0)
+    assert np.array_equal(to_uint8(x), pictures)
+
+
+def test_larger_pictures_are_averaged_down() -> None:
+    pictures = np.zeros((1, 4, 4, 3), np.uint8)
+    pictures[0, :2, :2] = [[[255] * 3, [0] * 3], [[0] * 3, [255] * 3]]
+    x = to_range(pictures, 2, CPU)
+    assert x[0, 0].tolist() == [[0.0, -1.0], [-1.0, -1.0]]
+
+
+def test_colours_out_of_range_are_clamped_and_rounded_down() -> None:
+    image = torch.tensor([-9.0, -1.0, -0.001, 0.0, 0.9999, 9.0]).view(1, 1, 1, 6)
+    assert to_uint8(image)[0, 0, :, 0].tolist() == [0, 0, 127, 128, 255, 255]
+    assert to_uint8(image).shape == (1, 1, 6, 3)
+
+
+def test_grid_lays_pictures_out_row_by_row(tmp_path: Path) -> None:
+    pictures = np.stack([np.full((2, 2, 3), i * 10, np.uint8) for i in range(6)])
+    save_grid(pictures, 3, tmp_path / "grid.png")
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert sheet.shape == (4, 6, 3)
+    assert sheet[::2, ::2, 0].tolist() == [[0, 10, 20], [30, 40, 50]]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((2, 8, 4, 3), np.uint8),
+        np.zeros((2, 8, 8, 1), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros(8, np.uint8),
+        np.array([{}], dtype=object),
+    ],
+)
+def test_file_of_other_arrays_is_refused(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(DatasetError, match=r"x\.npy") as caught:
+        open_pictures(tmp_path / "x.npy")
+    assert caught.value.field == "pictures"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_file_that_is_no_array_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(DatasetError) as caught:
+        open_pictures(tmp_path / "x.npy")
+    assert caught.value.field == "pictures"
+
+
+def test_pictures_of_an_odd_size_are_refused(tmp_path: Path) -> None:
+    state = make_state(make_train_config(), CPU)
+    with pytest.raises(DatasetError, match="24 pixels wide, expected a multiple of 16"):
+        train(state, make_pictures(3, 24), Schedule(total_images=8), tmp_path)
+
+
+def test_fixed_latents_do_not_depend_on_the_count() -> None:
+    generator = Generator(make_config(c_dim=2)).eval()
+    assert np.array_equal(paint_many(generator, 25)[:7], paint_many(generator, 7))
+
+
+def test_discriminator_of_a_lower_resolution_is_a_part_of_a_higher_one() -> None:
+    low, high = make_config(16), make_config(32)
+    names = Discriminator(low, low.channels).state_dict().keys()
+    assert names < Discriminator(high, high.channels).state_dict().keys()

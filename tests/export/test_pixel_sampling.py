@@ -1,0 +1,113 @@
+"""Features of single pixels, which pixels are drawn, and which pictures are annotated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from labelmint_export.generator import TapSpec
+from labelmint_export.interpreter.diversity import pick_diverse
+from labelmint_export.interpreter.features import FeaturePool, fill_pool
+from labelmint_export.interpreter.reference import concatenate_taps
+from labelmint_export.interpreter.sampling import class_importance, keypoint_importance, make_sampler
+from tests.export.tiny_parts import make_taps
+
+ORDERED = (TapSpec("a", 3, 4), TapSpec("b", 2, 8), TapSpec("c", 2, 8), TapSpec("d", 1, 16))
+INTERLEAVED = (TapSpec("d", 1, 16), TapSpec("b", 2, 8), TapSpec("a", 3, 4), TapSpec("e", 2, 16), TapSpec("c", 2, 8))
+CUBIC = (TapSpec("a", 3, 4), TapSpec("b", 2, 6))
+
+
+@pytest.mark.parametrize("side", [16, 32, 24])
+@pytest.mark.parametrize("taps_of", [ORDERED, INTERLEAVED, CUBIC])
+def test_looked_up_pixels_equal_resizing_and_concatenation(taps_of: tuple[TapSpec, ...], side: int) -> None:
+    taps = make_taps(taps_of, 3)
+    pool = fill_pool(
+        FeaturePool(taps_of, side, 3), ({name: tap[i : i + 1] for name, tap in taps.items()} for i in range(3))
+    )
+    rounded = {name: tap.half().double() for name, tap in taps.items()}
+    whole = concatenate_taps(rounded, tuple(t.name for t in taps_of), side)  # [N, D, H, W]
+    images, rows, columns = (g.flatten() for g in torch.meshgrid(*map(torch.arange, (3, side, side)), indexing="ij"))
+    got = pool.look_up(images, rows, columns)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), whole.permute(0, 2, 3, 1).flatten(0, 2), rtol=0, atol=2e-6)
+    shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:50]
+    torch.testing.assert_close(pool.look_up(images[shuffled], rows[shuffled], columns[shuffled]), got[shuffled])
+
+
+def test_rounding_to_half_precision_is_all_that_is_lost() -> None:
+    taps = make_taps(ORDERED, 1)
+    pool = fill_pool(FeaturePool(ORDERED, 16, 1), [taps])
+    whole = concatenate_taps(taps, tuple(t.name for t in ORDERED), 16)
+    rows, columns = (g.flatten() for g in torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij"))
+    got = pool.look_up(torch.zeros_like(rows), rows, columns).double()
+    bound = 2.0**-11 * float(whole.abs().max()) * 1.01
+    torch.testing.assert_close(got, whole.permute(0, 2, 3, 1).flatten(0, 2), rtol=0, atol=bound)
+
+
+def test_weights_make_the_expected_loss_the_uniform_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    importance = torch.rand(2, 6, 5, generator=random) + 0.01
+    keep = torch.rand(2, 6, 5, generator=random) < 0.7
+    loss = torch.randn(60, generator=random).double()
+    sampler = make_sampler(importance, keep)
+
+    assert sampler.pixels.tolist() == keep.flatten().nonzero()[:, 0].tolist()
+    probability = sampler.cumulative.diff(prepend=torch.zeros(1, dtype=torch.float64))
+    wanted = importance.flatten()[sampler.pixels].double()
+    torch.testing.assert_close(probability, wanted / wanted.sum())
+    expected = float((probability * sampler.weights.double() * loss[sampler.pixels]).sum())
+    assert expected == pytest.approx(float(loss[sampler.pixels].mean()), rel=1e-6)
+
+
+def test_pixels_are_drawn_with_their_probability() -> None:
+    importance = torch.tensor([[[1.0, 2.0, 5.0, 12.0]]])
+    sampler = make_sampler(importance, torch.ones(1, 1, 4, dtype=torch.bool))
+    pixels, weights = sampler.draw(40_000, torch.Generator().manual_seed(1))
+    counts = np.bincount(pixels.numpy(), minlength=4) / 40_000
+    np.testing.assert_allclose(counts, np.array([1, 2, 5, 12]) / 20, atol=0.01)
+    torch.testing.assert_close(weights, (20 / (4 * importance.flatten()))[pixels])
+    again, _ = sampler.draw(40_000, torch.Generator().manual_seed(1))
+    assert torch.equal(pixels, again)
+
+
+def test_pixels_that_are_not_kept_are_never_drawn() -> None:
+    keep = torch.zeros(2, 4, 4, dtype=torch.bool)
+    keep[1, 2, 3] = keep[0, 0, 1] = True
+    pixels, weights = make_sampler(torch.ones(2, 4, 4), keep).draw(200, torch.Generator().manual_seed(0))
+    assert set(pixels.tolist()) == {1, 16 + 8 + 3}
+    assert set(weights.tolist()) == {1.0}
+
+
+def test_rare_classes_are_favoured_by_the_root_of_their_share() -> None:
+    masks = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    masks[0, 0, :4] = 1
+    masks[0, 0, 4:6] = 255
+    importance = class_importance(masks, 3)
+    common, rare = importance[0, 5, 5], importance[0, 0, 0]
+    assert float(rare / common) == pytest.approx(((94 / 98) / (4 / 98)) ** 0.5, rel=1e-5)
+    assert bool((importance > 0).all())
+
+
+def test_surroundings_of_keypoints_are_favoured() -> None:
+    heatmaps = torch.zeros(1, 2, 3, 3)
+    heatmaps[0, 0, 1, 1], heatmaps[0, 1, 1, 1], heatmaps[0, 1, 2, 2] = 0.5, 0.9, 0.3
+    importance = keypoint_importance(heatmaps, floor=0.1)
+    assert importance[0, 1, 1] == pytest.approx(1.0)
+    assert importance[0, 2, 2] == pytest.approx(0.4)
+    assert importance[0, 0, 0] == pytest.approx(0.1)
+
+
+def test_picked_points_lie_as_far_from_each_other_as_greed_can_have_it() -> None:
+    w = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.1])
+    chosen = pick_diverse(w, 12).tolist()
+    x = ((w - w.mean(dim=0)) / w.std(dim=0)).double().numpy()
+    assert chosen[0] == int(np.linalg.norm(x, axis=1).argmin())
+    for count in range(1, 12):
+        nearest = np.linalg.norm(x[:, None] - x[chosen[:count]][None], axis=2).min(axis=1)
+        assert nearest[chosen[count]] == pytest.approx(nearest.max(), rel=1e-5)
+
+
+def test_all_points_can_be_picked_once_each() -> None:
+    w = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
+    assert sorted(pick_diverse(w, 9).tolist()) == list(range(9))

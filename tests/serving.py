@@ -52,7 +52,7 @@ class Serving:
 
     def stub(self) -> service_pb2_grpc.LabelMintStub:
         """A stub on a new channel."""
-        return service_pb2_grpc.LabelMintStub(self.channel())
+        return service_pb2_grpc.LabelMintStub(self.channel())  # type: ignore[no-untyped-call]  # generated
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Drain and stop the server as SIGTERM does, and wait for it."""

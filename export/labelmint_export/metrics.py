@@ -11,9 +11,7 @@ import numpy.typing as npt
 IGNORE_LABEL = 255
 
 
-def confusion(
-    predicted: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8], num_classes: int
-) -> npt.NDArray[np.int64]:
+def confusion(predicted: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8], num_classes: int) -> npt.NDArray[np.int64]:
     """Count pixels by true and predicted class.
 
     Args:
@@ -40,9 +38,7 @@ def iou_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """
     intersection = np.diag(counts).astype(np.float64)
     union = counts.sum(axis=0) + counts.sum(axis=1) - intersection
-    iou: npt.NDArray[np.float64] = np.divide(
-        intersection, union, out=np.full(len(counts), np.nan), where=union > 0
-    )
+    iou: npt.NDArray[np.float64] = np.divide(intersection, union, out=np.full(len(counts), np.nan), where=union > 0)
     return iou
 
 

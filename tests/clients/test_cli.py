@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmint.v1 import bundle_pb2
+from labelmint.v1 import bundle_pb2, service_pb2
 from labelmint_client import Client, Sample, ServerUnavailableError, _optional
 from labelmint_client._commands.local_server import LocalServer
 from labelmint_client._writers.dataset import DatasetWriter
@@ -96,15 +97,20 @@ def test_generate_writes_exactly_what_the_client_streams(run: Run, tmp_path: Pat
     assert "9/9" in run.err
     keypoints = json.loads((out / "keypoints.json").read_bytes())["samples"]
     with Client(run.address) as client:
-        fields = ("image", "mask", "keypoints", "uncertainty_map")
-        samples = list(client.generate("tiny", seed=7, count=9, start_index=3, fields=fields))
+        samples = list(
+            client.generate(
+                "tiny", seed=7, count=9, start_index=3, fields=("image", "mask", "keypoints", "uncertainty_map")
+            )
+        )
     for sample, points in zip(samples, keypoints, strict=True):
         name = f"{sample.index:06d}"
-        np.testing.assert_array_equal(np.asarray(Image.open(out / "images" / f"{name}.png")), sample.image)
-        np.testing.assert_array_equal(np.asarray(Image.open(out / "masks" / f"{name}.png")), sample.mask)
+        with Image.open(out / "images" / f"{name}.png") as image, Image.open(out / "masks" / f"{name}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(image), sample.image)
+            np.testing.assert_array_equal(np.asarray(mask), sample.mask)
         np.testing.assert_array_equal(np.load(out / "uncertainty_maps" / f"{name}.npy"), sample.uncertainty_map)
         np.testing.assert_array_equal(np.array(points["keypoints"], dtype=np.float32), sample.keypoints)
-    assert Image.open(out / "contact_sheet.png").width > 1000
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert sheet.width > 1000
     assert {path.name for path in out.iterdir()} == {
         "LICENCE.txt",
         "annotations.json",
@@ -155,7 +161,20 @@ def test_contact_sheet_of_a_resumed_set_shows_the_rest(run: Run, tmp_path: Path)
     assert "3 samples were in" in run.out
 
 
-def test_killed_run_is_resumed_to_the_same_data_set(run: Run, tmp_path: Path) -> None:
+def test_killed_run_is_resumed_to_the_same_data_set(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(server.address, capsys)
+    server.servicer.manifest.CopyFrom(scripted_manifest())
+    killed = threading.Event()
+
+    def hold_back(call: int, number: int, batch: service_pb2.SampleBatch) -> service_pb2.SampleBatch:
+        """Later messages of the first run trickle, so that it shows progress and is killed long before its end."""
+        if call == 0 and number > 20:
+            killed.wait(1)
+        return batch
+
+    server.servicer.rewrite = hold_back
     arguments = ["--seed", "5", "--count", "300", "--format", "coco", "--format", "png"]
     command = [sys.executable, "-m", "labelmint_client", "generate", "--address", run.address]
     process = subprocess.Popen([*command, *arguments, "--out", str(tmp_path / "killed")], stderr=subprocess.PIPE)
@@ -166,6 +185,7 @@ def test_killed_run_is_resumed_to_the_same_data_set(run: Run, tmp_path: Path) ->
         assert chunk, shown
         shown += chunk
     process.kill()
+    killed.set()
     process.wait(60)
     process.stderr.close()
     assert (tmp_path / "killed" / "INCOMPLETE.jsonl").exists()
@@ -187,7 +207,7 @@ def test_killed_run_is_resumed_to_the_same_data_set(run: Run, tmp_path: Path) ->
         (["--max-message-bytes", "7"], "max_message_bytes"),
         (["--max-message-bytes", "1000000000"], "max_receive_bytes"),
         (["--shard-index", "4", "--num-shards", "4"], "shard_index"),
-        (["--start-index", "5", "--end-index", "5"], "end_index"),
+        (["--start-index", "6", "--end-index", "5"], "end_index"),
         (["--max-uncertainty", "0", "--max-scanned", "20"], "max_scanned"),
     ],
 )
@@ -221,6 +241,13 @@ def test_refused_request_is_named_and_leaves_nothing(
 def test_misspelt_command_line_ends_with_status_2(run: Run, arguments: list[str], message: str) -> None:
     assert run("generate", *arguments) == 2
     assert message in run.err
+
+
+def test_empty_range_gives_an_empty_data_set_and_says_so(run: Run, tmp_path: Path) -> None:
+    arguments = ("generate", "--seed", 1, "--start-index", 5, "--end-index", 5, "--out", tmp_path / "set")
+    assert run(*arguments) == 0
+    assert "no address of the range gave a sample" in run.out
+    assert json.loads((tmp_path / "set" / "dataset.json").read_bytes())["num_samples"] == 0
 
 
 def test_existing_data_set_is_refused_before_anything_is_streamed(run: Run, tmp_path: Path) -> None:

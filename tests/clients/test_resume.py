@@ -11,6 +11,7 @@ from labelmint_client import (
     AsyncClient,
     Client,
     ModelChangedError,
+    ModelNotFoundError,
     NumericsMismatchError,
     ProtocolError,
     Sample,
@@ -114,6 +115,26 @@ def test_break_after_the_last_sample_is_no_fault(client: Client, servicer: Scrip
     stream = client.generate("m", seed=1, count=4)
     assert [sample.index for sample in stream] == [0, 1, 2, 3]
     assert (len(servicer.requests), stream.num_reconnects) == (1, 0)
+
+
+def test_empty_range_ends_without_a_sample_and_without_another_call(client: Client, servicer: ScriptedServicer) -> None:
+    stream = client.generate("m", seed=1, start_index=5, end_index=5)
+    assert list(stream) == []
+    assert list(stream) == []
+    assert len(servicer.requests) == 1
+
+
+def test_refusal_of_an_empty_range_is_raised(client: Client, servicer: ScriptedServicer) -> None:
+    servicer.faults = [Fault(after_messages=0, code=grpc.StatusCode.NOT_FOUND, details="no such model")]
+    with pytest.raises(ModelNotFoundError, match="no such model"):
+        list(client.generate("m", seed=1, start_index=5, end_index=5))
+
+
+async def test_async_refusal_of_an_empty_range_is_raised(server: ScriptedServer) -> None:
+    server.servicer.faults = [Fault(after_messages=0, code=grpc.StatusCode.NOT_FOUND, details="no such model")]
+    async with AsyncClient(server.address, retry=QUICK) as client:
+        with pytest.raises(ModelNotFoundError, match="no such model"):
+            await anext(client.generate("m", seed=1, start_index=5, end_index=5))
 
 
 def test_stream_to_the_last_uint64_index_ends_there(client: Client, servicer: ScriptedServicer) -> None:

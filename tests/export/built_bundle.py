@@ -16,7 +16,8 @@ from onnx import TensorProto
 from labelmint.addresses import class_indices, latents
 from labelmint.bundle import open_bundle
 from labelmint.v1 import bundle_pb2
-from labelmint_export.bundle.build import BuildSettings, build_bundle
+from labelmint_export.bundle.build import build_bundle
+from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.generator import Generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from tests.export.plain_interpreter import plain_labels

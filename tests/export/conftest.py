@@ -43,7 +43,7 @@ def plain_built(
 
 @pytest.fixture(scope="session")
 def unusual_built(tmp_path_factory: pytest.TempPathFactory) -> BuiltBundle:
-    """Everything else at once: grey, conditional, cropped, labels finer than pictures, cutoff, no noise, mean probability."""
+    """All else at once: grey, conditional, cropped, labels finer than pictures, cutoff, no noise, mean probability."""
     generator = make_generator(c_dim=3, image_channels=1, seed=7)
     specs = generator.tap_specs
     interpreter = make_interpreter((specs[3], specs[0], specs[4], specs[1]), 32, num_keypoints=2, threshold=0.1, seed=8)

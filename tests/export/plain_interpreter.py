@@ -32,7 +32,7 @@ def plain_labels(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rul
     pixels = features.permute(0, 2, 3, 1).flatten(0, 2)  # [P, D]
 
     def run(ensemble: PixelEnsemble, member: int) -> torch.Tensor:
-        weights = {name: t.double() for name, t in ensemble.state_dict().items()}
+        weights: dict[str, torch.Tensor] = {name: t.double() for name, t in ensemble.state_dict().items()}
         x = pixels
         for layer in (1, 2):
             x = functional.relu(x @ weights[f"linear{layer}.weight"][member].T + weights[f"linear{layer}.bias"][member])
@@ -47,7 +47,7 @@ def plain_labels(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rul
     divergence = (-torch.special.xlogy(mean, mean).sum(1)) - (-torch.special.xlogy(probs, probs).sum(2)).mean(0)
     if rule == "majority":
         winners = logits.argmax(dim=2)
-        label = torch.tensor([min(set(v), key=lambda c, v=v: (-v.count(c), c)) for v in winners.T.tolist()])
+        label = torch.tensor([_most_frequent(votes) for votes in winners.T.tolist()])
     else:
         label = mean.argmax(dim=1)
     shape = (len(features), side, side)
@@ -57,6 +57,11 @@ def plain_labels(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rul
         heatmaps = sum((run(interpreter.regressors, m) for m in range(members)), torch.zeros(())) / members
         keypoints = _peaks(heatmaps.view(*shape, -1), interpreter.visibility_thresholds.double())
     return PlainLabels(label.view(shape).to(torch.uint8), divergence.clamp(min=0).view(shape), keypoints)
+
+
+def _most_frequent(votes: list[int]) -> int:
+    """The class with the most votes, the lowest of those that tie."""
+    return min(set(votes), key=lambda label: (-votes.count(label), label))
 
 
 def _peaks(heatmaps: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
@@ -80,5 +85,3 @@ def _peaks(heatmaps: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
             points.append([x, y, peak, float(peak >= threshold)])
         found.append(points)
     return torch.tensor(found, dtype=torch.float64)
-
-

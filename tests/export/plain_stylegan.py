@@ -57,7 +57,9 @@ def plain_synthesis(
     generator: Generator, ws: torch.Tensor, noise_mode: str = "const"
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The whole synthesis from the weights alone, in their dtype."""
-    weights = {name.removeprefix("synthesis."): t for name, t in generator.state_dict().items()}
+    weights: dict[str, torch.Tensor] = {
+        name.removeprefix("synthesis."): t for name, t in generator.state_dict().items()
+    }
     taps: dict[str, torch.Tensor] = {}
 
     def style(name: str, w: torch.Tensor) -> torch.Tensor:

@@ -141,6 +141,15 @@ def repeat_point(folder: Path) -> None:
     edit(folder / "01.json", lambda r: r["shapes"].append(r["shapes"][0]))
 
 
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+
+
+def shrink(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "01.png")
+    save_mask(folder, np.zeros((8, 8), np.uint8))
+
+
 def save_latents(**tensors: torch.Tensor) -> Callable[[Path], None]:
     return lambda folder: safetensors.torch.save_file(tensors, folder / "latents.safetensors")
 
@@ -148,29 +157,41 @@ def save_latents(**tensors: torch.Tensor) -> Callable[[Path], None]:
 Z, WS = torch.zeros(3, 8), torch.zeros(3, 6, 10)
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "mask of another size": (lambda f: save_mask(f, np.zeros((16, 15), np.uint8)), "mask", r"01\.mask\.png has 15 x 16"),
-    "unknown label": (lambda f: save_mask(f, np.full((16, 16), 4, np.uint8)), "mask", r"holds label 4, expected 0 to 3"),
+    "mask of another size": (
+        lambda f: save_mask(f, np.zeros((16, 15), np.uint8)),
+        "mask",
+        r"01\.mask\.png has 15 x 16",
+    ),
+    "unknown label": (
+        lambda f: save_mask(f, np.full((16, 16), 4, np.uint8)),
+        "mask",
+        r"holds label 4, expected 0 to 3",
+    ),
     "empty mask": (lambda f: save_mask(f, np.full((16, 16), 255, np.uint8)), "mask", r"01\.mask\.png is empty"),
-    "coloured mask": (lambda f: save_mask(f, np.zeros((16, 16, 3), np.uint8)), "mask", "has mode RGB, expected an indexed"),
+    "coloured mask": (
+        lambda f: save_mask(f, np.zeros((16, 16, 3), np.uint8)),
+        "mask",
+        "has mode RGB, expected an indexed",
+    ),
     "picture missing": (lambda f: (f / "01.png").unlink(), "01.png", r"01\.png cannot be read"),
     "picture truncated": (lambda f: truncate(f, "01.png"), "01.png", r"01\.png cannot be read"),
-    "picture of another size": (
-        lambda f: (Image.new("RGB", (8, 8)).save(f / "01.png"), save_mask(f, np.zeros((8, 8), np.uint8)))[0],
-        "pictures",
-        "not all of one size",
-    ),
+    "picture of another size": (shrink, "pictures", "not all of one size"),
     "mask missing": (lambda f: (f / "01.mask.png").unlink(), "masks", "2 masks and 3 latents"),
-    "mask no picture": (lambda f: (f / "01.mask.png").write_text("mask") and None, "01.mask.png", "cannot be read"),
+    "mask no picture": (lambda f: write(f, "01.mask.png", "mask"), "01.mask.png", "cannot be read"),
     "points missing": (lambda f: (f / "01.json").unlink(), "01.json", r"01\.json cannot be read"),
     "points no JSON": (lambda f: truncate(f, "01.json"), "01.json", r"01\.json cannot be read as JSON"),
-    "points a list": (lambda f: (f / "01.json").write_text("[]") and None, "01.json", "holds list"),
+    "points a list": (lambda f: write(f, "01.json", "[]"), "01.json", "holds list"),
     "points nested too deep": (
-        lambda f: (f / "01.json").write_text("[" * 200_000) and None,
+        lambda f: write(f, "01.json", "[" * 200_000),
         "01.json",
         r"01\.json cannot be read as JSON",
     ),
     "no shapes": (lambda f: edit(f / "01.json", lambda r: r.pop("shapes")), "shapes", "has no list of shapes"),
-    "shape no object": (lambda f: edit(f / "01.json", lambda r: r.update(shapes=["left"])), "shapes", "malformed shape"),
+    "shape no object": (
+        lambda f: edit(f / "01.json", lambda r: r.update(shapes=["left"])),
+        "shapes",
+        "malformed shape",
+    ),
     "polygon": (edit_shape(shape_type="polygon"), "shapes", "a polygon labelled"),
     "unknown keypoint": (edit_shape(label="elbow"), "shapes", "labelled 'elbow', expected points labelled one of"),
     "label no text": (edit_shape(label={"a": 1}), "shapes", "expected points labelled one of"),

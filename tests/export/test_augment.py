@@ -93,7 +93,7 @@ def test_probability_settles_where_the_sign_crosses_the_target() -> None:
     for _ in range(200):
         positive = round((1 - probability.p / 2) * 100)
         signs = torch.cat([torch.ones(positive), -torch.ones(100 - positive)])
-        for part in signs.split(50):
+        for part in signs.chunk(2):
             probability.observe(part[: len(part) // 25])
         probability.observe(signs)
         probability.update()

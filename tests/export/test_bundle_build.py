@@ -113,9 +113,7 @@ def test_graphs_of_another_interpreter_miss_parity(exported: BuiltBundle, tmp_pa
     """The comparison itself notices, not only its tolerance: the graphs were made from other weights."""
     other = make_interpreter(exported.generator.tap_specs, 16, seed=99)
     with pytest.raises(BuildError, match=r"onnx_vs_reference\.label_agreement is"):
-        build_bundle(
-            exported.generator, other, make_schema(), exported.settings, make_provenance(), tmp_path / "tiny"
-        )
+        build_bundle(exported.generator, other, make_schema(), exported.settings, make_provenance(), tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,7 +188,7 @@ def test_non_finite_sample_stops_the_build(
         return run(self, feeds | {"z": feeds["z"] * np.float32(np.inf)})
 
     monkeypatch.setattr(GraphRunner, "run", spoil)
-    with pytest.raises(BuildError, match="at psi 0.7 is not finite") as caught:
+    with pytest.raises(BuildError, match=r"at psi 0\.7 is not finite") as caught:
         build_again(exported, tmp_path / "tiny")
     assert caught.value.field == "score_quantiles"
     assert list(tmp_path.iterdir()) == []
@@ -221,8 +219,9 @@ def test_non_finite_sample_stops_the_build(
     ],
 )
 def test_setting_out_of_range_is_named(plain_built: BuiltBundle, tmp_path: Path, field: str, value: object) -> None:
+    changes: dict[str, Any] = {field: value}  # Any: fields of every type
     with pytest.raises(BuildError, match=field) as caught:
-        build_again(plain_built, tmp_path / "tiny", **{field: value})
+        build_again(plain_built, tmp_path / "tiny", **changes)
     assert caught.value.field == field
     assert list(tmp_path.iterdir()) == []
 
@@ -244,8 +243,9 @@ def test_text_that_no_manifest_may_hold_is_named_before_the_work_begins(
         raise AssertionError("the export began")
 
     monkeypatch.setattr(build, "_write_graph_files", work)
+    changes: dict[str, Any] = {field: value}  # Any: fields of every type
     with pytest.raises(ManifestError, match=field) as caught:
-        build_again(plain_built, tmp_path / "tiny", **{field: value})
+        build_again(plain_built, tmp_path / "tiny", **changes)
     assert caught.value.field.endswith(field)
     assert list(tmp_path.iterdir()) == []
 

@@ -59,7 +59,7 @@ def test_graphs_in_turn_equal_the_model(built: BuiltBundle) -> None:
     np.testing.assert_allclose(labelled["uncertainty_map"], whole["uncertainty_map"], rtol=2e-3, atol=1e-5)
     np.testing.assert_allclose(labelled["keypoints"], whole["keypoints"], rtol=0, atol=1e-3)
     shapes = {name: array.shape[1:] for name, array in taps.items()}
-    expected = {}
+    expected: dict[str, tuple[int, ...]] = {}
     for tap in built.manifest.taps:
         name = f"tap_r{tap.resolution}"
         expected[name] = (expected.get(name, (0,))[0] + tap.channels, tap.resolution, tap.resolution)
@@ -102,7 +102,7 @@ def test_inputs_of_the_model_are_those_of_the_design(built: BuiltBundle) -> None
     assert inputs == expected
 
 
-# --- weights ------------------------------------------------------------------------------------------------------------
+# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_large_weight_is_stored_once(built: BuiltBundle) -> None:
@@ -140,7 +140,7 @@ def test_graphs_carry_nothing_of_the_machine_they_were_made_on(built: BuiltBundl
             assert trace not in content, name
 
 
-# --- manifest -----------------------------------------------------------------------------------------------------------
+# --- manifest ---------------------------------------------------------------------------------------------------------
 
 
 def test_manifest_describes_the_plain_bundle(plain_built: BuiltBundle) -> None:
@@ -186,18 +186,18 @@ def test_manifest_describes_the_unusual_bundle(unusual_built: BuiltBundle) -> No
     assert (frame.label_height, frame.label_width) == (16, 26)
     assert [t.name for t in manifest.taps] == ["b16.conv0", "b4.conv1", "b16.conv1", "b8.conv0"]
     assert (manifest.vote_rule, manifest.noise_mode) == ("mean_probability", "none")
-    assert (manifest.truncation.default_psi, manifest.truncation.cutoff) == (pytest.approx(0.8), 2)
+    assert manifest.truncation.default_psi == pytest.approx(0.8)
+    assert manifest.truncation.cutoff == 2
     assert list(manifest.class_distribution) == [0.5, 0.2, 0.3]
     assert manifest.runtime.batch_size == 3
 
 
 def test_quantiles_are_those_of_the_scores_of_the_calibration_addresses(built: BuiltBundle) -> None:
     tables = built.manifest.score_quantiles
-    classes = list(range(built.manifest.backbone.c_dim)) or [None]
+    classes: list[int | None] = [*range(built.manifest.backbone.c_dim)] or [None]
     wanted = [(psi, c) for psi in built.settings.psi_grid for c in classes]
-    assert [
-        (pytest.approx(t.truncation_psi), t.class_index if t.HasField("class_index") else None) for t in tables
-    ] == wanted
+    assert [t.truncation_psi for t in tables] == pytest.approx([psi for psi, _ in wanted])
+    assert [t.class_index if t.HasField("class_index") else None for t in tables] == [c for _, c in wanted]
     for table, (psi, class_index) in zip(tables, wanted, strict=True):
         maps = built.run("model", built.feeds(2**64 - 1, range(16), psi, class_index))["uncertainty_map"]
         scores = image_score(maps)
@@ -223,5 +223,5 @@ def test_parity_is_recorded_and_within_its_tolerances(built: BuiltBundle) -> Non
     for check in checks.values():
         within = check.measured <= check.tolerance if check.bound == "max" else check.measured >= check.tolerance
         assert within, check.name
-    assert 0 < checks["fused_vs_separate.uncertainty_max_error"].measured
-    assert 0 < checks["onnx_vs_reference.uncertainty_max_error"].measured
+    assert checks["fused_vs_separate.uncertainty_max_error"].measured > 0
+    assert checks["onnx_vs_reference.uncertainty_max_error"].measured > 0

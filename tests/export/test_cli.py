@@ -51,7 +51,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("train-oracle", *sets, "--out", root / "oracle.safetensors", "--steps", 3, "--batch-size", 4)
     run("train-gan", "--pictures", root / "train.npy", "--out", root / "gan", "--total-images", 8, *GAN)
     generator = ["--generator", root / "gan" / "generator.safetensors"]
-    run("label", *generator, "--oracle", root / "oracle.safetensors", "--out", root / "labels", "--count", 3, "--diverse")
+    run(
+        "label",
+        *generator,
+        "--oracle",
+        root / "oracle.safetensors",
+        "--out",
+        root / "labels",
+        "--count",
+        3,
+        "--diverse",
+    )
     annotations = ["--annotations", root / "labels"]
     small = ["--members", 3, "--hidden", 6, 4, "--steps", 4]
     run("train-interpreter", *generator, *annotations, "--out", root / "made" / "interpreter.safetensors", *small)
@@ -61,7 +71,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-# --- render -------------------------------------------------------------------------------------------------------------
+# --- render -----------------------------------------------------------------------------------------------------------
 
 
 def test_rendered_pictures_are_those_of_the_set(work: Path) -> None:
@@ -84,7 +94,9 @@ def test_pictures_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Pat
     (tmp_path / "images").mkdir()
     for index, name in enumerate(("b.png", "a.jpg", "c.png")):
         Image.new("RGB", (40, 30), (index * 100, 0, 0)).save(tmp_path / "images" / name, quality=95)
-    assert "3 pictures" in run("render", "--out", tmp_path / "x.npy", "--images", tmp_path / "images", "--resolution", 8)
+    assert "3 pictures" in run(
+        "render", "--out", tmp_path / "x.npy", "--images", tmp_path / "images", "--resolution", 8
+    )
     pictures = np.load(tmp_path / "x.npy")
     assert pictures.shape == (3, 8, 8, 3)
     np.testing.assert_allclose(pictures[:, 4, 4, 0], [100, 0, 200], atol=3)
@@ -100,7 +112,7 @@ def test_folder_with_a_broken_image_leaves_nothing(tmp_path: Path, capsys: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
-# --- train-gan ----------------------------------------------------------------------------------------------------------
+# --- train-gan --------------------------------------------------------------------------------------------------------
 
 
 def test_training_goes_on_where_it_stopped_and_gives_what_one_run_gives(
@@ -120,7 +132,7 @@ def test_training_grows_out_of_a_smaller_one(work: Path, tmp_path: Path) -> None
     larger = [*GAN]
     larger[1] = "32"
     pictures = ["--pictures", work / "train.npy", "--out", tmp_path / "large", "--total-images", 4]
-    run("train-gan", *pictures, "--grow-from", work / "gan", *larger)
+    run("train-gan", *pictures, "--start-from", work / "gan", *larger)
     assert load_generator(tmp_path / "large" / "generator.safetensors").config.resolution == 32
     record = json.loads((tmp_path / "large" / "log.jsonl").read_text())
     assert record["images"] == 12
@@ -148,7 +160,7 @@ def test_distance_and_nearest_pictures(work: Path, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "nearest.png").size == (6 * 16, 8 * 16)
 
 
-# --- annotations, interpreter, bundle -----------------------------------------------------------------------------------
+# --- annotations, interpreter, bundle ---------------------------------------------------------------------------------
 
 
 def test_labelled_pictures_are_an_annotation_folder(work: Path) -> None:
@@ -162,7 +174,9 @@ def test_labelled_pictures_are_an_annotation_folder(work: Path) -> None:
 def test_sampled_pictures_wait_for_masks_and_are_read_once_these_are_drawn(work: Path, tmp_path: Path) -> None:
     out = tmp_path / "todo"
     generator = ["--generator", work / "gan" / "generator.safetensors"]
-    printed = run("sample", *generator, "--out", out, "--count", 2, "--classes", "ground", "thing", "--keypoints", "tip")
+    printed = run(
+        "sample", *generator, "--out", out, "--count", 2, "--classes", "ground", "thing", "--keypoints", "tip"
+    )
     assert "fill the .mask.png files" in printed
     with pytest.raises(AnnotationError, match="is empty"):
         read_annotations(out)
@@ -235,7 +249,7 @@ def test_built_bundle_verifies_alone_and_beside_its_sources(work: Path) -> None:
     assert "onnx_vs_reference.label_agreement" in run("verify", work / "bundle", "--samples", 2, *parts)
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------------------------------
 
 Command = Callable[[Path, Path], list[object]]
 
@@ -305,19 +319,31 @@ BAD: dict[str, tuple[Command, str]] = {
     "gan: dtype": (gan_with("--compute-dtype", "int8"), "compute_dtype is 'int8'"),
     "gan: grey": (gan_with("--image-channels", 1), "image_channels is 1"),
     "gan: classes": (gan_with("--c-dim", 3), "c_dim is 3"),
-    "gan: grow from nothing": (gan_with("--grow-from", "/nowhere"), "state.json does not exist"),
+    "gan: start from nothing": (gan_with("--start-from", "/nowhere"), "state.json does not exist"),
     "frechet: one picture": (
         lambda w, t: [
-            "frechet", "--generator", w / "gan" / "generator.safetensors", "--pictures", w / "train.npy",
-            "--feature-network", w / "oracle.safetensors", "--count", 1,
-        ],  # fmt: skip
+            "frechet",
+            "--generator",
+            w / "gan" / "generator.safetensors",
+            "--pictures",
+            w / "train.npy",
+            "--feature-network",
+            w / "oracle.safetensors",
+            "--count",
+            1,
+        ],
         "count is 1 pictures",
     ),
     "frechet: network": (
         lambda w, t: [
-            "frechet", "--generator", w / "gan" / "generator.safetensors", "--pictures", w / "train.npy",
-            "--feature-network", w / "gan" / "generator.safetensors",
-        ],  # fmt: skip
+            "frechet",
+            "--generator",
+            w / "gan" / "generator.safetensors",
+            "--pictures",
+            w / "train.npy",
+            "--feature-network",
+            w / "gan" / "generator.safetensors",
+        ],
         "has format 'labelmint-generator'",
     ),
     "oracle: set missing": (
@@ -325,21 +351,43 @@ BAD: dict[str, tuple[Command, str]] = {
         "no.npz does not exist",
     ),
     "oracle: set without labels": (
-        lambda w, t: ["train-oracle", "--train", w / "train.npy", "--test", w / "test.npz", "--out", t / "o.safetensors"],
+        lambda w, t: [
+            "train-oracle",
+            "--train",
+            w / "train.npy",
+            "--test",
+            w / "test.npz",
+            "--out",
+            t / "o.safetensors",
+        ],
         "train.npy is no labelled set",
     ),
     "oracle: steps": (
         lambda w, t: [
-            "train-oracle", "--train", w / "train.npz", "--test", w / "test.npz", "--out", t / "o.safetensors",
-            "--steps", 0,
-        ],  # fmt: skip
+            "train-oracle",
+            "--train",
+            w / "train.npz",
+            "--test",
+            w / "test.npz",
+            "--out",
+            t / "o.safetensors",
+            "--steps",
+            0,
+        ],
         "steps is 0",
     ),
     "oracle: batch": (
         lambda w, t: [
-            "train-oracle", "--train", w / "train.npz", "--test", w / "test.npz", "--out", t / "o.safetensors",
-            "--batch-size", 9,
-        ],  # fmt: skip
+            "train-oracle",
+            "--train",
+            w / "train.npz",
+            "--test",
+            w / "test.npz",
+            "--out",
+            t / "o.safetensors",
+            "--batch-size",
+            9,
+        ],
         "batch_size is 9",
     ),
     "sample: generator missing": (
@@ -353,14 +401,28 @@ BAD: dict[str, tuple[Command, str]] = {
     "sample: one class": (sample_with("--classes", "a"), "2 to 255 different names"),
     "sample: folder taken": (
         lambda w, t: [
-            "sample", "--generator", w / "gan" / "generator.safetensors", "--out", w / "labels", "--classes", "a", "b"
-        ],  # fmt: skip
+            "sample",
+            "--generator",
+            w / "gan" / "generator.safetensors",
+            "--out",
+            w / "labels",
+            "--classes",
+            "a",
+            "b",
+        ],
         "is not empty",
     ),
     "sample: folder is a file": (
         lambda w, t: [
-            "sample", "--generator", w / "gan" / "generator.safetensors", "--out", w / "train.npy", "--classes", "a", "b"
-        ],  # fmt: skip
+            "sample",
+            "--generator",
+            w / "gan" / "generator.safetensors",
+            "--out",
+            w / "train.npy",
+            "--classes",
+            "a",
+            "b",
+        ],
         "train.npy",
     ),
     "interpreter: taps": (train_with("--taps", "b99.conv1"), "tap 'b99.conv1' is unknown"),

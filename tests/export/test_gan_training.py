@@ -20,8 +20,9 @@ from PIL import Image
 
 from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
 from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.pictures import open_pictures, save_grid, to_range, to_uint8
-from labelmint_export.gan.state import TrainState, grow_state, load_state, make_state, read_config, save_state
+from labelmint_export.gan.state import TrainState, load_state, make_state, read_config, save_state
 from labelmint_export.gan.trainer import Schedule, paint_many, picture_order, train
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator
@@ -153,18 +154,23 @@ def test_evaluation_is_logged_and_does_not_change_the_numbers(trained: Path, tmp
     assert [name for name, tensor in expected.items() if not torch.equal(tensor, got[name])] == []
 
 
+def first_weight(generator: Generator) -> torch.Tensor:
+    weights: dict[str, torch.Tensor] = generator.mapping.state_dict()
+    return weights["layers.0.weight"]
+
+
 def test_averaged_generator_follows_with_its_half_life(tmp_path: Path) -> None:
     config = dataclasses.replace(make_train_config(), ema_images=8, ema_rampup=1e9)
     state = make_state(config, CPU)
-    first = state.ema.mapping.layers[0].weight.clone()
+    first = first_weight(state.ema).clone()
     train(state, make_pictures(4, 16), Schedule(total_images=4), tmp_path)
-    current = state.generator.mapping.layers[0].weight.detach()
+    current = first_weight(state.generator)
     # Four pictures are half of the half-life: what was keeps the share 0.5 ** 0.5.
     expected = current + (first - current) * 0.5**0.5
-    torch.testing.assert_close(state.ema.mapping.layers[0].weight, expected)
+    torch.testing.assert_close(first_weight(state.ema), expected)
 
 
-# --- states that do not fit ---------------------------------------------------------------------------------------------
+# --- states that do not fit -------------------------------------------------------------------------------------------
 
 
 def edit_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -274,16 +280,17 @@ def test_state_of_step_zero_is_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(field: str, value: object) -> None:
+    changes: dict[str, Any] = {field: value}  # Any: fields of every type
     with pytest.raises(TrainingError, match=field) as caught:
-        dataclasses.replace(make_train_config(), **{field: value})
+        dataclasses.replace(make_train_config(), **changes)
     assert caught.value.field == field
 
 
-# --- growing ------------------------------------------------------------------------------------------------------------
+# --- growing ----------------------------------------------------------------------------------------------------------
 
 
 def grown_from(trained: Path) -> tuple[TrainState, TrainState]:
-    grown = grow_state(trained, make_train_config(32, seed=3), CPU)
+    grown = start_from(trained, make_train_config(32, seed=3), CPU)
     return load_state(trained, CPU), grown
 
 
@@ -328,25 +335,54 @@ def test_grown_training_counts_on_and_trains_its_new_layers(trained: Path, tmp_p
 def test_grown_training_is_reproducible(trained: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         torch.randn(3)
-        run_until(grow_state(trained, make_train_config(32), CPU), 8, tmp_path / name)
+        run_until(start_from(trained, make_train_config(32), CPU), 8, tmp_path / name)
     a, b = everything_of(tmp_path / "a"), everything_of(tmp_path / "b")
     assert [name for name, tensor in a.items() if not torch.equal(tensor, b[name])] == []
 
 
-def test_training_does_not_grow_into_the_same_resolution(trained: Path) -> None:
-    with pytest.raises(CheckpointError, match="resolution 16, expected less than 16") as caught:
-        grow_state(trained, make_train_config(16), CPU)
+def test_training_does_not_shrink(trained: Path, tmp_path: Path) -> None:
+    run_until(start_from(trained, make_train_config(32), CPU), 4, tmp_path)
+    with pytest.raises(CheckpointError, match="resolution 32, expected at most 16") as caught:
+        start_from(tmp_path, make_train_config(16), CPU)
     assert caught.value.field == "resolution"
+
+
+def test_kept_networks_start_a_training_where_the_other_stood(trained: Path, tmp_path: Path) -> None:
+    save_networks(load_networks(trained), tmp_path / "kept")
+    sizes = [
+        sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in (tmp_path / "kept", trained)
+    ]
+    assert sizes[0] < sizes[1] / 4
+    state, old = start_from(tmp_path / "kept", make_train_config(16), CPU), load_state(trained, CPU)
+    assert (state.step, state.images_before) == (0, old.images_before + old.images_seen)
+    assert float(state.path_length_mean) == float(old.path_length_mean)
+    for name in ("generator", "ema", "discriminator"):
+        expected = getattr(old, name).state_dict()
+        for key, tensor in getattr(state, name).state_dict().items():
+            torch.testing.assert_close(tensor, expected[key].half().float(), rtol=0, atol=0)
+    (tmp_path / "on").mkdir(exist_ok=True)
+    run_until(state, 4, tmp_path / "on")
+    assert json.loads((tmp_path / "on" / "log.jsonl").read_text())["images"] == old.images_before + old.images_seen + 4
+
+
+def test_kept_networks_that_were_altered_are_refused(trained: Path, tmp_path: Path) -> None:
+    save_networks(load_networks(trained), tmp_path)
+    record = json.loads((tmp_path / "networks.json").read_text())
+    del record["images"]
+    (tmp_path / "networks.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="lacks a number") as caught:
+        load_networks(tmp_path)
+    assert caught.value.field == "images"
 
 
 def test_training_of_other_widths_does_not_grow(trained: Path) -> None:
     config = make_train_config(32)
     wider = dataclasses.replace(config.generator, channels=CHANNELS | {8: 9})
     with pytest.raises(CheckpointError, match="does not fit the new settings"):
-        grow_state(trained, dataclasses.replace(config, generator=wider), CPU)
+        start_from(trained, dataclasses.replace(config, generator=wider), CPU)
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------
+# --- pictures ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_epoch_is_another_permutation() -> None:

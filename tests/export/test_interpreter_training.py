@@ -146,7 +146,7 @@ def test_diverging_training_is_reported() -> None:
     assert caught.value.field == "learning_rate"
 
 
-# --- annotations that do not fit ----------------------------------------------------------------------------------------
+# --- annotations that do not fit --------------------------------------------------------------------------------------
 
 
 def config_for(generator: Generator, **changes: Any) -> InterpreterConfig:  # Any: fields of every type
@@ -178,7 +178,9 @@ def test_annotations_of_a_generator_of_another_shape_are_refused(generator: Gene
 def test_pictures_of_another_size_are_refused(generator: Generator) -> None:
     annotated = make_annotated(generator)
     halved = dataclasses.replace(annotated, pictures=annotated.pictures[:, ::2, ::2])
-    with pytest.raises(AnnotationError, match=r"picture 0 is \[8, 8, 3\], the generator paints \[16, 16, 3\]") as caught:
+    with pytest.raises(
+        AnnotationError, match=r"picture 0 is \[8, 8, 3\], the generator paints \[16, 16, 3\]"
+    ) as caught:
         train_interpreter(generator, halved, config_for(generator), BRIEF)
     assert caught.value.field == "pictures"
 
@@ -198,7 +200,7 @@ def test_swapped_pictures_are_refused(generator: Generator) -> None:
         train_interpreter(generator, rolled, config_for(generator), BRIEF)
 
 
-# --- visibility ---------------------------------------------------------------------------------------------------------
+# --- visibility -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

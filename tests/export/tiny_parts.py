@@ -12,7 +12,7 @@ import torch
 from labelmint.addresses import latents
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
-from labelmint_export.bundle.build import BuildSettings
+from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator, GeneratorConfig, TapSpec

@@ -65,7 +65,7 @@ def make_request(**fields: Any) -> service_pb2.GenerateRequest:  # Any: fields o
     request = service_pb2.GenerateRequest(model="tiny", seed=7, max_accepted=5)
     for name, value in fields.items():
         if value is None:
-            request.ClearField(name)  # type: ignore[arg-type]  # the stubs list the names, the parameter is any of them
+            request.ClearField(name)
     changes = {name: value for name, value in fields.items() if value is not None}
     request.MergeFrom(service_pb2.GenerateRequest(**changes))
     return request
@@ -90,14 +90,13 @@ class Failure:
 
 def expect_failure(call: Iterable[service_pb2.SampleBatch]) -> Failure:
     """Reads a stream that must fail."""
-    batches = []
+    batches: list[service_pb2.SampleBatch] = []
     with pytest.raises(grpc.RpcError) as caught:
-        for batch in call:
-            batches.append(batch)  # noqa: PERF402 - those before the error count too
+        batches.extend(call)  # what came before the error stays in the list
     return describe_failure(caught.value, batches)
 
 
-def describe_failure(error: grpc.RpcError, batches: list[service_pb2.SampleBatch] | None = None) -> Failure:
+def describe_failure(error: BaseException, batches: list[service_pb2.SampleBatch] | None = None) -> Failure:
     """What the caller learns of an error."""
     assert isinstance(error, grpc.Call)
     metadata = dict(error.trailing_metadata() or ())
@@ -107,5 +106,3 @@ def describe_failure(error: grpc.RpcError, batches: list[service_pb2.SampleBatch
         assert isinstance(raw, bytes)
         detail = service_pb2.ErrorDetail.FromString(raw)
     return Failure(code=error.code().name, text=str(error.details()), detail=detail, batches=batches or [])
-
-

@@ -12,7 +12,7 @@ from tests.tiny_bundle import write_tiny_bundle
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """tiny: plain; classy: conditional, with a truncation cutoff, without keypoints; poisoned: non-finite if z[0] > 1."""
+    """tiny: plain; classy: conditional, with truncation cutoff, without keypoints; poisoned: non-finite if z[0] > 1."""
     root = tmp_path_factory.mktemp("bundles")
     return {
         "tiny": write_tiny_bundle(root / "tiny"),

@@ -85,7 +85,9 @@ def test_png_masks_are_the_raw_ones_with_the_palette_of_the_manifest(
     raw: Collected,
 ) -> None:
     classes = stub.GetModel(service_pb2.GetModelRequest(model="tiny")).manifest.classes
-    pictures = [Image.open(io.BytesIO(item)) for item in items_of(generate(stub, mask_codec="CODEC_PNG"), "mask_encoded")]
+    pictures = [
+        Image.open(io.BytesIO(item)) for item in items_of(generate(stub, mask_codec="CODEC_PNG"), "mask_encoded")
+    ]
 
     assert {picture.mode for picture in pictures} == {"P"}
     np.testing.assert_array_equal(np.stack([np.asarray(picture) for picture in pictures]), raw.arrays["mask_raw"])

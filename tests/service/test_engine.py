@@ -108,7 +108,7 @@ def test_wrong_number_of_rows_is_refused(engine: Engine, count: int) -> None:
 def test_provider_that_is_not_installed_stops_the_start(bundles: dict[str, Path]) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(EngineStartError, match="CUDAExecutionProvider, but onnxruntime .* has .*CPUExecutionProvider"):
+    with pytest.raises(EngineStartError, match=r"CUDAExecutionProvider, but onnxruntime .* has .*CPUExecutionProvider"):
         load_engine(open_bundle(bundles["tiny"]), provider="cuda")
 
 
@@ -134,7 +134,7 @@ def test_weights_outside_the_bundle_are_refused(bundles: dict[str, Path], tmp_pa
         (root / "model.onnx").write_bytes(model.SerializeToString())
 
     bundle = open_bundle(altered_copy(bundles["tiny"], tmp_path / "bundle", point_outside))
-    with pytest.raises(EngineStartError, match="cannot load 'model.onnx'"):
+    with pytest.raises(EngineStartError, match=r"cannot load 'model\.onnx'"):
         load_engine(bundle)
 
 
@@ -236,4 +236,3 @@ def test_numerics_id_is_the_hash_of_what_it_states_and_changes_with_it(
     assert other.numerics.id != first.id
     for fact in (bundle.digest, "float32", onnxruntime.__version__, "CPUExecutionProvider", '"batch_size":4'):
         assert fact in first.document
-

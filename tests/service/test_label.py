@@ -98,7 +98,9 @@ def test_kinds_of_latents_may_follow_each_other(stub: service_pb2_grpc.LabelMint
     for first in range(0, 9, 3):
         rows = slice(first, first + 3)
         requests.append(
-            LabelRequest(w_plus=tensor_from_array(ws[rows])) if first == 3 else LabelRequest(z=tensor_from_array(z[rows])),
+            LabelRequest(w_plus=tensor_from_array(ws[rows]))
+            if first == 3
+            else LabelRequest(z=tensor_from_array(z[rows])),
         )
     mixed = collect(stub.Label(iter(requests), timeout=TIMEOUT_S))
     plain = collect(
@@ -148,7 +150,11 @@ BAD_LATENTS = [
     ),
     ("not finite", LabelRequest(z=tensor_from_array(NAN_Z)), "z"),
     ("w of another length", LabelRequest(w=tensor_from_array(np.zeros((1, 9), dtype=np.float32))), "w"),
-    ("w_plus of another depth", LabelRequest(w_plus=tensor_from_array(np.zeros((1, 5, 8), dtype=np.float32))), "w_plus"),
+    (
+        "w_plus of another depth",
+        LabelRequest(w_plus=tensor_from_array(np.zeros((1, 5, 8), dtype=np.float32))),
+        "w_plus",
+    ),
     ("classes of a plain model", LabelRequest(z=tensor_from_array(make_z(1)), class_indices=[0]), "class_indices"),
     ("options again", LabelRequest(options=options(), z=tensor_from_array(make_z(1))), "options"),
 ]

@@ -1,7 +1,7 @@
 """Every field of a request that is missing or out of range names itself, and the server goes on serving."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -11,6 +11,11 @@ from labelmint.v1.service_pb2 import ClassArea, Filter, OutputOptions
 from tests.service.calls import TIMEOUT_S, collect, describe_failure, expect_failure, make_request
 
 WRONG_ID = "0" * 64
+
+# Numbers that the contract does not know; proto3 lets any through.
+UNKNOWN_FIELD = cast("service_pb2.SampleField", 99)
+UNKNOWN_CODEC = cast("service_pb2.Codec", 77)
+UNKNOWN_SUBSAMPLING = cast("service_pb2.ChromaSubsampling", 9)
 
 BAD_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [  # Any: fields of every type
     ("no model", {"model": None}, "model", "INVALID_ARGUMENT"),
@@ -71,8 +76,18 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [  # Any: fields of eve
         "filter.min_class_areas",
         "INVALID_ARGUMENT",
     ),
-    ("field zero", {"output": OutputOptions(fields=[0])}, "output.fields[0]", "INVALID_ARGUMENT"),
-    ("unknown field", {"output": OutputOptions(fields=[1, 99])}, "output.fields[1]", "INVALID_ARGUMENT"),
+    (
+        "field zero",
+        {"output": OutputOptions(fields=[service_pb2.SAMPLE_FIELD_UNSPECIFIED])},
+        "output.fields[0]",
+        "INVALID_ARGUMENT",
+    ),
+    (
+        "unknown field",
+        {"output": OutputOptions(fields=[service_pb2.SAMPLE_FIELD_IMAGE, UNKNOWN_FIELD])},
+        "output.fields[1]",
+        "INVALID_ARGUMENT",
+    ),
     (
         "keypoints of a model without",
         {"model": "classy", "output": OutputOptions(fields=[service_pb2.SAMPLE_FIELD_KEYPOINTS])},
@@ -81,9 +96,14 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [  # Any: fields of eve
     ),
     ("image as ZSTD", {"output": OutputOptions(image_codec="CODEC_ZSTD")}, "output.image_codec", "INVALID_ARGUMENT"),
     ("mask as JPEG", {"output": OutputOptions(mask_codec="CODEC_JPEG")}, "output.mask_codec", "INVALID_ARGUMENT"),
-    ("unknown codec", {"output": OutputOptions(image_codec=77)}, "output.image_codec", "INVALID_ARGUMENT"),
+    ("unknown codec", {"output": OutputOptions(image_codec=UNKNOWN_CODEC)}, "output.image_codec", "INVALID_ARGUMENT"),
     ("quality 101", {"output": OutputOptions(jpeg_quality=101)}, "output.jpeg_quality", "INVALID_ARGUMENT"),
-    ("subsampling 9", {"output": OutputOptions(jpeg_subsampling=9)}, "output.jpeg_subsampling", "INVALID_ARGUMENT"),
+    (
+        "subsampling 9",
+        {"output": OutputOptions(jpeg_subsampling=UNKNOWN_SUBSAMPLING)},
+        "output.jpeg_subsampling",
+        "INVALID_ARGUMENT",
+    ),
     ("tiny messages", {"output": OutputOptions(max_message_bytes=100)}, "output.max_message_bytes", "INVALID_ARGUMENT"),
     (
         "huge messages",
@@ -131,7 +151,9 @@ def test_right_pins_are_served(stub: service_pb2_grpc.LabelMintStub) -> None:
     assert {(batch.digest, batch.numerics_id) for batch in samples.batches} == {(model.digest, model.numerics_id)}
 
 
-@pytest.mark.parametrize(("name", "code"), [("", "INVALID_ARGUMENT"), ("other", "NOT_FOUND"), ("x" * 5000, "NOT_FOUND")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("", "INVALID_ARGUMENT"), ("other", "NOT_FOUND"), ("x" * 5000, "NOT_FOUND")]
+)
 def test_get_model_names_the_served_models(stub: service_pb2_grpc.LabelMintStub, name: str, code: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.GetModel(service_pb2.GetModelRequest(model=name), timeout=TIMEOUT_S)
@@ -142,7 +164,9 @@ def test_get_model_names_the_served_models(stub: service_pb2_grpc.LabelMintStub,
     assert len(failure.text) < 300
 
 
-def test_bytes_that_are_no_message_fail_and_the_server_goes_on(stub: service_pb2_grpc.LabelMintStub, served: Any) -> None:
+def test_bytes_that_are_no_message_fail_and_the_server_goes_on(
+    stub: service_pb2_grpc.LabelMintStub, served: Any
+) -> None:
     raw = served.channel().unary_stream("/labelmint.v1.LabelMint/Generate")
     with pytest.raises(grpc.RpcError):
         list(raw(b"\xff" * 40, timeout=TIMEOUT_S))

@@ -127,7 +127,7 @@ async def test_rows_arrive_in_order_and_none_is_lost(scripted: tuple[ServedModel
 @settings(max_examples=25)
 @given(num_rows=st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_busy_streams_are_served_evenly_to_within_one_row(bundles: dict[str, Path], num_rows: list[int]) -> None:
-    model, engine = scripted_model(bundles["tiny"])
+    model, _ = scripted_model(bundles["tiny"])
 
     async def main() -> None:
         streams = [PlainStream(seed, count) for seed, count in enumerate(num_rows)]

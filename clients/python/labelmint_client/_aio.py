@@ -268,7 +268,7 @@ class AsyncClient:
 
     def _stub(self) -> service_pb2_grpc.LabelMintStub:
         # Generated code has no types.
-        return service_pb2_grpc.LabelMintStub(self._channel.get())  # type: ignore[no-untyped-call]
+        return service_pb2_grpc.LabelMintStub(self._channel.get())  # type: ignore[no-untyped-call]  # generated
 
     def _stream(self, cursor: StreamCursor, open_call: Callable[[StreamCursor], OpenedCall]) -> AsyncSampleStream:
         return AsyncSampleStream(cursor, Recovery(policy=self._retry, address=self._address), open_call)

@@ -93,13 +93,13 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
         if batch is None:
             self._call = None
             self._cursor.check_complete()
+            self._was_accepted = True
             raise StopAsyncIteration
         await self._keep(batch)
 
     async def _read(self) -> service_pb2.SampleBatch | None:
         if self._call is None:
             self._call, self._ordinal_offset = self._open_call(self._cursor)
-            self._was_opened = True
         batch = await self._call.read()
         return None if batch is grpc.aio.EOF else batch  # type: ignore[attr-defined]  # missing in grpc-stubs
 

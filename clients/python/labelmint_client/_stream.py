@@ -28,7 +28,7 @@ class StreamState:
         self._ordinal_offset: int | None = None
         # Any: grpc's call objects have no public common type for reading a stream.
         self._call: Any = None
-        self._was_opened = False
+        self._was_accepted = False
         self._owner: object = None
 
     @property
@@ -72,12 +72,13 @@ class StreamState:
         return self._cursor.exhausted and not self._buffer
 
     def _is_complete(self) -> bool:
-        """Whether a stream that was opened has brought everything."""
-        return self._was_opened and self._cursor.is_done
+        """Whether a stream has brought everything; one that asks for nothing must at least not be refused."""
+        return self._was_accepted and self._cursor.is_done
 
     def _advance(self, batch: service_pb2.SampleBatch) -> None:
         if self._cursor.advance(batch, ordinal_offset=self._ordinal_offset):
             self._recovery.progressed()
+        self._was_accepted = True
 
     def _decode(self, batch: service_pb2.SampleBatch) -> list[Sample]:
         return samples_from_batch(batch, ordinal_offset=self._ordinal_offset or 0)

@@ -72,11 +72,11 @@ class SampleStream(StreamState, Iterator[Sample]):
         try:
             if self._call is None:
                 self._call, self._ordinal_offset = self._open_call(self._cursor)
-                self._was_opened = True
             batch = next(self._call)
         except StopIteration:
             self._call = None
             self._cursor.check_complete()
+            self._was_accepted = True
             raise
         except grpc.RpcError as error:
             self._call = None

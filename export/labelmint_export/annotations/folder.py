@@ -1,7 +1,7 @@
 """An annotation folder: what a person leaves behind after drawing on sixteen GAN pictures.
 
     classes.json        class names with palette, keypoint names, skeleton, left-right pairs
-    latents.safetensors what painted picture i, in order of the names: z float32 [N, z_dim], ws float32 [N, num_ws, w_dim]
+    latents.safetensors what painted picture i, by order of names: z float32 [N, z_dim], ws float32 [N, num_ws, w_dim]
     00.png              the picture that was drawn on
     00.mask.png         indexed PNG, pixel value = class id, 255 = not labelled
     00.json             LabelMe: points (keypoints that can be seen) on the picture
@@ -255,7 +255,9 @@ def _read_picture(path: Path) -> npt.NDArray[np.uint8]:
 def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> npt.NDArray[np.uint8]:
     image = _open_image(path)
     if image.mode not in ("P", "L"):
-        raise AnnotationError(f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids", field="mask")
+        raise AnnotationError(
+            f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids", field="mask"
+        )
     mask: npt.NDArray[np.uint8] = np.asarray(image)
     if mask.shape != size:
         raise AnnotationError(
@@ -266,7 +268,8 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
     unknown = sorted(set(np.unique(mask).tolist()) - set(range(len(schema.class_names))) - {IGNORE_LABEL})
     if unknown:
         raise AnnotationError(
-            f"{path} holds label {unknown[0]}, expected 0 to {len(schema.class_names) - 1} or {IGNORE_LABEL}", field="mask"
+            f"{path} holds label {unknown[0]}, expected 0 to {len(schema.class_names) - 1} or {IGNORE_LABEL}",
+            field="mask",
         )
     if bool((mask == IGNORE_LABEL).all()):
         raise AnnotationError(f"{path} is empty: every pixel is {IGNORE_LABEL} (not labelled)", field="mask")
@@ -305,7 +308,9 @@ def _place_keypoint(
         )
     height, width = size
     if not (0 <= x <= width and 0 <= y <= height):
-        raise AnnotationError(f"{path}: {label} lies at ({x}, {y}), outside the {width} x {height} picture", field="shapes")
+        raise AnnotationError(
+            f"{path}: {label} lies at ({x}, {y}), outside the {width} x {height} picture", field="shapes"
+        )
     index = schema.keypoint_names.index(label)
     if keypoints[index, 2]:
         raise AnnotationError(f"{path} has {label} twice; keep one", field="shapes")

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -12,59 +11,19 @@ import torch
 from labelmint.bundle import MANIFEST_NAME, Bundle, open_bundle, validate_manifest, write_manifest
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema
-from labelmint_export.bundle.graphs import CropWindow, InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
+from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
 from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
 from labelmint_export.bundle.parity import failed_checks, measure_parity
 from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
 from labelmint_export.bundle.runtime import GraphRunner
+from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Generator
 from labelmint_export.heatmaps import PEAK_RULE
 from labelmint_export.interpreter.ensemble import Interpreter
 
 GRAPHS = ("mapping", "synthesis", "interpreter", "model")
-MAX_BATCH_SIZE = 1024
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildSettings:
-    """What the makers of a bundle decide."""
-
-    name: str
-    """Model name that requests use."""
-    version: str
-    """Of the model, free text."""
-    description: str
-    """One sentence for GetModel."""
-    weights_licence: str
-    """Licence of the generator's weights, an SPDX identifier or a name. Required."""
-    data_licence: str
-    """Licence of the pictures that it learned from. Required."""
-    attribution: str
-    """Text that every written data set repeats."""
-    url: str = ""
-    """Where the licence or the source is found."""
-    vote_rule: str = "majority"
-    """Either majority or mean_probability."""
-    noise_mode: str = "const"
-    """Either const or none."""
-    default_psi: float = 1.0
-    """Truncation of a request that names none."""
-    truncation_cutoff: int = 0
-    """Number of leading ws that are truncated; 0 truncates all."""
-    psi_grid: tuple[float, ...] = (0.7, 1.0)
-    """Truncations at which the image score is calibrated."""
-    num_calibration_samples: int = 2000
-    """Samples a psi (and class)."""
-    num_parity_samples: int = 16
-    """Samples that are compared with the float64 reference."""
-    batch_size: int = 4
-    """Rows of every run of the service."""
-    class_distribution: tuple[float, ...] = ()
-    """Probability of each class of a conditional generator; empty means all alike."""
-    crop: CropWindow | None = None
-    """Part of the picture that is delivered; None delivers all."""
 
 
 def build_bundle(
@@ -95,7 +54,7 @@ def build_bundle(
         BuildError: The parts do not fit each other, the folder exists, or parity misses a tolerance.
         ManifestError: A name or text of the settings is none that a manifest may hold.
     """
-    _check_parts(generator, interpreter, schema, settings)
+    check_parts(generator, interpreter, schema, settings)
     if out.exists() and not overwrite:
         raise BuildError(f"{out} exists; give another folder, or --overwrite to replace it", field="out")
     if out.exists() and not (out / MANIFEST_NAME).is_file():
@@ -128,54 +87,6 @@ def build_bundle(
     return open_bundle(out)
 
 
-def _check_parts(
-    generator: Generator, interpreter: Interpreter, schema: AnnotationSchema, settings: BuildSettings
-) -> None:
-    config = interpreter.config
-    for name in ("weights_licence", "data_licence", "attribution"):
-        if not getattr(settings, name).strip():
-            raise BuildError(f"{name} is empty; weights and data of a bundle carry their terms", field=name)
-    for name in ("num_calibration_samples", "num_parity_samples"):
-        if getattr(settings, name) < 1:
-            raise BuildError(f"{name} is {getattr(settings, name)}, expected at least 1", field=name)
-    for name, low, high in (("batch_size", 1, MAX_BATCH_SIZE), ("truncation_cutoff", 0, generator.config.num_ws)):
-        if not low <= getattr(settings, name) <= high:
-            raise BuildError(f"{name} is {getattr(settings, name)}, expected {low} to {high}", field=name)
-    if len(set(settings.psi_grid)) != len(settings.psi_grid):
-        raise BuildError(f"psi_grid is {settings.psi_grid}, expected each psi once", field="psi_grid")
-    for name, values in (("psi_grid", settings.psi_grid), ("default_psi", (settings.default_psi,))):
-        if not values or not all(0 <= psi <= 1 for psi in values):
-            raise BuildError(f"{name} is {getattr(settings, name)}, expected at least one psi, from 0 to 1", field=name)
-    if settings.noise_mode not in ("const", "none"):
-        raise BuildError(f"noise_mode is {settings.noise_mode!r}, expected const or none", field="noise_mode")
-    available = {tap.name: tap for tap in generator.tap_specs}
-    for tap in config.taps:
-        if available.get(tap.name) != tap:
-            raise BuildError(
-                f"the interpreter was trained on tap {tap}, the generator has {available.get(tap.name)}", field="taps"
-            )
-    if config.num_classes != len(schema.class_names) or config.num_keypoints != len(schema.keypoint_names):
-        raise BuildError(
-            f"the interpreter has {config.num_classes} classes and {config.num_keypoints} keypoints, the names are "
-            f"{len(schema.class_names)} and {len(schema.keypoint_names)}",
-            field="classes",
-        )
-    if settings.class_distribution and len(settings.class_distribution) != generator.config.c_dim:
-        raise BuildError(
-            f"class_distribution has {len(settings.class_distribution)} entries for {generator.config.c_dim} classes",
-            field="class_distribution",
-        )
-
-
-def _crop_of(generator: Generator, settings: BuildSettings) -> CropWindow:
-    side = generator.config.resolution
-    crop = settings.crop or CropWindow(top=0, left=0, height=side, width=side)
-    inside = crop.top >= 0 and crop.left >= 0 and crop.top + crop.height <= side and crop.left + crop.width <= side
-    if not inside or crop.height < 1 or crop.width < 1:
-        raise BuildError(f"crop {crop} does not lie inside the {side} x {side} picture", field="crop")
-    return crop
-
-
 def _write_graph_files(
     generator: Generator,
     interpreter: Interpreter,
@@ -183,7 +94,7 @@ def _write_graph_files(
     folder: Path,
 ) -> None:
     baked = bake_gains(generator)
-    crop = _crop_of(generator, settings)
+    crop = crop_of(generator, settings)
     mapping = MappingGraph(baked, settings.truncation_cutoff or None)
     synthesis = SynthesisGraph(
         baked, interpreter.config.taps, "const" if settings.noise_mode == "const" else "none", crop
@@ -203,9 +114,7 @@ def _write_graph_files(
             "synthesis": export_module(synthesis, (ws,), ["ws"], synthesis.output_names),
             "interpreter": export_module(labels, tuple(stacks), labels.input_names, labels.output_names),
         }
-    graphs["model"] = compose_model(
-        graphs["mapping"], graphs["synthesis"], graphs["interpreter"], labels.input_names
-    )
+    graphs["model"] = compose_model(graphs["mapping"], graphs["synthesis"], graphs["interpreter"], labels.input_names)
     write_graphs(graphs, folder)
 
 
@@ -217,7 +126,7 @@ def _describe(
     provenance: bundle_pb2.Provenance,
 ) -> bundle_pb2.Manifest:
     config, shape = generator.config, interpreter.config
-    crop = _crop_of(generator, settings)
+    crop = crop_of(generator, settings)
     scale = shape.label_resolution / config.resolution
     manifest = bundle_pb2.Manifest(
         schema_version=1,

@@ -59,10 +59,14 @@ class MappingGraph(nn.Module):
 class SynthesisGraph(nn.Module):
     """ws -> picture, one stack of taps a resolution, finite."""
 
-    def __init__(self, generator: Generator, taps: tuple[TapSpec, ...], noise_mode: NoiseMode, crop: CropWindow) -> None:
+    def __init__(
+        self, generator: Generator, taps: tuple[TapSpec, ...], noise_mode: NoiseMode, crop: CropWindow
+    ) -> None:
         super().__init__()
         if noise_mode == "random":
-            raise BuildError("noise_mode is 'random', expected const or none: a sample follows from its address", field="noise")
+            raise BuildError(
+                "noise_mode is 'random', expected const or none: a sample follows from its address", field="noise"
+            )
         self.synthesis = generator.synthesis
         self.taps = taps
         self.noise_mode: NoiseMode = noise_mode

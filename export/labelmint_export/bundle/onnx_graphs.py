@@ -26,7 +26,7 @@ ALIGNMENT = 4096
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep to itself what torch's exporter says about its own insides: deprecations, and torchvision, which is not used."""
+    """Silence what torch's exporter says about its own insides: deprecations, and torchvision, which is not used."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -38,7 +38,9 @@ def verify_bundle(
         raise BuildError(f"num_samples is {num_samples}, expected at least 1", field="num_samples")
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    results = [("files", f"{len(manifest.files)} files, {sum(f.num_bytes for f in manifest.files)} bytes, hashes agree")]
+    results = [
+        ("files", f"{len(manifest.files)} files, {sum(f.num_bytes for f in manifest.files)} bytes, hashes agree")
+    ]
     results.append(("digest", manifest.digest))
     options = manifest.runtime.onnxruntime
     graphs = {
@@ -51,8 +53,12 @@ def verify_bundle(
         parity = measure_parity(*parts, graphs["model"].run, manifest, num_samples)
         missed = failed_checks(parity)
         if missed:
-            raise BuildError(f"{missed[0].name} is {missed[0].measured:g}, tolerance {missed[0].tolerance:g}", field="parity")
-        results += [(check.name, f"{check.measured:.6g} ({check.bound} {check.tolerance:g})") for check in parity.checks]
+            raise BuildError(
+                f"{missed[0].name} is {missed[0].measured:g}, tolerance {missed[0].tolerance:g}", field="parity"
+            )
+        results += [
+            (check.name, f"{check.measured:.6g} ({check.bound} {check.tolerance:g})") for check in parity.checks
+        ]
     return results
 
 
@@ -75,7 +81,9 @@ def _run_graphs(
             if name != "finite" and not np.array_equal(got, whole[name]):
                 share = float((np.asarray(got) == np.asarray(whole[name])).mean())
                 if share < 0.999:
-                    raise BuildError(f"model and its parts agree on {share:.4f} of {name}, expected 0.999", field="graphs")
+                    raise BuildError(
+                        f"model and its parts agree on {share:.4f} of {name}, expected 0.999", field="graphs"
+                    )
         if int(np.asarray(whole["label"]).max()) >= len(manifest.classes):
             raise BuildError("a label lies outside the classes of the manifest", field="classes")
         scores += image_score(np.asarray(whole["uncertainty_map"], np.float16)).tolist()

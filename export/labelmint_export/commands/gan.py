@@ -1,4 +1,4 @@
-"""`train-gan`, `frechet` and `nearest`: the generator and how good it is."""
+"""`train-gan`, `frechet`, `nearest` and `curve`: the generator and how good it is."""
 
 import argparse
 import dataclasses
@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from labelmint_export.errors import TrainingError
 from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.curve import read_log, save_curve
 from labelmint_export.gan.frechet import FeatureStatistics, frechet_distance, statistics_of
+from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.nearest import save_nearest
 from labelmint_export.gan.pictures import open_pictures
-from labelmint_export.gan.state import TrainState, grow_state, load_state, make_state
+from labelmint_export.gan.state import TrainState, load_state, make_state
 from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
 from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
@@ -25,12 +27,16 @@ DEFAULT_CHANNELS = "4:128,8:128,16:128,32:96,64:64,128:32,256:16,512:16"
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
-    parser = commands.add_parser("train-gan", help="train a StyleGAN2 generator; goes on where a training in --out stopped")
+    parser = commands.add_parser(
+        "train-gan", help="train a StyleGAN2 generator; goes on where a training in --out stopped"
+    )
     parser.add_argument("--pictures", type=Path, required=True, help=".npy file from `render`")
     parser.add_argument("--out", type=Path, required=True, help="folder for snapshot, state, log and grids")
     parser.add_argument("--total-images", type=int, required=True, help="pictures to show at this resolution")
     parser.add_argument("--resolution", type=int, default=128, help="side of the pictures (default 128)")
-    parser.add_argument("--grow-from", type=Path, help="folder of a training at a lower resolution to start from")
+    parser.add_argument(
+        "--start-from", type=Path, help="folder of a training (or of keep-networks) of the same or a lower resolution"
+    )
     parser.add_argument("--channels", default=DEFAULT_CHANNELS, help="generator's widths, RESOLUTION:WIDTH,...")
     parser.add_argument("--discriminator-channels", help="the discriminator's; the generator's if not given")
     parser.add_argument("--max-minutes", type=float, help="stop after this time; the same command goes on later")
@@ -61,6 +67,18 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     frechet.set_defaults(run=run_frechet)
     nearest.set_defaults(run=run_nearest)
 
+    keep = commands.add_parser(
+        "keep-networks", help="keep a training's networks, a tenth of its state, to go on one day"
+    )
+    keep.add_argument("--training", type=Path, required=True, help="--out of train-gan")
+    keep.add_argument("--out", type=Path, required=True, help="folder to write to")
+    keep.set_defaults(run=run_keep)
+
+    curve = commands.add_parser("curve", help="draw distance and losses over the pictures seen")
+    curve.add_argument("--logs", type=Path, nargs="+", required=True, help="log.jsonl of each stage, in their order")
+    curve.add_argument("--out", type=Path, required=True, help="PNG to write")
+    curve.set_defaults(run=run_curve)
+
 
 def parse_channels(text: str, resolution: int, field: str) -> dict[int, int]:
     """Read RESOLUTION:WIDTH,... and keep what a resolution needs.
@@ -72,7 +90,9 @@ def parse_channels(text: str, resolution: int, field: str) -> dict[int, int]:
         pairs = [entry.split(":") for entry in text.split(",")]
         return {int(r): int(width) for r, width in pairs if int(r) <= resolution}
     except ValueError as error:
-        raise TrainingError(f"{field} is {text!r}, expected RESOLUTION:WIDTH,... such as 4:128,8:128", field=field) from error
+        raise TrainingError(
+            f"{field} is {text!r}, expected RESOLUTION:WIDTH,... such as 4:128,8:128", field=field
+        ) from error
 
 
 def _config_of(arguments: argparse.Namespace) -> TrainConfig:
@@ -103,7 +123,9 @@ def _device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device is cuda, but torch sees no GPU here; use cpu or another build of torch", field="device")
+        raise TrainingError(
+            "--device is cuda, but torch sees no GPU here; use cpu or another build of torch", field="device"
+        )
     return torch.device(name)
 
 
@@ -113,8 +135,8 @@ def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainSt
         tqdm.write(f"going on after {state.images_seen} pictures with the settings in {arguments.out}", file=sys.stderr)
         return state
     config = _config_of(arguments)
-    if arguments.grow_from is not None:
-        return grow_state(arguments.grow_from, config, device)
+    if arguments.start_from is not None:
+        return start_from(arguments.start_from, config, device)
     return make_state(config, device)
 
 
@@ -178,4 +200,17 @@ def run_nearest(arguments: argparse.Namespace) -> str:
     generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
     pictures = open_pictures(arguments.pictures)
     save_nearest(network, paint_many(generator, 8), pictures[: arguments.count], arguments.out)
+    return f"wrote {arguments.out}"
+
+
+def run_keep(arguments: argparse.Namespace) -> str:
+    """Write the networks of a training."""
+    networks = load_networks(arguments.training)
+    save_networks(networks, arguments.out)
+    return f"wrote {arguments.out}: the networks after {networks.images} pictures"
+
+
+def run_curve(arguments: argparse.Namespace) -> str:
+    """Draw the logs."""
+    save_curve([read_log(path) for path in arguments.logs], arguments.out)
     return f"wrote {arguments.out}"

@@ -27,7 +27,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     train.add_argument("--taps", nargs="+", metavar="LAYER", help="feature taps; all if not given")
     train.add_argument("--members", type=int, default=10, help="pixel classifiers (default 10)")
     train.add_argument("--hidden", type=int, nargs=2, help="their widths; 128 32, or 256 128 from 32 classes")
-    train.add_argument("--steps", type=int, default=InterpreterTraining().max_steps, help="at most (default %(default)s)")
+    train.add_argument(
+        "--steps", type=int, default=InterpreterTraining().max_steps, help="at most (default %(default)s)"
+    )
     train.add_argument("--seed", type=int, default=0, help="of weights and pixels (default 0)")
     train.add_argument("--threads", type=int, help="threads of torch")
     train.set_defaults(run=run_train)
@@ -78,7 +80,9 @@ def run_train(arguments: argparse.Namespace) -> str:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     provenance: dict[str, object] = {
         "num_annotated_images": len(annotated),
-        "annotations_sha256": sha256_of_files(sorted(path for path in arguments.annotations.iterdir() if path.is_file())),
+        "annotations_sha256": sha256_of_files(
+            sorted(path for path in arguments.annotations.iterdir() if path.is_file())
+        ),
         "generator_sha256": sha256_of_files([arguments.generator]),
         "steps": settings.max_steps,
         "seed": settings.seed,

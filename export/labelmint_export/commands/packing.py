@@ -5,7 +5,8 @@ from pathlib import Path
 
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import read_annotations
-from labelmint_export.bundle.build import BuildSettings, build_bundle, sha256_of_files
+from labelmint_export.bundle.build import build_bundle, sha256_of_files
+from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
 from labelmint_export.errors import BuildError
 from labelmint_export.generator.snapshots import load_generator
@@ -14,7 +15,8 @@ from labelmint_export.interpreter.storage import load_interpreter
 LICENCE_HELP = (
     "licence of the generator's weights, an SPDX identifier or a name. Weights are often not free to use: "
     "NVIDIA's StyleGAN, StyleGAN2-ADA and StyleGAN3 models are non-commercial (NVIDIA Source Code License, many "
-    "CC-BY-NC-SA-4.0 as they come from FFHQ); rosinality's and DatasetGAN's checkpoints follow the set they were trained on"
+    "CC-BY-NC-SA-4.0 as they come from FFHQ); rosinality's and DatasetGAN's checkpoints follow the set they were "
+    "trained on"
 )
 
 
@@ -37,7 +39,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument("--calibration-samples", type=int, default=2000, help="for each psi (default 2000)")
     build.add_argument("--parity-samples", type=int, default=16, help="compared with float64 (default 16)")
     build.add_argument("--batch-size", type=int, default=4, help="rows of every run of the service (default 4)")
-    build.add_argument("--vote-rule", choices=["majority", "mean_probability"], default="majority", help="how members vote")
+    build.add_argument(
+        "--vote-rule", choices=["majority", "mean_probability"], default="majority", help="how members vote"
+    )
     build.add_argument("--commit", default="", help="revision of the sources, for the manifest")
     build.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     build.set_defaults(run=run_build)

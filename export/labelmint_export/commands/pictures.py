@@ -24,7 +24,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     render.add_argument("--images", type=Path, help="take the images of this folder instead of avatars")
     render.add_argument("--resolution", type=int, default=128, help="side of the pictures, pixels (default 128)")
     render.add_argument("--seed", type=int, default=0, help="of the avatars (default 0)")
-    render.add_argument("--split", choices=[s.name.lower() for s in Split], default="train", help="combinations of parts")
+    render.add_argument(
+        "--split", choices=[s.name.lower() for s in Split], default="train", help="combinations of parts"
+    )
     render.add_argument("--labels", action="store_true", help="also write masks and keypoints (.npz)")
     render.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="processes that draw")
     render.set_defaults(run=run_render)
@@ -44,9 +46,7 @@ def run_render(arguments: argparse.Namespace) -> str:
         raise DatasetError(f"--count is {arguments.count}, expected at least 1", field="count")
     if arguments.processes < 1:
         raise DatasetError(f"--processes is {arguments.processes}, expected at least 1", field="processes")
-    avatars = ToonHeadSet(
-        resolution=arguments.resolution, seed=arguments.seed, split=Split[arguments.split.upper()]
-    )
+    avatars = ToonHeadSet(resolution=arguments.resolution, seed=arguments.seed, split=Split[arguments.split.upper()])
     if arguments.labels:
         _render_labelled(avatars, arguments.count, arguments.processes, out)
     else:

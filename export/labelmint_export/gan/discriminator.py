@@ -101,7 +101,10 @@ class Discriminator(nn.Module):
         self.config = config
         self.resolutions = tuple(r for r in reversed(config.block_resolutions) if r > 4)
         self.blocks = nn.ModuleDict(
-            {f"b{r}": DiscriminatorBlock(config.image_channels, channels[r], channels[r // 2]) for r in self.resolutions}
+            {
+                f"b{r}": DiscriminatorBlock(config.image_channels, channels[r], channels[r // 2])
+                for r in self.resolutions
+            }
         )
         top = channels[4]
         self.conv = PlainConv(top + 1, top, kernel=3)

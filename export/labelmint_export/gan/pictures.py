@@ -29,13 +29,16 @@ def open_pictures(path: Path) -> npt.NDArray[np.uint8]:
     try:
         pictures: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} does not exist; make it with `labelmint-export render`", field="pictures") from error
+        raise DatasetError(
+            f"{path} does not exist; make it with `labelmint-export render`", field="pictures"
+        ) from error
     except (ValueError, OSError, EOFError) as error:
         raise DatasetError(f"{path} is no .npy file ({error}); render it anew", field="pictures") from error
     shape = pictures.shape
     if pictures.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or not shape[0]:
         raise DatasetError(
-            f"{path} holds {pictures.dtype} {list(shape)}, expected uint8 [N, H, H, 3]; render it anew", field="pictures"
+            f"{path} holds {pictures.dtype} {list(shape)}, expected uint8 [N, H, H, 3]; render it anew",
+            field="pictures",
         )
     return pictures
 

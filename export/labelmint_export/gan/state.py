@@ -1,11 +1,10 @@
-"""The whole state of a training: weights, optimisers, random state, counters. Written to disk, read back, and grown.
+"""The whole state of a training: weights, optimisers, random state, counters. Written to disk and read back.
 
 `state.safetensors` and `state.json` stand side by side; the JSON names the hash-free generation number that both files
 carry, so that a crash between the two writes is noticed.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,14 +131,12 @@ def save_state(state: TrainState, folder: Path) -> None:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     tensors["step"] = torch.tensor(state.step)
     write_tensors(folder / "state.safetensors", tensors)
-    record = dataclasses.asdict(state.config) | {"generator": config_to_record(state.config.generator)}
-    record["discriminator_channels"] = {str(r): n for r, n in state.config.discriminator_channels.items()}
     write_json(
         folder / "state.json",
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "config": record,
+            "config": config_to_json(state.config),
             "step": state.step,
             "images_before": state.images_before,
             "adaptive": {
@@ -149,6 +146,28 @@ def save_state(state: TrainState, folder: Path) -> None:
             },
         },
     )
+
+
+def config_to_json(config: TrainConfig) -> dict[str, object]:
+    """Turn settings into JSON's types."""
+    record = dataclasses.asdict(config) | {"generator": config_to_record(config.generator)}
+    record["discriminator_channels"] = {str(r): n for r, n in config.discriminator_channels.items()}
+    return record
+
+
+def config_from_json(record: object, path: Path) -> TrainConfig:
+    """Turn JSON's types into settings.
+
+    Raises:
+        CheckpointError: A field is missing, unknown or of another type; `path` is where the record came from.
+    """
+    try:
+        fields = dict(record)  # type: ignore[call-overload]  # parsed JSON of any shape: the errors are caught
+        fields["generator"] = config_from_record(fields["generator"], path)
+        fields["discriminator_channels"] = {int(r): int(n) for r, n in fields["discriminator_channels"].items()}
+        return TrainConfig(**fields)
+    except (KeyError, TypeError, ValueError, AttributeError, TrainingError) as error:
+        raise CheckpointError(f"{path} describes no training ({error}); start anew", field="config") from error
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -161,13 +180,7 @@ def read_config(folder: Path) -> TrainConfig:
     record = read_json(path)
     if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path} is no state of this version; start the training anew", field="format")
-    try:
-        fields = dict(record["config"])
-        fields["generator"] = config_from_record(fields["generator"], path)
-        fields["discriminator_channels"] = {int(r): int(n) for r, n in fields["discriminator_channels"].items()}
-        return TrainConfig(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError, TrainingError) as error:
-        raise CheckpointError(f"{path} describes no training ({error}); start anew", field="config") from error
+    return config_from_json(record.get("config"), path)
 
 
 def load_state(folder: Path, device: torch.device) -> TrainState:
@@ -183,8 +196,8 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
     step = tensors.get("step", torch.tensor(-1)).tolist()
     if step != record.get("step"):
         raise CheckpointError(
-            f"{path} is of step {step}, state.json of step {record.get('step')}: a write was cut off; take an older copy "
-            "or start anew",
+            f"{path} is of step {step}, state.json of step {record.get('step')}: a write was cut off; take an older "
+            "copy or start anew",
             field="step",
         )
     load_weights(state.generator, _part(tensors, "generator"), path)
@@ -209,55 +222,4 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
         raise CheckpointError(
             f"{folder} lacks a part of the state ({error!r}); take an older copy or start anew", field="state"
         ) from error
-    return state
-
-
-def grow_state(folder: Path, config: TrainConfig, device: torch.device) -> TrainState:
-    """Start a training of twice (or more times) the resolution from a saved one.
-
-    The new blocks begin as nothing: their colours and their contribution to the discriminator are zero, so that step 0
-    paints the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their
-    fading).
-
-    Args:
-        folder: The saved training.
-        config: Settings of the new one; widths at the old resolutions must agree.
-        device: Where it runs.
-
-    Returns:
-        State of step 0.
-
-    Raises:
-        CheckpointError: The saved training does not fit inside the new one.
-    """
-    old = load_state(folder, torch.device("cpu"))
-    old_top = old.config.generator.resolution
-    if old_top >= config.generator.resolution:
-        raise CheckpointError(
-            f"{folder} has resolution {old_top}, expected less than {config.generator.resolution}", field="resolution"
-        )
-    state = make_state(config, device)
-    with torch.no_grad():
-        for r in config.generator.block_resolutions:
-            if r > old_top:
-                state.generator.synthesis.block(r).torgb.conv.weight.zero_()
-                state.discriminator.block(r).conv1.weight.zero_()
-                state.discriminator.block(r).skip.weight.zero_()
-        # The old top block had no features from above, which halves the variance that fromrgb must give.
-        for parameter in old.discriminator.block(old_top).fromrgb.parameters():
-            parameter.mul_(math.sqrt(2.0))
-    pairs = [(old.generator, state.generator), (old.discriminator, state.discriminator), (old.generator, state.ema)]
-    for source, target in pairs:
-        tensors = target.state_dict() if target is not state.ema else state.generator.state_dict()
-        for name, tensor in source.state_dict().items():
-            if name not in tensors or tensors[name].shape != tensor.shape:
-                raise CheckpointError(f"{name} of {folder} does not fit the new settings", field=name)
-            tensors[name] = tensor
-        target.load_state_dict(tensors)
-    state.ema.load_state_dict(state.generator.state_dict())
-    averaged = state.ema.state_dict()
-    averaged.update(old.ema.state_dict())
-    state.ema.load_state_dict(averaged)
-    state.path_length_mean.copy_(old.path_length_mean)
-    state.images_before = old.images_before + old.images_seen
     return state

@@ -139,6 +139,9 @@ def downsample_2x(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     Returns:
         float [N, C, H / 2, W / 2].
     """
+    if x.dtype != torch.float32:
+        # The strided convolution's backward pass in half precision takes several times as long as this one's on a CPU.
+        return blur(x, kernel, (1, 1, 1, 1))[:, :, ::2, ::2]
     channels = x.shape[1]
-    weight = kernel.to(x.dtype)[None, None].expand(channels, 1, -1, -1)
+    weight = kernel[None, None].expand(channels, 1, -1, -1)
     return functional.conv2d(x, weight, stride=2, padding=1, groups=channels)

@@ -63,7 +63,9 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist; it belongs beside the .safetensors file", field="path") from error
+        raise CheckpointError(
+            f"{path} does not exist; it belongs beside the .safetensors file", field="path"
+        ) from error
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON file ({error}); write it anew", field="path") from error
     if not isinstance(record, dict):
@@ -137,7 +139,7 @@ def load_generator(path: Path) -> Generator:
 def load_module(make: Callable[[], Module], path: Path) -> Module:
     """Make a module and fill it from a safetensors file.
 
-    The file's shapes are compared before any memory is taken for the module, so that a description which claims too much
+    The file's shapes are compared before any memory is taken for the module, so that a description that claims too much
     costs nothing.
 
     Args:
@@ -190,4 +192,6 @@ def check_tensors(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], 
                 f"{name} in {path} has shape {list(tensor.shape)}, expected {list(expected[name].shape)}", field=name
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{name} in {path} holds values that are not finite; take another snapshot", field=name)
+            raise CheckpointError(
+                f"{name} in {path} holds values that are not finite; take another snapshot", field=name
+            )

@@ -72,7 +72,9 @@ class FeaturePool:
             top, bottom, down = self._neighbours(rows, r)
             left, right, across = self._neighbours(columns, r)
             upper = torch.lerp(level[base + top * r + left].float(), level[base + top * r + right].float(), across)
-            lower = torch.lerp(level[base + bottom * r + left].float(), level[base + bottom * r + right].float(), across)
+            lower = torch.lerp(
+                level[base + bottom * r + left].float(), level[base + bottom * r + right].float(), across
+            )
             parts.append(torch.lerp(upper, lower, down))
         features = torch.cat(parts, dim=1)
         if self._ordered:

@@ -213,9 +213,7 @@ class FusedInterpreter(nn.Module):
             peaks = find_peaks(heatmaps.reshape(*heatmaps.shape[:2], size, size))
             visible = (peaks[..., 2] >= self.visibility_thresholds).to(peaks.dtype)
             keypoints = torch.cat([peaks, visible[..., None]], dim=2)
-        return InterpreterOutput(
-            label.reshape(-1, size, size), divergence.reshape(-1, size, size), keypoints, finite
-        )
+        return InterpreterOutput(label.reshape(-1, size, size), divergence.reshape(-1, size, size), keypoints, finite)
 
     def _vote(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels uint8 [N, P] and Jensen-Shannon divergence [N, P] of logits [N, M, C, P]."""

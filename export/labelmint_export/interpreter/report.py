@@ -34,7 +34,9 @@ def label_addresses(
         z = torch.from_numpy(latents(seed, indices, generator.config.z_dim))
         painted = generator.synthesis(generator.mapping(z, None, truncation_psi), "const")
         stacks = {
-            stack_name(r): torch.cat([painted.taps[t.name] for t in interpreter.config.taps if t.resolution == r], dim=1)
+            stack_name(r): torch.cat(
+                [painted.taps[t.name] for t in interpreter.config.taps if t.resolution == r], dim=1
+            )
             for r in fused.resolutions
         }
         output = fused(stacks)

@@ -62,8 +62,8 @@ def paint_annotated(generator: Generator, annotated: AnnotatedSet) -> Iterator[M
     expected = (generator.config.num_ws, generator.config.w_dim)
     if tuple(annotated.ws.shape[1:]) != expected:
         raise AnnotationError(
-            f"ws of the annotations has shape {list(annotated.ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; the "
-            "annotations belong to another generator",
+            f"ws of the annotations has shape {list(annotated.ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; "
+            "the annotations belong to another generator",
             field="ws",
         )
     for index in range(len(annotated)):
@@ -72,7 +72,8 @@ def paint_annotated(generator: Generator, annotated: AnnotatedSet) -> Iterator[M
         painted = to_uint8(output.image)[0]
         if painted.shape != annotated.pictures[index].shape:
             raise AnnotationError(
-                f"picture {index} is {list(annotated.pictures[index].shape)}, the generator paints {list(painted.shape)}",
+                f"picture {index} is {list(annotated.pictures[index].shape)}, "
+                f"the generator paints {list(painted.shape)}",
                 field="pictures",
             )
         difference = float(np.abs(painted.astype(np.int16) - annotated.pictures[index]).mean())

@@ -41,7 +41,9 @@ class SegmenterConfig:
             TrainingError: A field is out of range.
         """
         if not self.widths or min(self.widths) < 1:
-            raise TrainingError(f"widths are {list(self.widths)}, expected at least one, each at least 1", field="widths")
+            raise TrainingError(
+                f"widths are {list(self.widths)}, expected at least one, each at least 1", field="widths"
+            )
         if not 2 <= self.num_classes <= 255:
             raise TrainingError(f"num_classes is {self.num_classes}, expected 2 to 255", field="num_classes")
         if self.num_keypoints < 0:

@@ -19,6 +19,8 @@ def load_labelled(path: Path) -> LabelledPictures:
         with np.load(path, allow_pickle=False) as file:
             return LabelledPictures(file["pictures"], file["masks"], file["keypoints"])
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} does not exist; make it with `labelmint-export render --labels`", field="labelled") from error
+        raise DatasetError(
+            f"{path} does not exist; make it with `labelmint-export render --labels`", field="labelled"
+        ) from error
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, TrainingError) as error:
         raise DatasetError(f"{path} is no labelled set ({error}); render it anew", field="labelled") from error

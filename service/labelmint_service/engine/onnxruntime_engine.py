@@ -157,7 +157,9 @@ class OnnxRuntimeEngine:
         num_rows = len(rows)
         if rows.dtype != np.float32 or rows.shape[1:] != tail or not 1 <= num_rows <= self.batch_size:
             expected = ", ".join([f"1..{self.batch_size}", *map(str, tail)])
-            raise ValueError(f"{name} is {rows.dtype} {list(rows.shape)}, expected float32 [{expected}]; split or cast it")
+            raise ValueError(
+                f"{name} is {rows.dtype} {list(rows.shape)}, expected float32 [{expected}]; split or cast it"
+            )
         missing = self.batch_size - num_rows
         return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
 

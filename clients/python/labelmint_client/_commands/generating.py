@@ -40,6 +40,8 @@ class Outcome:
 
     def text(self) -> str:
         """Say it in a line."""
+        if not self.num_samples:
+            return f"no address of the range gave a sample; the data set in {self.out} is empty"
         if not self.num_new:
             return f"{self.num_samples} samples were in {self.out} already; nothing to do"
         rate = self.num_new / self.elapsed_s
@@ -182,8 +184,8 @@ def _write_samples(
     num_before: int,
 ) -> tuple[int, int]:
     """Write what comes; returns the number of samples and the address to go on with."""
-    # Loaded before anything is created, should it be missing.
-    tqdm = _optional.tqdm
+    # Loaded before anything is created, should one be missing; the writer makes its pictures with Pillow.
+    tqdm, _ = _optional.tqdm, _optional.Image
     with stream:
         first = next(stream, None)
         writer.begin(stream.numerics_id)

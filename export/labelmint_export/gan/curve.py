@@ -1,0 +1,65 @@
+"""The course of a training as a picture: distance and losses over the pictures seen."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labelmint_export.errors import TrainingError
+
+LOSSES = ("generator_loss", "discriminator_loss")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Read a `log.jsonl` that `train-gan` wrote.
+
+    Raises:
+        TrainingError: The file is missing or holds something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records = [{str(k): float(v) for k, v in json.loads(line).items()} for line in lines]
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path} does not exist; `train-gan` writes it into its --out", field="log") from error
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise TrainingError(f"{path} is no log of `train-gan` ({error})", field="log") from error
+    if not records or any("images" not in record or "resolution" not in record for record in records):
+        raise TrainingError(f"{path} is no log of `train-gan`: images or resolution is missing", field="log")
+    return records
+
+
+def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
+    """Draw the distance and the losses of the stages of one training.
+
+    Args:
+        logs: Records of each stage, from `read_log`; the lowest resolution first.
+        path: PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an optional library
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(9.0, 5.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    # Any: matplotlib types the result of subplots as object.
+    axes: Any = figure.subplots(2, 1, sharex=True)
+    top, bottom = axes
+    for records in logs:
+        label = f"{records[0]['resolution']:.0f} x {records[0]['resolution']:.0f}"
+        measured = [r for r in records if math.isfinite(r.get("frechet", math.nan))]
+        if measured:
+            top.plot([r["images"] / 1000 for r in measured], [r["frechet"] for r in measured], marker="o", label=label)
+        for axis in axes:
+            axis.axvline(records[-1]["images"] / 1000, color="0.85", linewidth=1)
+    for name, colour in zip(LOSSES, ("tab:blue", "tab:red"), strict=True):
+        points = [(r["images"] / 1000, r[name]) for records in logs for r in records if name in r]
+        bottom.plot(*zip(*points, strict=True), color=colour, label=name.replace("_", " "))
+    top.set_ylabel("Frechet distance\n(segmenter features)")
+    top.set_yscale("log")
+    bottom.set_ylabel("loss")
+    bottom.set_xlabel("thousand pictures seen")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
+    figure.savefig(path, dpi=110)

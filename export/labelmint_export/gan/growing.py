@@ -1,0 +1,163 @@
+"""Starting a training from the networks of another: of a lower resolution, or of the same one without its optimisers.
+
+`networks.safetensors` and `networks.json` hold what is worth keeping of a training that may go on one day: generator,
+averaged generator and discriminator in float16. A tenth of the resumable state, and not bit for bit what was.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from labelmint_export.errors import CheckpointError
+from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.gan.state import TrainState, config_from_json, config_to_json, load_state, make_state
+from labelmint_export.generator import Generator
+from labelmint_export.generator.snapshots import load_weights, read_json, read_tensors, write_json, write_tensors
+
+FORMAT = "labelmint-gan-networks"
+FORMAT_VERSION = 1
+NETWORKS = ("generator", "ema", "discriminator")
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What another training starts from."""
+
+    config: TrainConfig
+    generator: Generator
+    ema: Generator
+    discriminator: Discriminator
+    path_length_mean: float
+    images: int
+    """Pictures seen so far, at all resolutions."""
+
+
+def networks_of(state: TrainState) -> Networks:
+    """Take the networks out of a state."""
+    return Networks(
+        state.config,
+        state.generator,
+        state.ema,
+        state.discriminator,
+        float(state.path_length_mean),
+        state.images_before + state.images_seen,
+    )
+
+
+def save_networks(networks: Networks, folder: Path) -> None:
+    """Write the networks of a training; see the module.
+
+    Args:
+        networks: What to write.
+        folder: Where to; made if missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{name}.{key}": tensor.half()
+        for name in NETWORKS
+        for key, tensor in getattr(networks, name).state_dict().items()
+    }
+    write_tensors(folder / "networks.safetensors", tensors)
+    write_json(
+        folder / "networks.json",
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "config": config_to_json(networks.config),
+            "images": networks.images,
+            "path_length_mean": networks.path_length_mean,
+        },
+    )
+
+
+def load_networks(folder: Path) -> Networks:
+    """Read the networks of a training from its resumable state, or from what `save_networks` left.
+
+    Raises:
+        CheckpointError: A file is missing or malformed.
+    """
+    record_path, path = folder / "networks.json", folder / "networks.safetensors"
+    if not record_path.exists():
+        return networks_of(load_state(folder, torch.device("cpu")))
+    record = read_json(record_path)
+    if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{record_path} holds no networks of this version; start the training anew", field="format"
+        )
+    config = config_from_json(record.get("config"), record_path)
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    made = make_state(config, torch.device("cpu"))
+    for name in NETWORKS:
+        start = f"{name}."
+        part = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+        load_weights(getattr(made, name), part, path)
+    try:
+        return dataclasses.replace(
+            networks_of(made), path_length_mean=float(record["path_length_mean"]), images=int(record["images"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{record_path} lacks a number ({error!r}); start the training anew", field="images"
+        ) from error
+
+
+def start_from(folder: Path, config: TrainConfig, device: torch.device) -> TrainState:
+    """Start a training from the networks of another one, of the same or a lower resolution.
+
+    Blocks that are new begin as nothing: their colours and their contribution to the discriminator are zero, so that
+    step 0 paints the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their
+    fading).
+
+    Args:
+        folder: The other training, or what was kept of it.
+        config: Settings of the new one; widths at the old resolutions must agree.
+        device: Where it runs.
+
+    Returns:
+        State of step 0.
+
+    Raises:
+        CheckpointError: The old networks do not fit inside the new ones.
+    """
+    old = load_networks(folder)
+    old_top = old.config.generator.resolution
+    if old_top > config.generator.resolution:
+        raise CheckpointError(
+            f"{folder} has resolution {old_top}, expected at most {config.generator.resolution}", field="resolution"
+        )
+    state = make_state(config, device)
+    if old_top < config.generator.resolution:
+        _silence_new_blocks(state, old)
+    _copy_into(state.generator, old.generator, folder)
+    _copy_into(state.discriminator, old.discriminator, folder)
+    state.ema.load_state_dict(state.generator.state_dict())
+    _copy_into(state.ema, old.ema, folder)
+    state.path_length_mean.fill_(old.path_length_mean)
+    state.images_before = old.images
+    return state
+
+
+@torch.no_grad()
+def _silence_new_blocks(state: TrainState, old: Networks) -> None:
+    old_top = old.config.generator.resolution
+    for r in state.config.generator.block_resolutions:
+        if r > old_top:
+            state.generator.synthesis.block(r).torgb.conv.weight.zero_()
+            state.discriminator.block(r).conv1.weight.zero_()
+            state.discriminator.block(r).skip.weight.zero_()
+    # The old top block had no features from above, which halves the variance that fromrgb must give.
+    for parameter in old.discriminator.block(old_top).fromrgb.parameters():
+        parameter.mul_(math.sqrt(2.0))
+
+
+def _copy_into(target: torch.nn.Module, source: torch.nn.Module, folder: Path) -> None:
+    tensors = target.state_dict()
+    for name, tensor in source.state_dict().items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise CheckpointError(f"{name} of {folder} does not fit the new settings", field=name)
+        tensors[name] = tensor
+    target.load_state_dict(tensors)

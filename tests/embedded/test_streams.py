@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.embedded.graph import run_model_graph
 
 SEED = 2024
 COUNT = 22  # no multiple of the batch
-FIELDS = ("image", "mask", "keypoints", "uncertainty_map")
+FIELDS: Final = ("image", "mask", "keypoints", "uncertainty_map")
 
 Bits = dict[int, tuple[bytes, ...]]
 

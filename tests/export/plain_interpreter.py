@@ -20,6 +20,8 @@ class PlainLabels(NamedTuple):
     """[N, H, W], nats."""
     keypoints: torch.Tensor
     """[N, K, 4]: x, y in label pixels, score, visibility."""
+    peak_margin: torch.Tensor
+    """[N, K]: how far the largest value of a heatmap lies above the second; on a plateau rounding chooses the place."""
 
 
 def plain_labels(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rule: str) -> PlainLabels:
@@ -51,12 +53,15 @@ def plain_labels(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rul
     else:
         label = mean.argmax(dim=1)
     shape = (len(features), side, side)
-    keypoints = torch.zeros(len(features), 0, 4)
+    keypoints, peak_margin = torch.zeros(len(features), 0, 4), torch.zeros(len(features), 0)
     if interpreter.regressors is not None:
         members = config.num_keypoint_members
         heatmaps = sum((run(interpreter.regressors, m) for m in range(members)), torch.zeros(())) / members
         keypoints = _peaks(heatmaps.view(*shape, -1), interpreter.visibility_thresholds.double())
-    return PlainLabels(label.view(shape).to(torch.uint8), divergence.clamp(min=0).view(shape), keypoints)
+        largest = heatmaps.view(len(features), side * side, -1).topk(2, dim=1).values  # [N, 2, K]
+        peak_margin = largest[:, 0] - largest[:, 1]
+    uncertainty_map = divergence.clamp(min=0).view(shape)
+    return PlainLabels(label.view(shape).to(torch.uint8), uncertainty_map, keypoints, peak_margin)
 
 
 def _most_frequent(votes: list[int]) -> int:

@@ -157,7 +157,26 @@ def test_distance_and_nearest_pictures(work: Path, tmp_path: Path) -> None:
     np.save(small, np.load(work / "train.npy")[:, ::2, ::2])
     shared[3] = small
     run("nearest", *shared, "--out", tmp_path / "nearest.png")
-    assert Image.open(tmp_path / "nearest.png").size == (6 * 16, 8 * 16)
+    with Image.open(tmp_path / "nearest.png") as sheet:
+        assert sheet.size == (6 * 16, 8 * 16)
+
+
+def test_curve_of_a_training_is_a_picture(work: Path, tmp_path: Path) -> None:
+    measured = tmp_path / "measured.jsonl"
+    records = [{"images": 8 + n, "resolution": 32, "frechet": 9.0 - n, "generator_loss": 1.0} for n in range(3)]
+    measured.write_text("".join(json.dumps(record) + "\n" for record in records))
+    run("curve", "--logs", work / "gan" / "log.jsonl", measured, "--out", tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5, "nothing was drawn"
+
+
+def test_training_goes_on_from_networks_that_were_kept(work: Path, tmp_path: Path) -> None:
+    run("keep-networks", "--training", work / "gan", "--out", tmp_path / "kept")
+    pictures = ["--pictures", work / "train.npy", "--total-images", 8]
+    run("train-gan", *pictures, "--out", tmp_path / "more", *GAN, "--start-from", tmp_path / "kept")
+    first = json.loads((work / "gan" / "generator.json").read_text())["provenance"]
+    more = json.loads((tmp_path / "more" / "generator.json").read_text())["provenance"]
+    assert (first["images_seen"], more["images_seen"]) == (8, 16)
 
 
 # --- annotations, interpreter, bundle ---------------------------------------------------------------------------------
@@ -260,6 +279,13 @@ def gan_with(*arguments: object) -> Command:
     ]  # fmt: skip
 
 
+def nearest_with(*arguments: object) -> Command:
+    return lambda work, tmp: [
+        "nearest", "--generator", work / "gan" / "generator.safetensors", "--pictures", work / "train.npy",
+        "--feature-network", work / "oracle.safetensors", "--out", tmp / "nearest.png", *arguments,
+    ]  # fmt: skip
+
+
 def sample_with(*arguments: object) -> Command:
     return lambda work, tmp: [
         "sample", "--generator", work / "gan" / "generator.safetensors", "--out", tmp / "s", "--classes", "a", "b",
@@ -271,6 +297,13 @@ def train_with(*arguments: object, annotations: str = "labels") -> Command:
     return lambda work, tmp: [
         "train-interpreter", "--generator", work / "gan" / "generator.safetensors", "--annotations", work / annotations,
         "--out", tmp / "i.safetensors", "--steps", 2, *arguments,
+    ]  # fmt: skip
+
+
+def report_with(*arguments: object) -> Command:
+    return lambda work, tmp: [
+        "report", "--generator", work / "gan" / "generator.safetensors", "--annotations", work / "labels",
+        "--interpreter", work / "made" / "interpreter.safetensors", "--oracle", work / "oracle.safetensors", *arguments,
     ]  # fmt: skip
 
 
@@ -345,6 +378,20 @@ BAD: dict[str, tuple[Command, str]] = {
             w / "gan" / "generator.safetensors",
         ],
         "has format 'labelmint-generator'",
+    ),
+    "nearest: too few": (nearest_with("--count", 4), "count is 4 pictures, expected at least 5"),
+    "nearest: size": (nearest_with(), "pictures are 32 pixels wide, the generator's 16"),
+    "curve: log missing": (
+        lambda w, t: ["curve", "--logs", t / "log.jsonl", "--out", t / "curve.png"],
+        "log.jsonl does not exist",
+    ),
+    "curve: no log": (
+        lambda w, t: ["curve", "--logs", w / "oracle.json", "--out", t / "curve.png"],
+        "is no log of `train-gan`",
+    ),
+    "keep-networks: no training": (
+        lambda w, t: ["keep-networks", "--training", t, "--out", t / "kept"],
+        "state.json does not exist",
     ),
     "oracle: set missing": (
         lambda w, t: ["train-oracle", "--train", t / "no.npz", "--test", w / "test.npz", "--out", t / "o.safetensors"],
@@ -430,6 +477,8 @@ BAD: dict[str, tuple[Command, str]] = {
     "interpreter: hidden": (train_with("--hidden", 0, 4), "hidden_widths is [0, 4]"),
     "interpreter: steps": (train_with("--steps", 0), "max_steps is 0"),
     "interpreter: no annotations": (train_with(annotations="gan"), "classes.json cannot be read"),
+    "report: count": (report_with("--count", 0), "--count is 0"),
+    "report: psi": (report_with("--truncation-psi", "nan"), "--truncation-psi is nan"),
     "build: exists": (
         lambda w, t: [*build_with()(w, t)[:7], "--out", w / "bundle", "--name", "tiny", *TERMS],
         "exists; give another folder",
@@ -443,6 +492,10 @@ BAD: dict[str, tuple[Command, str]] = {
     "build: default psi": (build_with("--truncation-psi", 1.5), "default_psi is 1.5"),
     "build: commit": (build_with("--commit", "yesterday"), "provenance.commit is 'yesterday'"),
     "build: interpreter is a generator": (
+        lambda w, t: build_with("--interpreter", w / "gan" / "generator.safetensors")(w, t),
+        "has format 'labelmint-generator'",
+    ),
+    "build: interpreter missing": (
         build_with("--interpreter", "/nowhere/i.safetensors"),
         "i.json does not exist",
     ),
@@ -495,7 +548,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         main(["--help"])
     text = capsys.readouterr().out
     commands = ("render", "train-gan", "frechet", "nearest", "train-oracle", "sample", "label", "train-interpreter")
-    for command in (*commands, "report", "build", "verify"):
+    for command in (*commands, "report", "build", "verify", "curve", "keep-networks"):
         assert command in text
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])

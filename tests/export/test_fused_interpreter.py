@@ -20,7 +20,7 @@ from labelmint_export.interpreter.fused import (
     refine_knots,
 )
 from labelmint_export.interpreter.reference import concatenate_taps, interpret_reference
-from tests.export.plain_interpreter import plain_labels
+from tests.export.plain_interpreter import PlainLabels, plain_labels
 from tests.export.tiny_parts import make_interpreter, make_taps, stack_taps
 
 
@@ -44,17 +44,32 @@ LAYOUTS: dict[str, tuple[tuple[TapSpec, ...], int]] = {
 }
 
 
+def assert_keypoints_close(got: torch.Tensor, expected: PlainLabels, min_margin: float, atol: float) -> None:
+    """Scores everywhere, places wherever one value is the largest: upsampling coarse levels makes plateaus at borders.
+
+    Args:
+        got: [N, K, 4].
+        expected: Of the plain algorithm.
+        min_margin: A peak that rises less above the second value is a plateau.
+        atol: For places and scores.
+    """
+    settled = expected.peak_margin > min_margin
+    assert bool(settled.any()), "the case is degenerate"
+    torch.testing.assert_close(got.double()[settled], expected.keypoints[settled], rtol=0, atol=atol)
+    torch.testing.assert_close(got.double()[..., 2:], expected.keypoints[..., 2:], rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize("rule", ["majority", "mean_probability"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_plain_interpreter_follows_the_definitions(layout: str, rule: str) -> None:
     taps_of, side = LAYOUTS[layout]
     interpreter = make_interpreter(taps_of, side).double()
-    taps = make_taps(taps_of, 2)
+    taps = make_taps(taps_of, 6)
     got, expected = interpret_reference(interpreter, taps, rule), plain_labels(interpreter, taps, rule)
     assert torch.equal(got.label, expected.label)
     torch.testing.assert_close(got.uncertainty_map, expected.uncertainty_map, rtol=0, atol=1e-12)
     assert got.keypoints is not None
-    torch.testing.assert_close(got.keypoints, expected.keypoints, rtol=0, atol=1e-9)
+    assert_keypoints_close(got.keypoints, expected, min_margin=1e-12, atol=1e-9)
     assert bool(got.finite.all())
 
 
@@ -63,22 +78,22 @@ def test_plain_interpreter_follows_the_definitions(layout: str, rule: str) -> No
 def test_fused_interpreter_equals_the_plain_one(layout: str, rule: str) -> None:
     taps_of, side = LAYOUTS[layout]
     interpreter = make_interpreter(taps_of, side)
-    taps = make_taps(taps_of, 2)
+    taps = make_taps(taps_of, 6)
     expected = interpret_reference(interpreter.double(), taps, rule)
-    assert expected.keypoints is not None
+    plain = plain_labels(interpreter, taps, rule)
     assert float(expected.label.flatten().bincount().max()) < 0.8 * expected.label.numel(), "the case is degenerate"
 
     exact = FusedInterpreter(interpreter, rule, torch.float64)(stack_taps(taps, taps_of))
     assert torch.equal(exact.label, expected.label)
     torch.testing.assert_close(exact.uncertainty_map, expected.uncertainty_map, rtol=0, atol=1e-12)
-    torch.testing.assert_close(exact.keypoints, expected.keypoints, rtol=0, atol=1e-9)
+    assert_keypoints_close(exact.keypoints, plain, min_margin=1e-12, atol=1e-9)
 
     single = {name: stack.float() for name, stack in stack_taps(taps, taps_of).items()}
     got = FusedInterpreter(interpreter, rule, torch.float32)(single)
     assert float((got.label == expected.label).double().mean()) >= 0.9995
     torch.testing.assert_close(got.uncertainty_map.double(), expected.uncertainty_map, rtol=0, atol=1e-5)
-    torch.testing.assert_close(got.keypoints.double(), expected.keypoints, rtol=0, atol=1e-3)
-    assert got.finite.tolist() == [True, True]
+    assert_keypoints_close(got.keypoints, plain, min_margin=1e-5, atol=1e-3)
+    assert got.finite.tolist() == [True] * 6
 
 
 def test_uncertainty_is_zero_where_members_agree_and_below_log_of_the_members() -> None:

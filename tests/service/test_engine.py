@@ -3,6 +3,7 @@
 import itertools
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def test_provider_that_is_not_installed_stops_the_start(bundles: dict[str, Path]
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(EngineStartError, match=r"CUDAExecutionProvider, but onnxruntime .* has .*CPUExecutionProvider"):
         load_engine(open_bundle(bundles["tiny"]), provider="cuda")
+
+
+def test_engine_that_is_not_installed_names_the_extra(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime_engine", "sessions"):
+        monkeypatch.delitem(sys.modules, f"labelmint_service.engine.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineStartError, match=r"pip install 'labelmint\[service,cpu\]'"):
+        load_engine(open_bundle(bundles["tiny"]))
 
 
 @pytest.mark.parametrize(("engine_name", "provider"), [("magic", "cpu"), ("onnxruntime", "npu")])

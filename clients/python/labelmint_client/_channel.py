@@ -1,7 +1,8 @@
 """Channels: opened when first used, and once per process.
 
 A channel that a parent opened is of no use in a forked child, and touching it there can hang or crash. So nothing is
-opened before the first call, and a child opens its own; the inherited one is kept untouched until the child ends.
+opened before the first call, and a child opens its own; the inherited one is kept untouched until the child ends. That
+is enough if the parent had not called yet; else grpc must have been loaded with GRPC_ENABLE_FORK_SUPPORT=1.
 """
 
 import asyncio

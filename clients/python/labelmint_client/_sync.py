@@ -31,7 +31,11 @@ _ResponseT = TypeVar("_ResponseT")
 
 
 class Client:
-    """Talks to a labelmint server. Opens nothing before the first call; may be shared by threads and forked processes.
+    """Talks to a labelmint server. Opens nothing before the first call, and may be shared by threads.
+
+    Forked processes may share a client that was not used before. After the first call grpc's own threads run, and a
+    forked child can hang in them: start processes with "spawn", fork before the first call, or set
+    GRPC_ENABLE_FORK_SUPPORT=1 before Python starts.
 
     Args:
         address: "host:port" of the server.

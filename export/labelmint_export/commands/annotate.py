@@ -54,6 +54,10 @@ def toonhead_schema() -> AnnotationSchema:
 def _paint(arguments: argparse.Namespace) -> tuple[Generator, torch.Tensor, torch.Tensor]:
     if arguments.count < 1:
         raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
+    if not 0 <= arguments.truncation_psi <= 1:
+        raise AnnotationError(
+            f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
+        )
     generator = load_generator(arguments.generator)
     pool = max(CANDIDATES, arguments.count) if arguments.diverse else arguments.count
     z = torch.from_numpy(latents(arguments.seed, np.arange(pool, dtype=np.uint64), generator.config.z_dim))

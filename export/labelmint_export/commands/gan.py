@@ -6,15 +6,17 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from labelmint_export.errors import TrainingError
+from labelmint_export.errors import DatasetError, TrainingError
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.curve import read_log, save_curve
 from labelmint_export.gan.frechet import FeatureStatistics, frechet_distance, statistics_of
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
-from labelmint_export.gan.nearest import save_nearest
+from labelmint_export.gan.nearest import NEIGHBOURS, save_nearest
 from labelmint_export.gan.pictures import open_pictures
 from labelmint_export.gan.state import TrainState, load_state, make_state
 from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
@@ -140,6 +142,29 @@ def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainSt
     return make_state(config, device)
 
 
+def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) -> None:
+    """Refuse, before the first step, pictures that this generator cannot learn.
+
+    Raises:
+        DatasetError: Their side is no multiple of the resolution.
+        TrainingError: The generator is grey or conditional; the pictures have colours and no classes.
+    """
+    side = pictures.shape[1]
+    if side % config.resolution:
+        raise DatasetError(
+            f"pictures are {side} pixels wide, expected a multiple of {config.resolution}", field="pictures"
+        )
+    if config.image_channels != 3:
+        raise TrainingError(
+            f"image_channels is {config.image_channels}, expected 3; the pictures of `render` have colours",
+            field="image_channels",
+        )
+    if config.c_dim:
+        raise TrainingError(
+            f"c_dim is {config.c_dim}, expected 0; the pictures of `render` have no classes", field="c_dim"
+        )
+
+
 def run_train(arguments: argparse.Namespace) -> str:
     """Train until the pictures or the time are used up."""
     if arguments.threads:
@@ -148,6 +173,7 @@ def run_train(arguments: argparse.Namespace) -> str:
     device = _device_of(arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = _start_state(arguments, device)
+    _check_pictures(pictures, state.config.generator)
     evaluate: Evaluation | None = None
     if arguments.feature_network is not None:
         network = load_segmenter(arguments.feature_network)
@@ -198,8 +224,17 @@ def run_frechet(arguments: argparse.Namespace) -> str:
 def run_nearest(arguments: argparse.Namespace) -> str:
     """Write the sheet."""
     generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
-    pictures = open_pictures(arguments.pictures)
-    save_nearest(network, paint_many(generator, 8), pictures[: arguments.count], arguments.out)
+    pictures = open_pictures(arguments.pictures)[: max(arguments.count, 0)]
+    if len(pictures) < NEIGHBOURS:
+        raise DatasetError(f"count is {len(pictures)} pictures, expected at least {NEIGHBOURS}", field="count")
+    side = generator.config.resolution
+    if pictures.shape[1] != side:
+        raise DatasetError(
+            f"pictures are {pictures.shape[1]} pixels wide, the generator's {side}; `render --resolution {side}` makes "
+            "some that can be shown beside them",
+            field="pictures",
+        )
+    save_nearest(network, paint_many(generator, 8), pictures, arguments.out)
     return f"wrote {arguments.out}"
 
 

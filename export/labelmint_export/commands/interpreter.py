@@ -8,7 +8,7 @@ import torch
 
 from labelmint_export.annotations import read_annotations
 from labelmint_export.bundle.build import sha256_of_files
-from labelmint_export.errors import TrainingError
+from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import TapSpec
 from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.interpreter.ensemble import InterpreterConfig
@@ -93,6 +93,12 @@ def run_train(arguments: argparse.Namespace) -> str:
 
 def run_report(arguments: argparse.Namespace) -> str:
     """Give the scores as JSON."""
+    if arguments.count < 1:
+        raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
+    if not 0 <= arguments.truncation_psi <= 1:
+        raise AnnotationError(
+            f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
+        )
     scores = judge(
         load_generator(arguments.generator),
         load_interpreter(arguments.interpreter),

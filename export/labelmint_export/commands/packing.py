@@ -57,6 +57,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run_build(arguments: argparse.Namespace) -> str:
     """Build the bundle and give its digest."""
     annotated = read_annotations(arguments.annotations)
+    generator, interpreter = load_generator(arguments.generator), load_interpreter(arguments.interpreter)
     settings = BuildSettings(
         name=arguments.name,
         version=arguments.version,
@@ -81,8 +82,8 @@ def run_build(arguments: argparse.Namespace) -> str:
         commit=arguments.commit,
     )
     bundle = build_bundle(
-        load_generator(arguments.generator),
-        load_interpreter(arguments.interpreter),
+        generator,
+        interpreter,
         annotated.schema,
         settings,
         provenance,

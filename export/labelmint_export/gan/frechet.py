@@ -47,13 +47,20 @@ def features_of(network: Segmenter, pictures: npt.NDArray[np.uint8], resolution:
         raise DatasetError(f"pictures are {side} pixels wide, expected a multiple of {resolution}", field="pictures")
     parts = []
     for start in range(0, len(pictures), 50):
-        x = normalize(torch.from_numpy(np.ascontiguousarray(pictures[start : start + 50])))
+        x = normalize(torch.from_numpy(np.array(pictures[start : start + 50])))  # a copy: mapped files are read-only
         if side != resolution:
             x = torch.nn.functional.avg_pool2d(x, side // resolution)
         levels = network.encode(x.contiguous(memory_format=torch.channels_last))
-        moments = [m for level in levels for m in (level.mean(dim=[2, 3]), level.std(dim=[2, 3]))]
+        moments = [moment for level in levels for moment in (level.mean(dim=[2, 3]), _deviation(level))]
         parts.append(torch.cat(moments, dim=1).double().numpy())
     return np.concatenate(parts)
+
+
+def _deviation(level: torch.Tensor) -> torch.Tensor:
+    """Deviation over the pixels of each channel [N, C, H, W], 0 for a single pixel."""
+    if level.shape[2] * level.shape[3] == 1:
+        return torch.zeros_like(level[:, :, 0, 0])
+    return level.std(dim=[2, 3])
 
 
 def statistics_of(network: Segmenter, pictures: npt.NDArray[np.uint8], resolution: int) -> FeatureStatistics:

@@ -12,12 +12,17 @@ last to the pixels, is plain linear interpolation that loses nothing. All levels
 pixels in one step; the taps of the two finest levels are narrower than the hidden planes, so they are resized as taps
 and projected at full resolution.
 
+Everything at full resolution is computed strip by strip, a few rows of the picture from the first layer to the vote, so
+that the hidden planes of a strip stay in the processor's cache instead of passing through memory once an operation.
+
 Legend: N images, M members, O outputs, C classes, K keypoints, U hidden units of all members, r level, H = W label
-resolution.
+resolution, h rows of a strip, P = h W pixels of a strip.
 """
 
 import itertools
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -65,6 +70,26 @@ def knots_to_pixels(resolution: int, pixels: int) -> torch.Tensor:
 def interpolate(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Apply one interpolation along both axes: [N, U, a, a] and [b, a] to [N, U, b, b]."""
     return torch.matmul(matrix, torch.matmul(x, matrix.t()))
+
+
+STRIP_PIXELS = 1024
+"""About as many pixels a strip: 1,408 hidden units of them are 6 MB in float32."""
+MAX_STRIPS = 32
+"""Every strip adds some thirty nodes to an exported graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Some rows of the picture, and the rows of the coarse knot grid around them."""
+
+    rows: slice
+    knots: slice
+
+
+def strip_rows(size: int) -> int:
+    """Height of the strips of a square picture, pixels."""
+    wanted = max(STRIP_PIXELS // size, math.ceil(size / MAX_STRIPS), 1)
+    return min(wanted, size)
 
 
 def stack_name(resolution: int) -> str:
@@ -160,34 +185,52 @@ class FusedInterpreter(nn.Module):
             self.register_buffer(f"knots_r{r}", level_to_knots(r).to(dtype))
         for low, high in itertools.pairwise(self.coarse):
             self.register_buffer(f"refine_r{low}", refine_knots(low, high).to(dtype))
-        if self.coarse:
-            self.register_buffer("to_pixels", knots_to_pixels(self.coarse[-1], size).to(dtype))
+        to_pixels = knots_to_pixels(self.coarse[-1], size) if self.coarse else torch.zeros(size, 0)
+        self.register_buffer("to_pixels", to_pixels.to(dtype))
+        self.strips: list[Strip] = []
+        step = strip_rows(size)
+        for top in range(0, size, step):
+            rows = slice(top, min(top + step, size))
+            used = to_pixels[rows].any(dim=0).nonzero()[:, 0].tolist()
+            self.strips.append(Strip(rows, slice(used[0], used[-1] + 1) if used else slice(0, 0)))
         fine = [torch.cat(parts[r], dim=1) for r in self.fine]
         self.register_buffer("weight_fine", torch.cat(fine, dim=1).to(dtype) if fine else torch.zeros(0, dtype=dtype))
         self.register_buffer("bias1", bias[:, None].to(dtype))
 
-    def _hidden(self, stacks: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """First layer of all members, rectified: [N, U, H * W]."""
+    def _fine_taps(self, stacks: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """The taps of the finest levels at full resolution, [N, C, H, W]; None if there are none."""
         size = self.config.label_resolution
-        total = self.bias1
-        if self.fine:
-            resized = [
-                stacks[stack_name(r)]
-                if r == size
-                else functional.interpolate(stacks[stack_name(r)], size=[size, size], mode="bilinear")
-                for r in self.fine
-            ]
-            total = torch.matmul(self.weight_fine, torch.cat(resized, dim=1).flatten(2)) + total
+        resized = [
+            stacks[stack_name(r)]
+            if r == size
+            else functional.interpolate(stacks[stack_name(r)], size=[size, size], mode="bilinear")
+            for r in self.fine
+        ]
+        return torch.cat(resized, dim=1) if resized else None
+
+    def _coarse_knots(self, stacks: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """First layer of the coarse levels on their finest knot grid, spread along the rows: [N, U, 2 r + 1, W]."""
         knots: torch.Tensor | None = None
         for index, r in enumerate(self.coarse):
             stack = stacks[stack_name(r)]
             projected = torch.matmul(getattr(self, f"weight_r{r}"), stack.flatten(2))  # [N, U, r * r]
             level = interpolate(projected.reshape(*projected.shape[:2], r, r), getattr(self, f"knots_r{r}"))
-            if knots is not None:
+            if knots is None:  # the bias joins where it is cheapest: resizing leaves a constant as it is
+                level = level + self.bias1[..., None]
+            else:
                 level = level + interpolate(knots, getattr(self, f"refine_r{self.coarse[index - 1]}"))
             knots = level
+        return None if knots is None else torch.matmul(knots, self.to_pixels.t())
+
+    def _hidden(self, fine: torch.Tensor | None, knots: torch.Tensor | None, strip: Strip) -> torch.Tensor:
+        """First layer of all members on one strip, rectified: [N, U, P]."""
+        total: torch.Tensor | None = None
         if knots is not None:
-            total = interpolate(knots, self.to_pixels).flatten(2) + total
+            total = torch.matmul(self.to_pixels[strip.rows, strip.knots], knots[:, :, strip.knots]).flatten(2)
+        if fine is not None:
+            projected = torch.matmul(self.weight_fine, fine[:, :, strip.rows].flatten(2))
+            total = projected + (self.bias1 if total is None else total)
+        assert total is not None
         return functional.relu(total)
 
     def forward(self, stacks: Mapping[str, torch.Tensor]) -> InterpreterOutput:
@@ -200,19 +243,28 @@ class FusedInterpreter(nn.Module):
             Labels uint8, uncertainty in the arithmetic's dtype, keypoints in label pixels.
         """
         config = self.config
-        hidden = self._hidden(stacks)
-        split = config.num_members * config.hidden_widths[0]
-        logits = self.classifiers(hidden[:, :split])  # [N, M, C, P]
-        label, divergence = self._vote(logits)
-        finite = ((logits - logits) == 0).flatten(1).all(dim=1)
-        size = config.label_resolution
+        size, split = config.label_resolution, config.num_members * config.hidden_widths[0]
+        fine, knots = self._fine_taps(stacks), self._coarse_knots(stacks)
+        labels, divergences, heatmaps, spreads = [], [], [], []
+        for strip in self.strips:
+            hidden = self._hidden(fine, knots, strip)
+            logits = self.classifiers(hidden[:, :split])  # [N, M, C, P]
+            label, divergence = self._vote(logits)
+            labels.append(label)
+            divergences.append(divergence)
+            spreads.append(_not_finite(logits))
+            if self.regressors is not None:
+                heatmap = self.regressors(hidden[:, split:])[:, 0]  # [N, K, P]
+                heatmaps.append(heatmap)
+                spreads.append(_not_finite(heatmap))
+        finite = torch.stack(spreads, dim=1).sum(dim=1) == 0
         keypoints = None
         if self.regressors is not None:
-            heatmaps = self.regressors(hidden[:, split:])[:, 0]  # [N, K, P]
-            finite = finite & ((heatmaps - heatmaps) == 0).flatten(1).all(dim=1)
-            peaks = find_peaks(heatmaps.reshape(*heatmaps.shape[:2], size, size))
+            heatmap = torch.cat(heatmaps, dim=2)
+            peaks = find_peaks(heatmap.reshape(*heatmap.shape[:2], size, size))
             visible = (peaks[..., 2] >= self.visibility_thresholds).to(peaks.dtype)
             keypoints = torch.cat([peaks, visible[..., None]], dim=2)
+        label, divergence = torch.cat(labels, dim=1), torch.cat(divergences, dim=1)
         return InterpreterOutput(label.reshape(-1, size, size), divergence.reshape(-1, size, size), keypoints, finite)
 
     def _vote(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,3 +283,8 @@ class FusedInterpreter(nn.Module):
         else:
             label = mean.argmax(dim=1)
         return label.to(torch.uint8), (entropy_of_mean - mean_of_entropies).clamp(min=0)
+
+
+def _not_finite(x: torch.Tensor) -> torch.Tensor:
+    """Zero for each picture whose values [N, ...] are all finite, else NaN: float [N]."""
+    return (x - x).flatten(1).sum(dim=1)

@@ -49,6 +49,18 @@ class InterpreterTraining:
     seed: int = 0
     """Of initial weights and pixels."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            TrainingError: A field is out of range.
+        """
+        for name in ("max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
+        if not self.learning_rate > 0:
+            raise TrainingError(f"learning_rate is {self.learning_rate}, expected more than 0", field="learning_rate")
+
 
 def paint_annotated(generator: Generator, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:
     """Paint each annotated picture again and give its taps.

@@ -131,8 +131,8 @@ def predict(network: Segmenter, pictures: npt.NDArray[np.uint8], batch_size: int
     """
     masks, keypoints = [], []
     for start in range(0, len(pictures), batch_size):
-        part = np.ascontiguousarray(pictures[start : start + batch_size])
-        logits, heatmaps = network(normalize(torch.from_numpy(part)))
+        part = torch.from_numpy(np.array(pictures[start : start + batch_size]))  # a copy: mapped files are read-only
+        logits, heatmaps = network(normalize(part))
         masks.append(logits.argmax(dim=1).to(torch.uint8).numpy())
         peaks = find_peaks(heatmaps)
         peaks[..., 2] = (peaks[..., 2] >= VISIBLE_SCORE).float()

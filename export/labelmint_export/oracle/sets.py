@@ -16,7 +16,13 @@ def load_labelled(path: Path) -> LabelledPictures:
         DatasetError: The file is missing, malformed, or its arrays do not belong together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DatasetError(
+                f"{path} is no labelled set but a single array; make one with `labelmint-export render --labels`",
+                field="labelled",
+            )
+        with file:
             return LabelledPictures(file["pictures"], file["masks"], file["keypoints"])
     except FileNotFoundError as error:
         raise DatasetError(

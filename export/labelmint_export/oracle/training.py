@@ -44,6 +44,18 @@ class SegmenterTraining:
     compute_dtype: torch.dtype = torch.bfloat16
     """Autocast dtype; float32 switches autocast off."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            TrainingError: A field is out of range.
+        """
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
+        if not self.learning_rate > 0:
+            raise TrainingError(f"learning_rate is {self.learning_rate}, expected more than 0", field="learning_rate")
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledPictures:
@@ -70,8 +82,19 @@ class LabelledPictures:
             )
 
     def shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Yield batches for ever, each epoch in a new order."""
-        random = np.random.Generator(np.random.Philox(key=[seed, 2]))
+        """Give batches for ever, each epoch in a new order.
+
+        Raises:
+            TrainingError: A batch takes more pictures than there are.
+        """
+        if batch_size > len(self.pictures):
+            raise TrainingError(
+                f"batch_size is {batch_size}, expected at most the {len(self.pictures)} pictures of the set",
+                field="batch_size",
+            )
+        return self._endless_batches(batch_size, np.random.Generator(np.random.Philox(key=[seed, 2])))
+
+    def _endless_batches(self, batch_size: int, random: np.random.Generator) -> Iterator[Batch]:
         while True:
             order = random.permutation(len(self.pictures))
             for start in range(0, len(order) - batch_size + 1, batch_size):

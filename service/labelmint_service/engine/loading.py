@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from labelmint.bundle import Bundle
-from labelmint_service.engine.onnxruntime_engine import OnnxRuntimeEngine
 from labelmint_service.engine.protocol import Engine
 from labelmint_service.errors import EngineStartError
 
@@ -21,4 +20,12 @@ def load_engine(bundle: Bundle, *, engine: str = "onnxruntime", provider: str = 
     """
     if engine != "onnxruntime":
         raise EngineStartError(f"engine is {engine!r}, expected 'onnxruntime'; choose that", field="engine")
+    try:
+        from labelmint_service.engine.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415 - an optional library
+    except ImportError as error:
+        raise EngineStartError(
+            f"onnxruntime cannot be imported ({error}); run: pip install 'labelmint[service,cpu]', or with gpu in the "
+            "place of cpu for CUDA",
+            field="engine",
+        ) from error
     return OnnxRuntimeEngine(bundle, provider=provider)

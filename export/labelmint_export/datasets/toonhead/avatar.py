@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from dicebear import Avatar
 
 from labelmint_export.datasets.toonhead.splits import NO_VARIANT, Combination, Split
 from labelmint_export.datasets.toonhead.style import (
@@ -185,10 +184,13 @@ def render_svg(description: AvatarDescription) -> str:
         places.
 
     Raises:
-        DatasetError: dicebear refuses the description, which it does for colours and variants it does not know.
+        DatasetError: dicebear is missing, or refuses the description, as it does with unknown colours and variants.
     """
+    style = load_style()  # gives advice where dicebear is missing
+    from dicebear import Avatar  # noqa: PLC0415 - an optional library
+
     try:
-        svg = Avatar(load_style(), _dicebear_options(description)).to_string()
+        svg = Avatar(style, _dicebear_options(description)).to_string()
     except RuntimeError as error:  # all of dicebear's errors
         raise DatasetError(
             f"dicebear cannot draw {description}: {error}; use variants and colours of the toon-head style"

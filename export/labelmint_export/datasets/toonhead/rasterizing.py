@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-import resvg_py
 from PIL import Image
 
 from labelmint_export.errors import DatasetError
@@ -21,8 +20,12 @@ def rasterize(svg: str, resolution: int) -> npt.NDArray[np.uint8]:
         uint8 [H, W, 3], sRGB.
 
     Raises:
-        DatasetError: resvg refuses the document.
+        DatasetError: resvg is not installed, or refuses the document.
     """
+    try:
+        import resvg_py  # noqa: PLC0415 - an optional library
+    except ImportError as error:
+        raise DatasetError(f"cannot draw avatars ({error}); run: pip install 'labelmint[train]'") from error
     try:
         png = resvg_py.svg_to_bytes(svg_string=svg, width=resolution, height=resolution, skip_system_fonts=True)
     except ValueError as error:

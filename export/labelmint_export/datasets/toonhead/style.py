@@ -4,11 +4,12 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
-from typing import Any
-
-from dicebear import Style
+from typing import TYPE_CHECKING, Any
 
 from labelmint_export.errors import DatasetError
+
+if TYPE_CHECKING:
+    from dicebear import Style
 
 STYLE_NAME = "toon-head"
 CANVAS_SIZE = 768.0
@@ -43,8 +44,16 @@ def load_definition() -> Mapping[str, Any]:  # Any: a JSON document
 
 
 @functools.cache
-def load_style() -> Style:
-    """Build dicebear's own object of the style (0.2 s), once per process."""
+def load_style() -> "Style":
+    """Build dicebear's own object of the style (0.2 s), once per process.
+
+    Raises:
+        DatasetError: dicebear or the style is not installed.
+    """
+    try:
+        from dicebear import Style  # noqa: PLC0415 - an optional library
+    except ImportError as error:
+        raise DatasetError(f"cannot draw avatars ({error}); run: pip install 'labelmint[train]'") from error
     return Style(dict(load_definition()))
 
 

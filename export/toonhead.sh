@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 WORK=${WORK:-out/toonhead}
 run() { "${LABELMINT_EXPORT:-.venv-dev/bin/labelmint-export}" "$@"; }
 threads=(--threads "${TORCH_THREADS:-2}")
-mkdir -p "$WORK"
+mkdir -p "$WORK/reports"
 
 # Pictures for the generator; pictures with true labels for the oracle, the test ones of held-out combinations.
 [ -e "$WORK/train.npy" ] || run render --count 40000 --out "$WORK/train.npy"
@@ -15,7 +15,7 @@ mkdir -p "$WORK"
 [ -e "$WORK/oracle-test.npz" ] || run render --labels --split test --seed 1 --count 1000 --out "$WORK/oracle-test.npz"
 
 [ -e "$WORK/oracle.safetensors" ] || run train-oracle --train "$WORK/oracle-train.npz" --test "$WORK/oracle-test.npz" \
-	--steps 3500 --out "$WORK/oracle.safetensors" "${threads[@]}" | tee "$WORK/oracle-report.json"
+	--steps 3500 --out "$WORK/oracle.safetensors" "${threads[@]}" >"$WORK/reports/oracle.json"
 
 # The generator: three resolutions, each grown out of the one before. 40,000 pictures seen about five times: no overfitting
 # that augmentation had to prevent (--ada-target 0).
@@ -31,3 +31,39 @@ stage() { # resolution, pictures, further settings
 stage 32 70000 --r1-gamma 0.05 --path-length-weight 0
 stage 64 60000 --r1-gamma 0.2 --path-length-weight 1 --start-from "$WORK/gan32"
 stage 128 50000 --r1-gamma 0.5 --path-length-weight 1 --start-from "$WORK/gan64"
+
+# Sixteen labelled pictures, the interpreter, and what the oracle says of it on pictures that nobody labelled.
+generator=(--generator "$WORK/gan128/generator.safetensors")
+annotations=(--annotations "$WORK/annotations")
+interpreter=(--interpreter "$WORK/interpreter.safetensors")
+[ -e "$WORK/annotations" ] || run label "${generator[@]}" --oracle "$WORK/oracle.safetensors" --diverse \
+	--out "$WORK/annotations"
+[ -e "$WORK/interpreter.safetensors" ] || run train-interpreter "${generator[@]}" "${annotations[@]}" \
+	--out "$WORK/interpreter.safetensors"
+
+report() { # name, command
+	[ -e "$WORK/reports/$1.json" ] || { run "${@:2}" >"$WORK/reports/$1.partial" && mv "$WORK/reports/$1".{partial,json}; }
+}
+report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --oracle "$WORK/oracle.safetensors"
+report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/oracle.safetensors"
+[ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 20000 \
+	--feature-network "$WORK/oracle.safetensors" --out "$WORK/nearest.png"
+run curve --logs "$WORK"/gan{32,64,128}/log.jsonl --out "$WORK/curve.png"
+
+attribution='Remix of "ToonHead" (https://www.figma.com/community/file/1589627891082866389) by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), drawn with DiceBear (https://www.dicebear.com). Changes: pose and colours were varied, a generative model was trained on the pictures and paints these.'
+[ -e "$WORK/bundle" ] || run build "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --out "$WORK/bundle" \
+	--name toonhead --description "Cartoon heads, 128 x 128: nine classes and nine keypoints." \
+	--weights-licence CC-BY-4.0 --data-licence CC-BY-4.0 --attribution "$attribution" \
+	--url https://creativecommons.org/licenses/by/4.0/
+
+# export/toonhead.sh install: puts the bundle into the service and its sources beside this script.
+if [ "${1:-}" = install ]; then
+	rm -rf service/labelmint_service/bundles/toonhead export/toonhead
+	mkdir -p service/labelmint_service/bundles export/toonhead
+	cp -r "$WORK/bundle" service/labelmint_service/bundles/toonhead
+	cp -r "$WORK/annotations" "$WORK/reports" "$WORK/nearest.png" "$WORK/curve.png" export/toonhead/
+	cp "$WORK/gan128/generator.safetensors" "$WORK/gan128/generator.json" export/toonhead/
+	for stage in 32 64 128; do cp "$WORK/gan$stage/log.jsonl" "export/toonhead/log-$stage.jsonl"; done
+	cp "$(ls "$WORK"/gan128/grid-*.png | tail -n 1)" export/toonhead/grid.png
+	run keep-networks --training "$WORK/gan128" --out export/toonhead/networks
+fi

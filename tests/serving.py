@@ -37,6 +37,7 @@ class Serving:
     loop: asyncio.AbstractEventLoop
     readiness: Readiness
     _channels: list[grpc.Channel] = field(default_factory=list)
+    _is_stopped: bool = False
 
     @property
     def address(self) -> str:
@@ -55,7 +56,10 @@ class Serving:
         return service_pb2_grpc.LabelMintStub(self.channel())  # type: ignore[no-untyped-call]  # generated
 
     def stop(self, *, grace_s: float = 10.0) -> None:
-        """Drain and stop the server as SIGTERM does, and wait for it."""
+        """Drain and stop the server as SIGTERM does, and wait for it; once is enough."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         asyncio.run_coroutine_threadsafe(self.server.stop(grace_s=grace_s), self.loop).result(START_TIMEOUT_S)
 
     def close_channels(self) -> None:
@@ -88,7 +92,9 @@ def serving(bundles: Sequence[Path | ServedModel], **settings: object) -> Iterat
         yield running
     finally:
         running.close_channels()
-        running.stop(grace_s=0.0)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        try:
+            running.stop(grace_s=0.0)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

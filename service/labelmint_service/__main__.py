@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from labelmint.errors import LabelmintError
-from labelmint_service.server import Readiness, serve
+from labelmint_service.server import Readiness, load_models, remove_ready_file, serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
 
@@ -25,13 +27,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(sys.argv[1:] if argv is None else argv)
         configure_logging(settings.log_level, settings.log_format)
-        asyncio.run(serve(settings, _announce))
+        with _sigterm_interrupts():
+            remove_ready_file(settings.ready_file)
+            # Outside the event loop, so that a signal ends the loading and does not wait for it.
+            models = load_models(settings)
+            asyncio.run(serve(settings, models, _announce))
     except LabelmintError as error:
         print(f"labelmint-serve: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("labelmint-serve: stopped before it was ready", file=sys.stderr)
     finally:
         logging.shutdown()
     return 0
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt, as Ctrl-C is, until the server handles both."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(readiness: Readiness) -> None:

@@ -125,7 +125,7 @@ def _split(rows: AcceptedRows, plan: OutputPlan, model: ServedModel) -> Iterator
     for place in range(len(rows.positions)):
         items = [encoded[place] for encoded in (rows.images, rows.masks) if encoded]
         size = fixed + sum(len(item) + _ITEM_OVERHEAD_BYTES for item in items)
-        check_fits(size, plan, field="output.max_message_bytes")
+        check_fits(size, plan)
         if used + size > plan.max_message_bytes:
             yield first, place
             first, used = place, ENVELOPE_BYTES

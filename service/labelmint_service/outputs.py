@@ -43,6 +43,7 @@ class OutputPlan:
         jpeg_quality: 1 to 100.
         jpeg_subsampling: "444", "422" or "420".
         max_message_bytes: Largest message.
+        prefix: Name of the request field that asked for it.
     """
 
     fields: frozenset[int]
@@ -51,6 +52,7 @@ class OutputPlan:
     jpeg_quality: int
     jpeg_subsampling: str
     max_message_bytes: int
+    prefix: str
 
     @property
     def has_encoding(self) -> bool:
@@ -98,8 +100,9 @@ def parse_output(
         jpeg_quality=quality,
         jpeg_subsampling=subsampling,
         max_message_bytes=_parse_message_bytes(options, max_message_bytes, f"{prefix}.max_message_bytes"),
+        prefix=prefix,
     )
-    check_fits(fixed_sample_bytes(plan, manifest), plan, field=f"{prefix}.max_message_bytes")
+    check_fits(fixed_sample_bytes(plan, manifest), plan)
     return plan
 
 
@@ -119,13 +122,14 @@ def fixed_sample_bytes(plan: OutputPlan, manifest: bundle_pb2.Manifest) -> int:
     return SAMPLE_OVERHEAD_BYTES + sum(size for field, size in sizes.items() if field in plan.fields)
 
 
-def check_fits(sample_bytes: int, plan: OutputPlan, *, field: str) -> None:
+def check_fits(sample_bytes: int, plan: OutputPlan) -> None:
     """Check that a message can hold one sample.
 
     Raises:
         RequestError: It cannot; the message says what it takes.
     """
     needed = sample_bytes + ENVELOPE_BYTES
+    field = f"{plan.prefix}.max_message_bytes"
     if needed > plan.max_message_bytes:
         raise RequestError(
             f"{field} is {plan.max_message_bytes}, but one sample needs {needed} bytes; raise it to that (and the "

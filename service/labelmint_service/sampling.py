@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from labelmint.v1 import service_pb2
 from labelmint_service.assembly import Assembler
-from labelmint_service.errors import RequestError
+from labelmint_service.errors import DrainingError, LateError, RequestError
 from labelmint_service.filters import SampleFilter
 from labelmint_service.labelling import LabelSession
 from labelmint_service.metrics import ServiceMetrics
@@ -37,6 +37,7 @@ class SamplingService:
         self.catalog = catalog
         self._settings = settings
         self._metrics = metrics
+        self._draining = asyncio.Event()
         self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
         self._schedulers = {
             model.name: Scheduler(model, pool=self._pool, metrics=metrics, max_streams=settings.max_streams)
@@ -58,6 +59,7 @@ class SamplingService:
 
     async def drain(self) -> None:
         """Take no new streams; let those in work finish their batches and end with a resume point."""
+        self._draining.set()
         await asyncio.gather(*(scheduler.drain() for scheduler in self._schedulers.values()))
 
     async def close(self) -> None:
@@ -111,9 +113,9 @@ class SamplingService:
             request_id: For the log.
 
         Raises:
-            ServiceError: The options cannot be served.
+            ServiceError: The options cannot be served, or did not come in time.
         """
-        first = await anext(requests, None)
+        first = await self._receive_first(requests)
         if first is None or not first.HasField("options"):
             raise RequestError(
                 "options are missing, expected them in the first message; send them with or before the first latents",
@@ -132,6 +134,34 @@ class SamplingService:
             request_id=request_id,
         )
         return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
+
+    async def _receive_first(
+        self,
+        requests: AsyncIterator[service_pb2.LabelRequest],
+    ) -> service_pb2.LabelRequest | None:
+        """Wait for the first message, but neither for ever nor while the server goes away; None if there is none."""
+
+        async def receive() -> service_pb2.LabelRequest | None:
+            return await anext(requests, None)
+
+        loop = asyncio.get_running_loop()
+        receiving, draining = loop.create_task(receive()), loop.create_task(self._draining.wait())
+        timeout_s = self._settings.first_message_timeout_s
+        try:
+            await asyncio.wait({receiving, draining}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            if draining.done():
+                raise DrainingError("the server is going away; ask another one or retry after its restart")
+            raise LateError(
+                f"no message came within {timeout_s:g} s, expected one with options; send them when the call begins, "
+                "the latents may follow later",
+                field="options",
+            )
+        finally:
+            for task in (receiving, draining):
+                task.cancel()
+            await asyncio.gather(receiving, draining, return_exceptions=True)
 
     def _open(
         self,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,18 +137,22 @@ class LabelmintServer:
         return port
 
 
-async def serve(settings: ServiceSettings, announce: Callable[[Readiness], None]) -> None:
+async def serve(
+    settings: ServiceSettings,
+    models: Sequence[ServedModel],
+    announce: Callable[[Readiness], None],
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the grace.
 
     Args:
-        settings: What to serve and where.
+        settings: Where to serve.
+        models: What to serve; their engines are closed in the end.
         announce: Called once the server is ready.
 
     Raises:
-        StartError: A port cannot be taken or an engine does not run.
-        BundleError: A bundle is missing, malformed or altered.
+        StartError: A port cannot be taken, the ready file cannot be written, or two models share a name.
     """
-    server = LabelmintServer(settings, load_models(settings))
+    server = LabelmintServer(settings, models)
     stopping = asyncio.Event()
 
     def on_signal() -> None:
@@ -158,16 +163,15 @@ async def serve(settings: ServiceSettings, announce: Callable[[Readiness], None]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    if settings.ready_file is not None:
-        settings.ready_file.unlink(missing_ok=True)
     readiness = await server.start()
-    if settings.ready_file is not None:
-        _write_ready_file(settings.ready_file, readiness)
-    announce(readiness)
-    await stopping.wait()
-    if settings.ready_file is not None:
-        settings.ready_file.unlink(missing_ok=True)
-    await server.stop(grace_s=settings.grace_s)
+    grace_s = 0.0
+    try:
+        with _ready_file(settings.ready_file, readiness):
+            announce(readiness)
+            await stopping.wait()
+        grace_s = settings.grace_s
+    finally:
+        await server.stop(grace_s=grace_s)
 
 
 def load_models(settings: ServiceSettings) -> list[ServedModel]:
@@ -206,8 +210,50 @@ def _join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _write_ready_file(path: Path, readiness: Readiness) -> None:
-    """Write the file so that whoever sees it sees all of it."""
+def remove_ready_file(path: Path | None) -> None:
+    """Remove what an earlier server may have left, so that nobody takes it for this one's.
+
+    Raises:
+        StartError: It cannot be removed.
+    """
+    if path is None:
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _ready_file_error(path, "replaced", error) from error
+
+
+@contextlib.contextmanager
+def _ready_file(path: Path | None, readiness: Readiness) -> Iterator[None]:
+    """Keep the file for the length of a with block; whoever sees it sees all of it.
+
+    Raises:
+        StartError: It cannot be written.
+    """
+    if path is None:
+        yield
+        return
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(asdict(readiness)) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(json.dumps(asdict(readiness)) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # there may be none
+            unfinished.unlink()
+        raise _ready_file_error(path, "written", error) from error
+    try:
+        yield
+    finally:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # no reason not to stop cleanly
+            log_event(_log, logging.WARNING, "server.ready_file", path=str(path), message=str(error))
+
+
+def _ready_file_error(path: Path, verb: str, error: OSError) -> StartError:
+    return StartError(
+        f"ready file {path} cannot be {verb} ({error.strerror}); choose another --ready-file in a folder that exists "
+        "and can be written",
+        field="ready_file",
+    )

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from labelmint.errors import LabelmintError
 from labelmint.v1 import service_pb2
 from labelmint_service.error_codes import code_name
-from labelmint_service.errors import DrainingError, ServiceError
+from labelmint_service.errors import DrainingError, RequestError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.requests import NUM_INDICES
 from labelmint_service.sampling import SamplingService
@@ -30,6 +31,7 @@ REQUEST_ID_KEY = "labelmint-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_MessageT = TypeVar("_MessageT", bound=Message)
 _Context = aio.ServicerContext[Any, Any]  # Any: one class for calls of all message types
 
 
@@ -51,7 +53,8 @@ class Call:
 class LabelMintServicer:
     """Answers the calls of labelmint.v1.LabelMint.
 
-    Streams come from below already serialised, so the handlers pass their bytes through.
+    Streams come from below already serialised, so the handlers pass their bytes through. Requests come as bytes and are
+    parsed here, so that one that cannot be parsed is refused as every other bad one is.
 
     Args:
         sampling: What does the work.
@@ -82,33 +85,22 @@ class LabelMintServicer:
             {
                 "ListModels": grpc.unary_unary_rpc_method_handler(
                     self.list_models,
-                    request_deserializer=messages.ListModelsRequest.FromString,
                     response_serializer=messages.ListModelsResponse.SerializeToString,
                 ),
                 "GetModel": grpc.unary_unary_rpc_method_handler(
                     self.get_model,
-                    request_deserializer=messages.GetModelRequest.FromString,
                     response_serializer=messages.GetModelResponse.SerializeToString,
                 ),
-                "Generate": grpc.unary_stream_rpc_method_handler(
-                    self.generate,
-                    request_deserializer=messages.GenerateRequest.FromString,
-                ),
-                "Label": grpc.stream_stream_rpc_method_handler(
-                    self.label,
-                    request_deserializer=messages.LabelRequest.FromString,
-                ),
+                "Generate": grpc.unary_stream_rpc_method_handler(self.generate),
+                "Label": grpc.stream_stream_rpc_method_handler(self.label),
             },
         )
 
-    async def list_models(
-        self,
-        _request: service_pb2.ListModelsRequest,
-        context: _Context,
-    ) -> service_pb2.ListModelsResponse:
+    async def list_models(self, data: bytes, context: _Context) -> service_pb2.ListModelsResponse:
         """Name the served models."""
 
         async def work(_call: Call) -> service_pb2.ListModelsResponse:
+            _parse(service_pb2.ListModelsRequest, data)
             return service_pb2.ListModelsResponse(
                 models=[
                     service_pb2.ModelSummary(
@@ -124,10 +116,11 @@ class LabelMintServicer:
 
         return await self._answer("ListModels", context, work)
 
-    async def get_model(self, request: service_pb2.GetModelRequest, context: _Context) -> service_pb2.GetModelResponse:
+    async def get_model(self, data: bytes, context: _Context) -> service_pb2.GetModelResponse:
         """Describe one model."""
 
         async def work(_call: Call) -> service_pb2.GetModelResponse:
+            request = _parse(service_pb2.GetModelRequest, data)
             model = self._sampling.catalog.find(request.model, field="model")
             return service_pb2.GetModelResponse(
                 manifest=model.bundle.manifest,
@@ -137,29 +130,30 @@ class LabelMintServicer:
 
         return await self._answer("GetModel", context, work)
 
-    async def generate(self, request: service_pb2.GenerateRequest, context: _Context) -> None:
+    async def generate(self, data: bytes, context: _Context) -> None:
         """Stream the samples of some addresses."""
 
         async def work(call: Call) -> None:
+            request = _parse(service_pb2.GenerateRequest, data)
             stream = self._sampling.open_generate(request, deadline_s=call.deadline_s, request_id=call.request_id)
             async with stream:
-                async for data in stream.messages():
-                    await context.write(data)
+                async for message in stream.messages():
+                    await context.write(message)
 
         await self._answer("Generate", context, work)
 
-    async def label(self, requests: AsyncIterator[service_pb2.LabelRequest], context: _Context) -> None:
+    async def label(self, requests: AsyncIterator[bytes], context: _Context) -> None:
         """Stream the samples of the caller's latents."""
 
         async def work(call: Call) -> None:
             session = await self._sampling.open_label(
-                aiter(requests),
+                _parsed(requests),
                 deadline_s=call.deadline_s,
                 request_id=call.request_id,
             )
             async with session:
-                async for data in session.messages():
-                    await context.write(data)
+                async for message in session.messages():
+                    await context.write(message)
 
         await self._answer("Label", context, work)
 
@@ -197,6 +191,26 @@ class LabelMintServicer:
                 code=code,
                 duration_s=duration_s,
             )
+
+
+def _parse(kind: type[_MessageT], data: bytes) -> _MessageT:
+    """Read a request.
+
+    Raises:
+        RequestError: The bytes are no such message.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise RequestError(
+            f"the request is {len(data)} bytes that are no {kind.DESCRIPTOR.full_name}; send one made with "
+            "labelmint/v1/service.proto",
+        ) from error
+
+
+async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[service_pb2.LabelRequest]:
+    async for data in requests:
+        yield _parse(service_pb2.LabelRequest, data)
 
 
 def _make_call(rpc: str, context: _Context) -> Call:

@@ -75,6 +75,12 @@ class ServiceSettings(BaseSettings):
         le=3600.0,
         description="Time between empty messages while a filter rejects everything.",
     )
+    first_message_timeout_s: float = Field(
+        default=30.0,
+        gt=0.0,
+        le=3600.0,
+        description="Time that a Label call has for its first message; a call without one is no stream yet.",
+    )
     max_message_bytes: int = Field(
         default=256 * _MIB,
         ge=_MIB,

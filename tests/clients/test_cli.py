@@ -155,6 +155,17 @@ def test_filters_and_shards_choose_the_addresses(run: Run, tmp_path: Path) -> No
         assert [sample.index for sample in stream] == names
 
 
+def test_bar_shows_a_filter_that_rejects_everything(run: Run, tmp_path: Path) -> None:
+    filters = ("--max-uncertainty", 0, "--max-scanned", 20)
+    assert run("generate", "--seed", 1, "--count", 4, "--out", tmp_path / "set", *filters) == 1
+    assert re.search(r"tiny: .*0/4 .*rejected=20", run.err)
+
+
+def test_refusal_comes_without_a_bar(run: Run, tmp_path: Path) -> None:
+    assert run("generate", "--seed", 1, "--count", 4, "--out", tmp_path / "set", "--truncation-psi", 7) == 1
+    assert "0/4" not in run.err
+
+
 def test_contact_sheet_of_a_resumed_set_shows_the_rest(run: Run, tmp_path: Path) -> None:
     assert run("generate", "--seed", 1, "--count", 3, "--out", tmp_path / "set", "--contact-sheet") == 0
     assert run("generate", "--seed", 1, "--count", 3, "--out", tmp_path / "set", "--contact-sheet", "--resume") == 0
@@ -215,7 +226,7 @@ def test_refused_request_is_named_and_leaves_nothing(
     run: Run, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     assert run("generate", "--seed", 1, "--count", 4, "--out", tmp_path / "set", *arguments) == 1
-    assert run.err.startswith("labelmint: ")
+    assert run.err.splitlines()[-1].startswith("labelmint: ")  # after the bar of a filter that rejects everything
     assert message in run.err
     assert not (tmp_path / "set").exists()
 

@@ -123,6 +123,16 @@ def test_max_message_bytes_beyond_the_channel_is_refused_before_sending(server: 
     assert caught.value.field == "max_message_bytes"
 
 
+@pytest.mark.parametrize(("accepted", "asked"), [(1 << 20, 1 << 20), (4 << 20, 0), (64 << 20, 0)])
+def test_channel_that_accepts_less_than_the_default_asks_for_less(
+    server: ScriptedServer, accepted: int, asked: int
+) -> None:
+    with Client(server.address, max_receive_bytes=accepted) as client:
+        list(client.generate("m", seed=1, count=1))
+
+    assert server.servicer.requests[0].output.max_message_bytes == asked
+
+
 def test_no_server_at_the_address_says_so() -> None:
     with (
         Client("127.0.0.1:1", retry=QUICK) as client,

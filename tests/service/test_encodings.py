@@ -10,8 +10,10 @@ import simplejpeg
 import zstandard
 from PIL import Image
 
+from labelmint.addresses import latents
+from labelmint.arrays import tensor_from_array
 from labelmint.v1 import service_pb2, service_pb2_grpc
-from labelmint.v1.service_pb2 import OutputOptions
+from labelmint.v1.service_pb2 import LabelOptions, LabelRequest, OutputOptions
 from tests.service.calls import TIMEOUT_S, Collected, collect, expect_failure, make_request
 from tests.serving import serving
 from tests.tiny_bundle import write_tiny_bundle
@@ -180,3 +182,16 @@ def test_encoded_sample_that_does_not_fit_ends_the_stream_with_the_bytes_needed(
     assert failure.detail.next_index == largest // 4 * 4
     assert [index for batch in failure.batches for index in batch.indices] == list(range(failure.detail.next_index))
     assert int(failure.text.split("needs ")[1].split()[0]) > png.max_message_bytes
+
+
+def test_encoded_sample_that_does_not_fit_names_the_field_of_a_label_call(
+    large_stub: service_pb2_grpc.LabelMintStub,
+) -> None:
+    png = OutputOptions(fields=[service_pb2.SAMPLE_FIELD_IMAGE], image_codec="CODEC_PNG", max_message_bytes=2**16)
+    z = tensor_from_array(latents(7, np.arange(1, dtype=np.uint64), 8))
+    request = LabelRequest(options=LabelOptions(model="large", output=png), z=z)
+    failure = expect_failure(large_stub.Label(iter([request]), timeout=TIMEOUT_S))
+
+    assert failure.detail is not None
+    assert failure.detail.field == "options.output.max_message_bytes"
+    assert failure.text.startswith("options.output.max_message_bytes is 65536")

@@ -37,6 +37,9 @@ _SUBSAMPLINGS: dict[ChromaSubsampling, service_pb2.ChromaSubsampling] = {
     "420": service_pb2.CHROMA_SUBSAMPLING_420,
 }
 
+DEFAULT_MESSAGE_BYTES = 4 << 20
+"""What a server sends at most unless a request says otherwise."""
+
 UINT64_MAX = 2**64 - 1
 UINT32_MAX = 2**32 - 1
 
@@ -62,7 +65,7 @@ def output_options(
         mask_codec: How masks travel.
         jpeg_quality: 1 to 100; None for the server's default.
         jpeg_subsampling: Chroma subsampling of JPEG.
-        max_message_bytes: Largest message; None for the server's default.
+        max_message_bytes: Largest message; None for 4 MiB, or what the channel accepts if that is less.
         max_receive_bytes: What the channel of the client accepts.
 
     Raises:
@@ -93,6 +96,8 @@ def output_options(
                 "create it with a larger max_receive_bytes",
                 field="max_message_bytes",
             )
+    elif 0 < max_receive_bytes < DEFAULT_MESSAGE_BYTES:
+        options.max_message_bytes = max_receive_bytes
     return options
 
 

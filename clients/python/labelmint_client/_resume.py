@@ -7,6 +7,8 @@ of a server can neither lose a sample nor bring one twice.
 import random
 from dataclasses import dataclass, field
 
+import grpc
+
 from labelmint.v1 import service_pb2
 from labelmint_client._errors import (
     ClientError,
@@ -255,12 +257,13 @@ class Recovery:
         self.has_progressed = True
         self.num_failures = 0
 
-    def delay_s(self, failed: FailedCall, cursor: StreamCursor | None) -> float:
+    def delay_s(self, failed: FailedCall, cursor: StreamCursor | None, *, ordinal_offset: int = 0) -> float:
         """Note a failure.
 
         Args:
             failed: How the call ended.
             cursor: Where the stream stands; None if the call is no stream.
+            ordinal_offset: For `Label`, whose indices count from the start of the call: the row the call began with.
 
         Returns:
             Seconds to wait before the next attempt.
@@ -273,15 +276,20 @@ class Recovery:
         if not failed.is_transient or self.num_failures >= limit:
             num_attempts, self.num_failures = self.num_failures, 0
             error = failed.to_error(address=self.address, num_attempts=num_attempts)
-            raise error if cursor is None else _with_resume_point(error, cursor)
+            raise error if cursor is None else _with_resume_point(error, cursor, ordinal_offset)
         self.num_reconnects += 1
         return self.policy.delay_s(self.num_failures, self.random_source)
 
 
-def _with_resume_point(error: ClientError, cursor: StreamCursor) -> ClientError:
-    """Name the address up to which samples really came, whatever the server counted."""
+def _with_resume_point(error: ClientError, cursor: StreamCursor, ordinal_offset: int) -> ClientError:
+    """Name the address to go on with.
+
+    That is the one up to which samples really came, whatever the server counted; but past a sample that cannot be made,
+    for which DATA_LOSS stands, only the server's word leads.
+    """
     if isinstance(error, NumericsMismatchError) and cursor.num_scanned:
         message = f"{str(error).rstrip('.')}. {cursor.how_to_go_on()}"
         error = NumericsMismatchError(message, field=error.field, code=error.code, request_id=error.request_id)
-    error.next_index = cursor.next_index
+    told = error.next_index if error.code is grpc.StatusCode.DATA_LOSS else None
+    error.next_index = cursor.next_index if told is None else max(cursor.next_index, told + ordinal_offset)
     return error

@@ -1,6 +1,7 @@
 """What the blocking and the asynchronous stream share: progress, buffering, recovery."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -18,9 +19,13 @@ class StreamState:
     Args:
         cursor: Addresses of the stream.
         recovery: Retries of the stream.
+
+    Attributes:
+        on_progress: Called, if set, after each message without samples: all that was scanned for it was rejected.
     """
 
     def __init__(self, cursor: StreamCursor, recovery: Recovery) -> None:
+        self.on_progress: Callable[[], None] | None = None
         self._cursor = cursor
         self._recovery = recovery
         self._buffer: deque[Sample] = deque()
@@ -79,6 +84,8 @@ class StreamState:
         if self._cursor.advance(batch, ordinal_offset=self._ordinal_offset):
             self._recovery.progressed()
         self._was_accepted = True
+        if self.on_progress is not None and not batch.indices:
+            self.on_progress()
 
     def _decode(self, batch: service_pb2.SampleBatch) -> list[Sample]:
         return samples_from_batch(batch, ordinal_offset=self._ordinal_offset or 0)
@@ -94,4 +101,4 @@ class StreamState:
         """
         if self._is_complete():
             return None
-        return self._recovery.delay_s(FailedCall(error), self._cursor)
+        return self._recovery.delay_s(FailedCall(error), self._cursor, ordinal_offset=self._ordinal_offset or 0)

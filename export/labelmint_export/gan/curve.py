@@ -35,9 +35,15 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
     Args:
         logs: Records of each stage, from `read_log`; the lowest resolution first.
         path: PNG file.
+
+    Raises:
+        TrainingError: matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an optional library
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an optional library
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise TrainingError(f"cannot draw a curve ({error}); run: pip install 'labelmint[train]'") from error
 
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     FigureCanvasAgg(figure)

@@ -19,7 +19,6 @@ from labelmint_export.metrics import confusion, figure_size, iou_per_class, keyp
 from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
 
 SIGMA_PIXELS = 2.0
-HEATMAP_WEIGHT = 20.0
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 """Pictures uint8 [N, H, W, 3], masks uint8 [N, H, W], keypoints float32 [N, K, 3]."""
@@ -35,6 +34,9 @@ class SegmenterTraining:
     """Pictures a step."""
     learning_rate: float = 3e-3
     """Peak of a one-cycle schedule (AdamW)."""
+    heatmap_weight: float = 300.0
+    """Of the squared error of the heatmaps, beside the cross entropy. A peak covers a thousandth of a picture: with a
+    small weight the heatmaps stay flat and keypoints swap sides."""
     seed: int = 0
     """Of initial weights, order and augmentation."""
     noise: float = 0.02
@@ -121,6 +123,7 @@ def train_segmenter(
     batches: Callable[[int, int], Iterator[Batch]],
     settings: SegmenterTraining,
     *,
+    start: Segmenter | None = None,
     description: str = "segmenter",
 ) -> Segmenter:
     """Train a network.
@@ -129,6 +132,7 @@ def train_segmenter(
         config: Its shape.
         batches: Called with batch size and seed, gives batches for at least `settings.steps` steps.
         settings: How to train.
+        start: Network to go on from, of the same shape; None begins with random weights.
         description: Shown in front of the progress bar.
 
     Returns:
@@ -136,6 +140,10 @@ def train_segmenter(
     """
     torch.manual_seed(settings.seed)
     network = Segmenter(config)
+    if start is not None:
+        if start.config != config:
+            raise TrainingError(f"the network to start from is {start.config}, expected {config}", field="start")
+        network.load_state_dict(start.state_dict())
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -153,7 +161,7 @@ def train_segmenter(
         if config.num_keypoints:
             height, width = masks.shape[1:]
             target = encode_heatmaps(torch.from_numpy(keypoints), height, width, SIGMA_PIXELS)
-            loss = loss + HEATMAP_WEIGHT * functional.mse_loss(heatmaps.float(), target)
+            loss = loss + settings.heatmap_weight * functional.mse_loss(heatmaps.float(), target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
         optimizer.step()

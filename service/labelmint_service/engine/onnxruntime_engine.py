@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
+from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue
 from labelmint_service.engine.sessions import find_provider, open_session
@@ -63,6 +64,7 @@ class OnnxRuntimeEngine:
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
         options = self._bundle.manifest.runtime.onnxruntime
+        graphics = {"graphics": describe_graphics()} if self._provider_name == "cuda" else {}
         return {
             "engine": self.name,
             "version": onnxruntime.__version__,
@@ -78,6 +80,7 @@ class OnnxRuntimeEngine:
                 "config_entries": dict(options.config_entries),
             },
             "processor": describe_processor(),
+            **graphics,
         }
 
     def run(

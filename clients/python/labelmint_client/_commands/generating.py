@@ -1,15 +1,19 @@
 """`labelmint generate`: streams samples into a data set on disk."""
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from labelmint_client import _optional
 from labelmint_client._commands.settings import GenerateSettings
 from labelmint_client._contact_sheet import SheetTitle, render_contact_sheet
-from labelmint_client._errors import InvalidArgumentError
+from labelmint_client._errors import InvalidArgumentError, ServerFaultError
 from labelmint_client._model import Model
 from labelmint_client._request import Field
 from labelmint_client._sample import Sample
@@ -18,6 +22,9 @@ from labelmint_client._sync_stream import SampleStream
 from labelmint_client._writers.atomic import atomic_file
 from labelmint_client._writers.dataset import CONTACT_SHEET_NAME, DatasetWriter, ResumePoint
 from labelmint_client._writers.spec import DatasetSpec
+
+if TYPE_CHECKING:
+    import tqdm
 
 _SHEET_SAMPLES = 16
 
@@ -74,6 +81,60 @@ class SheetPicker:
         if self._number in self._wanted:
             self.samples.append(sample)
         self._number += 1
+
+
+class ProgressBar:
+    """Shows how far a stream is, from its first message on; a context manager that ends the bar.
+
+    Args:
+        stream: What it shows; messages without samples count too.
+        settings: Whether it shows anything.
+        description: Text before it.
+        total: Samples of the whole data set; None if unknown.
+        initial: Samples that are there already.
+
+    Raises:
+        MissingDependencyError: A package is missing that the data set needs.
+    """
+
+    def __init__(
+        self, stream: SampleStream, settings: GenerateSettings, *, description: str, total: int | None, initial: int
+    ) -> None:
+        # Loaded before anything is created, should one be missing; the writer makes its pictures with Pillow.
+        tqdm, _ = _optional.tqdm, _optional.Image
+        self._stream = stream
+        self._open = functools.partial(
+            tqdm.tqdm,
+            desc=description,
+            total=total,
+            initial=initial,
+            unit=" samples",
+            disable=not settings.progress,
+            dynamic_ncols=True,
+        )
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stream.on_progress = self._show_rejected
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def count(self) -> None:
+        """Add a sample."""
+        if self._stream.num_rejected:
+            self._bar.set_postfix(rejected=self._stream.num_rejected, refresh=False)
+        self._bar.update()
+
+    def _show_rejected(self) -> None:
+        self._bar.set_postfix(rejected=self._stream.num_rejected)
+
+    @functools.cached_property
+    def _bar(self) -> "tqdm.tqdm[NoReturn]":
+        return self._stack.enter_context(self._open())
 
 
 def generate_dataset(client: Client, settings: GenerateSettings) -> Outcome:
@@ -184,25 +245,19 @@ def _write_samples(
     num_before: int,
 ) -> tuple[int, int]:
     """Write what comes; returns the number of samples and the address to go on with."""
-    # Loaded before anything is created, should one be missing; the writer makes its pictures with Pillow.
-    tqdm, _ = _optional.tqdm, _optional.Image
-    with stream:
-        first = next(stream, None)
-        writer.begin(stream.numerics_id)
-        samples = tqdm.tqdm(
-            stream if first is None else itertools.chain([first], stream),
-            desc=spec.model.name,
-            total=_total(spec, settings),
-            initial=num_before,
-            unit=" samples",
-            disable=not settings.progress,
-            dynamic_ncols=True,
-        )
-        for sample in samples:
-            writer.write(sample, stream.next_index)
-            picker.offer(sample)
-            if stream.num_rejected:
-                samples.set_postfix(rejected=stream.num_rejected, refresh=False)
+    bar = ProgressBar(stream, settings, description=spec.model.name, total=_total(spec, settings), initial=num_before)
+    with stream, bar:
+        try:
+            first = next(stream, None)
+            writer.begin(stream.numerics_id)
+            for sample in stream if first is None else itertools.chain([first], stream):
+                writer.write(sample, stream.next_index)
+                picker.offer(sample)
+                bar.count()
+        except ServerFaultError as error:
+            if error.next_index is not None and error.next_index > stream.next_index:
+                writer.leave_out(error.next_index - 1)
+            raise
         return stream.num_samples, stream.next_index
 
 

@@ -57,6 +57,7 @@ class DatasetWriter:
         self._journal = Journal(out)
         self._replaces = False
         self._resumes = False
+        self._is_begun = False
 
     def prepare(self, *, resume: bool, overwrite: bool) -> ResumePoint | None:
         """Look at the folder, changing nothing.
@@ -107,6 +108,7 @@ class DatasetWriter:
         """
         with clear_errors(self._out, "create"):
             self._out.mkdir(parents=True, exist_ok=True)
+        self._is_begun = True
         if self._resumes:
             self._journal.repair()
             return
@@ -147,6 +149,19 @@ class DatasetWriter:
             record["regions"] = coco_regions(sample, model)
         self._journal.append(record)
 
+    def leave_out(self, index: int) -> None:
+        """Note a sample that the server cannot make, so that the data set can be continued after it.
+
+        Args:
+            index: Its address. Where no data set was begun there is nothing to continue, and nothing is noted.
+
+        Raises:
+            OutputError: The journal cannot be written.
+        """
+        if self._is_begun or self._resumes:
+            self._journal.repair()
+            self._journal.append({"left_out": index, "next_index": index + 1})
+
     def finish(self, next_index: int) -> int:
         """Write the files that describe the whole, and declare it finished.
 
@@ -160,13 +175,16 @@ class DatasetWriter:
             OutputError: A file cannot be written.
         """
         num_samples = sum(1 for _ in self._journal.records())
+        left_out = [record["left_out"] for record in self._journal.steps() if "left_out" in record]
         if "png" in self._spec.formats and self._spec.model.keypoint_names:
             with atomic_file(self._out / KEYPOINTS_NAME) as file:
                 self._write_keypoints(file)
         if "coco" in self._spec.formats:
             write_coco(self._out, self._spec, self._journal.records)
         write_atomic(self._out / LICENCE_NAME, licence_text(self._spec.model).encode())
-        description = self._spec.description(self._journal.header(), num_samples=num_samples, next_index=next_index)
+        description = self._spec.description(
+            self._journal.header(), num_samples=num_samples, next_index=next_index, left_out=left_out
+        )
         write_atomic(self._out / DATASET_NAME, _indented(description))
         self._journal.remove()
         return num_samples
@@ -181,8 +199,8 @@ class DatasetWriter:
         header = self._journal.header()
         self._check_same(header)
         num_samples, next_index = 0, self._spec.request["start_index"]
-        for record in self._journal.records():
-            num_samples, next_index = num_samples + 1, record["next_index"]
+        for record in self._journal.steps():
+            num_samples, next_index = num_samples + ("left_out" not in record), record["next_index"]
         if self._spec.count is not None and num_samples > self._spec.count:
             raise OutputError(
                 f"{self._out} holds {num_samples} samples already, asked for were {self._spec.count}; "

@@ -1,6 +1,7 @@
 """The journal of a data set in the making: INCOMPLETE.jsonl.
 
-Its first line says what is made; each further line is a sample whose files are on disk. While it lies in a folder, the
+Its first line says what is made; each further line is a sample whose files are on disk, or one that the server cannot
+make and that is left out. While it lies in a folder, the
 data set there is not finished. A line that was cut off by a fault is dropped, and its sample is made again.
 """
 
@@ -19,6 +20,7 @@ JOURNAL_NAME = "INCOMPLETE.jsonl"
 Record = dict[str, Any]
 
 _HEADER_KEYS = ("numerics_id", "request")
+_LEFT_OUT_KEYS = ("left_out", "next_index")
 _SAMPLE_KEYS = ("index", "next_index", "image", "class_index", "uncertainty", "keypoints")
 
 
@@ -67,6 +69,14 @@ class Journal:
         Raises:
             OutputError: The journal cannot be read.
         """
+        yield from (record for record in self.steps() if "left_out" not in record)
+
+    def steps(self) -> Iterator[Record]:
+        """Read the samples that are on disk and those that are left out, in order.
+
+        Raises:
+            OutputError: The journal cannot be read.
+        """
         lines = self._lines()
         next(lines, None)
         yield from lines
@@ -87,7 +97,7 @@ class Journal:
             os.truncate(self._path, whole)
 
     def append(self, record: Record) -> None:
-        """Note a sample whose files are on disk.
+        """Note a sample whose files are on disk, or one that is left out.
 
         Args:
             record: The sample.
@@ -112,7 +122,8 @@ class Journal:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return
-                keys = _HEADER_KEYS if number == 1 else _SAMPLE_KEYS
+                is_left_out = line.startswith(b'{"left_out"')
+                keys = _HEADER_KEYS if number == 1 else _LEFT_OUT_KEYS if is_left_out else _SAMPLE_KEYS
                 yield parse_record(line, f"line {number} of {self._path}", keys)
 
 

@@ -1,6 +1,6 @@
 """What a data set is made of, and the texts that go with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,13 +61,14 @@ class DatasetSpec:
         num_addresses: int = -(-(next_index - first) // shards)
         return max(0, num_addresses)
 
-    def description(self, header: Record, *, num_samples: int, next_index: int) -> Record:
+    def description(self, header: Record, *, num_samples: int, next_index: int, left_out: Sequence[int]) -> Record:
         """Build dataset.json.
 
         Args:
             header: Identity, with the numerics_id the samples were made with.
             num_samples: Samples in the data set.
             next_index: Address to go on with.
+            left_out: Addresses whose samples the server cannot make.
         """
         manifest = self.model.manifest
         num_scanned = self.num_addresses(next_index)
@@ -77,7 +78,8 @@ class DatasetSpec:
             "num_samples": num_samples,
             "next_index": next_index,
             "num_scanned": num_scanned,
-            "num_rejected": num_scanned - num_samples,
+            "num_rejected": num_scanned - num_samples - len(left_out),
+            "left_out": list(left_out),
             "image_size": list(self.model.image_size),
             "label_size": list(self.model.label_size),
             "classes": [

@@ -1,0 +1,85 @@
+"""`python -m labelmint_service` as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from labelmint.v1 import service_pb2_grpc
+
+EXIT_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerProcess:
+    """A server that is ready.
+
+    Attributes:
+        process: It.
+        address: host:port, as it announced it.
+        ready_file: Where it was told to say that it is ready.
+        log: File with its stderr.
+        channel: To it; closed with it.
+    """
+
+    process: subprocess.Popen[str]
+    address: str
+    ready_file: Path
+    log: Path
+    channel: grpc.Channel
+
+    def stub(self) -> service_pb2_grpc.LabelMintStub:
+        return service_pb2_grpc.LabelMintStub(self.channel)  # type: ignore[no-untyped-call]  # generated
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; returns its status."""
+        return self.process.wait(EXIT_TIMEOUT_S)
+
+
+def serve_command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "labelmint_service", "--port", "0", "--metrics-port", "0", *flags]
+
+
+@contextlib.contextmanager
+def server_process(folder: Path, *flags: str) -> Iterator[ServerProcess]:
+    """Starts a server and waits until it says that it is ready; what still runs at the end is killed.
+
+    Args:
+        folder: For its ready file and its log.
+        *flags: Of labelmint-serve, besides ports and ready file.
+    """
+    ready_file, log = folder / "ready.json", folder / "stderr.txt"
+    command = serve_command("--ready-file", str(ready_file), *flags)
+    with (
+        log.open("w", encoding="utf-8") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            announced = re.match(r"labelmint-serve ready at (\S+),", process.stdout.readline())
+            assert announced is not None, log.read_text(encoding="utf-8")
+            with grpc.insecure_channel(announced[1]) as channel:
+                yield ServerProcess(
+                    process=process, address=announced[1], ready_file=ready_file, log=log, channel=channel
+                )
+        finally:
+            process.kill()
+
+
+def run_server(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Runs a server that is expected to end by itself."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    return subprocess.run(
+        serve_command(*flags), capture_output=True, text=True, timeout=EXIT_TIMEOUT_S, check=False, env=environment
+    )

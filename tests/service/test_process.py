@@ -1,0 +1,154 @@
+"""The server as a process: it says when it is ready, stops when told, and says in a line why it cannot start."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import grpc
+import pytest
+
+from labelmint.v1 import service_pb2, service_pb2_grpc
+from labelmint.v1.service_pb2 import OutputOptions
+from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, make_request
+from tests.service.server_process import EXIT_TIMEOUT_S, run_server, server_process
+
+ALL = OutputOptions(fields=EVERY_FIELD)
+
+
+def test_ready_file_names_address_metrics_and_models(bundles: dict[str, Path], tmp_path: Path) -> None:
+    with server_process(tmp_path, "--bundle", str(bundles["tiny"])) as server:
+        ready = json.loads(server.ready_file.read_bytes())
+        models = server.stub().ListModels(service_pb2.ListModelsRequest(), timeout=TIMEOUT_S).models
+
+    assert ready["address"] == server.address
+    assert ready["metrics"].startswith("http://127.0.0.1:")
+    assert ready["models"] == {model.name: model.numerics_id for model in models}
+
+
+def test_no_metrics_leaves_them_out_of_the_ready_file(bundles: dict[str, Path], tmp_path: Path) -> None:
+    with server_process(tmp_path, "--bundle", str(bundles["tiny"]), "--no-metrics") as server:
+        assert json.loads(server.ready_file.read_bytes())["metrics"] == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_after_a_stream_stops_the_server_with_status_0(
+    bundles: dict[str, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    with server_process(tmp_path, "--bundle", str(bundles["tiny"])) as server:
+        assert collect(server.stub().Generate(make_request(), timeout=TIMEOUT_S)).indices == [0, 1, 2, 3, 4]
+        server.signal(number)
+        status = server.wait()
+
+    assert status == 0, server.log.read_text(encoding="utf-8")
+    assert not server.ready_file.exists()
+    assert "Traceback" not in server.log.read_text(encoding="utf-8")
+
+
+def test_endless_stream_is_ended_by_sigterm_and_goes_on_elsewhere_bit_for_bit(
+    bundles: dict[str, Path], tmp_path: Path, stub: service_pb2_grpc.LabelMintStub
+) -> None:
+    endless = make_request(max_accepted=None, endless=True, output=ALL)
+    batches: list[service_pb2.SampleBatch] = []
+    with server_process(tmp_path, "--bundle", str(bundles["tiny"])) as server:
+        call = server.stub().Generate(endless, timeout=TIMEOUT_S)
+        batches += [next(call), next(call)]
+        server.signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as caught:
+            batches.extend(call)
+        status = server.wait()
+    failure = describe_failure(caught.value)
+    begun = collect(batches)
+    next_index = len(begun.indices)
+    request = make_request(start_index=next_index, numerics_id=batches[0].numerics_id, max_accepted=9, output=ALL)
+    rest = collect(stub.Generate(request, timeout=TIMEOUT_S))
+    whole = collect(stub.Generate(make_request(max_accepted=next_index + 9, output=ALL), timeout=TIMEOUT_S))
+
+    assert (failure.code, status) == ("UNAVAILABLE", 0)
+    assert failure.detail is not None
+    assert failure.detail.next_index == next_index
+    assert begun.indices + rest.indices == whole.indices
+    for index in whole.indices:
+        assert (begun if index < next_index else rest).row(index) == whole.row(index)
+
+
+def assert_clear_failure(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """Status 2, nothing announced, and below the log one line that says why."""
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("labelmint-serve: ")
+    assert message in last
+
+
+def test_missing_bundle_is_a_clear_failure(tmp_path: Path) -> None:
+    assert_clear_failure(run_server("--bundle", str(tmp_path / "none")), str(tmp_path / "none"))
+
+
+def test_altered_bundle_is_a_clear_failure(bundles: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(bundles["tiny"], tmp_path / "tiny")
+    weights = bytearray((tmp_path / "tiny" / "weights.bin").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "tiny" / "weights.bin").write_bytes(weights)
+
+    assert_clear_failure(run_server("--bundle", str(tmp_path / "tiny")), "weights.bin")
+
+
+@pytest.mark.parametrize("flag", ["--port", "--metrics-port"])
+def test_port_that_is_taken_is_a_clear_failure(bundles: dict[str, Path], flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_server("--bundle", str(bundles["tiny"]), flag, str(taken.getsockname()[1]))
+
+    assert_clear_failure(done, flag)
+
+
+def test_ready_file_in_a_missing_folder_is_a_clear_failure(bundles: dict[str, Path], tmp_path: Path) -> None:
+    ready_file = tmp_path / "none" / "ready.json"
+    done = run_server("--bundle", str(bundles["tiny"]), "--ready-file", str(ready_file))
+
+    assert_clear_failure(done, f"ready file {ready_file} cannot be written")
+    assert "event=server.stopped" in done.stderr
+
+
+def test_ready_file_that_is_a_folder_is_a_clear_failure(bundles: dict[str, Path], tmp_path: Path) -> None:
+    done = run_server("--bundle", str(bundles["tiny"]), "--ready-file", str(tmp_path))
+
+    assert_clear_failure(done, f"ready file {tmp_path} cannot be replaced")
+
+
+LOADING = """
+    import signal, sys
+    from labelmint_service import __main__ as command
+
+    def load(settings):
+        print("loading", flush=True)
+        sys.stdin.read()
+
+    command.load_models = load
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
+    sys.exit(command.main(["--bundle", "none"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_bundles_are_loading_is_a_clean_exit(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(LOADING)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            assert process.stdout.readline() == "loading\n"
+            process.send_signal(number)
+            status = process.wait(EXIT_TIMEOUT_S)
+            text = process.stderr.read()
+        finally:
+            process.kill()
+
+    assert (status, text) == (0, "labelmint-serve: stopped before it was ready\n")

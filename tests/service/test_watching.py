@@ -1,0 +1,144 @@
+"""What an operator and his tools see: health, reflection, metrics."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service.calls import TIMEOUT_S, collect, expect_failure, make_request
+from tests.service.scripted_engine import scripted_model
+from tests.serving import Serving, serving
+
+SERVICE = "labelmint.v1.LabelMint"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def fresh(bundles: dict[str, Path]) -> Iterator[Serving]:
+    """A server that counted nothing yet."""
+    with serving([bundles["tiny"]]) as running:
+        yield running
+
+
+def check_health(running: Serving, name: str) -> int:
+    stub = health_pb2_grpc.HealthStub(running.channel())
+    status: int = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status
+    return status
+
+
+def read_metrics(running: Serving) -> dict[tuple[str, ...], float]:
+    """Values by name and values of the labels, these in the order of their names."""
+    with urllib.request.urlopen(running.readiness.metrics, timeout=TIMEOUT_S) as response:
+        text = response.read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(one.name, *(one.labels[key] for key in sorted(one.labels))): one.value for one in samples}
+
+
+@pytest.mark.parametrize("name", ["", SERVICE, "tiny", "classy"])
+def test_health_is_serving_overall_and_for_each_model(served: Serving, name: str) -> None:
+    assert check_health(served, name) == SERVING
+
+
+def test_health_is_not_serving_while_the_server_drains(bundles: dict[str, Path]) -> None:
+    model, engine = scripted_model(bundles["tiny"])
+    engine.hold()
+    with serving([model]) as running:
+        call = running.stub().Generate(make_request(), timeout=TIMEOUT_S)
+        engine.wait_until_begun()
+        health = health_pb2_grpc.HealthStub(running.channel())
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="tiny"), timeout=TIMEOUT_S)
+        assert next(watch).status == SERVING
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        during = next(watch).status
+        checked = [check_health(running, name) for name in ("", SERVICE, "tiny")]
+        engine.let_all()
+        collect(call)  # all five samples were begun before the server was told to stop
+        stopping.join()
+
+    assert during == NOT_SERVING
+    assert checked == [NOT_SERVING] * 3
+
+
+def ask_reflection(running: Serving, **request: str) -> Any:  # Any: the stubs of this library lack types
+    stub = reflection_pb2_grpc.ServerReflectionStub(running.channel())
+    requests = iter([reflection_pb2.ServerReflectionRequest(**request)])
+    [answer] = stub.ServerReflectionInfo(requests, timeout=TIMEOUT_S)
+    return answer
+
+
+def test_reflection_lists_the_service(served: Serving) -> None:
+    answer = ask_reflection(served, list_services="")
+
+    assert SERVICE in [service.name for service in answer.list_services_response.service]
+
+
+def test_reflection_describes_the_calls(served: Serving) -> None:
+    answer = ask_reflection(served, file_containing_symbol=SERVICE)
+    files = [FileDescriptorProto.FromString(data) for data in answer.file_descriptor_response.file_descriptor_proto]
+    methods = {method.name for file in files for service in file.service for method in service.method}
+
+    assert methods == {"ListModels", "GetModel", "Generate", "Label"}
+
+
+def test_metrics_count_the_samples_of_a_stream(fresh: Serving) -> None:
+    samples = collect(fresh.stub().Generate(make_request(max_accepted=6), timeout=TIMEOUT_S))
+    metrics = read_metrics(fresh)
+
+    assert metrics["labelmint_samples_sent_total", "tiny"] == len(samples.indices) == 6
+    assert metrics["labelmint_samples_scanned_total", "tiny"] == 6
+    assert metrics["labelmint_samples_rejected_total", "tiny"] == 0
+    assert metrics["labelmint_bytes_sent_total", "tiny"] == sum(batch.ByteSize() for batch in samples.batches)
+
+
+def test_metrics_count_the_calls_by_their_code(fresh: Serving) -> None:
+    collect(fresh.stub().Generate(make_request(), timeout=TIMEOUT_S))
+    expect_failure(fresh.stub().Generate(make_request(seed=None), timeout=TIMEOUT_S))
+    metrics = read_metrics(fresh)
+
+    assert metrics["labelmint_requests_total", "OK", "Generate"] == 1
+    assert metrics["labelmint_requests_total", "INVALID_ARGUMENT", "Generate"] == 1
+
+
+def test_metrics_show_a_stream_while_it_is_in_work(bundles: dict[str, Path]) -> None:
+    model, engine = scripted_model(bundles["tiny"])
+    engine.hold()
+    with serving([model]) as running:
+        call = running.stub().Generate(make_request(), timeout=TIMEOUT_S)
+        engine.wait_until_begun()
+        during = read_metrics(running)
+        engine.let_all()
+        collect(call)
+        after = read_metrics(running)
+
+    assert (during["labelmint_active_streams", "tiny"], during["labelmint_queued_rows", "tiny"]) == (1, 5)
+    assert (after["labelmint_active_streams", "tiny"], after["labelmint_queued_rows", "tiny"]) == (0, 0)
+
+
+def test_metrics_name_what_is_served(fresh: Serving) -> None:
+    [model] = fresh.models
+    labels = (model.bundle.digest, "onnxruntime", "tiny", model.numerics.id, "1")
+
+    assert read_metrics(fresh)["labelmint_model_info", *labels] == 1
+
+
+def test_metrics_end_with_the_server(bundles: dict[str, Path]) -> None:
+    with serving([bundles["tiny"]]) as running:
+        read_metrics(running)
+    with pytest.raises(urllib.error.URLError):
+        read_metrics(running)
+
+
+def test_server_without_metrics_tells_of_none(bundles: dict[str, Path]) -> None:
+    with serving([bundles["tiny"]], metrics=False) as running:
+        assert running.readiness.metrics == ""
+        assert collect(running.stub().Generate(make_request(), timeout=TIMEOUT_S)).indices == [0, 1, 2, 3, 4]

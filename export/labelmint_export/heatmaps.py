@@ -27,6 +27,25 @@ def encode_heatmaps(keypoints: torch.Tensor, height: int, width: int, sigma_pixe
     return down[..., :, None] * across[..., None, :] * (keypoints[..., 2] > 0.5)[..., None, None]
 
 
+def heatmap_values(
+    keypoints: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, sigma_pixels: float
+) -> torch.Tensor:
+    """Compute single pixels of what `encode_heatmaps` draws.
+
+    Args:
+        keypoints: float [..., K, 3]: of the picture that each pixel belongs to.
+        rows: int64 [...].
+        columns: int64 [...].
+        sigma_pixels: Standard deviation.
+
+    Returns:
+        float [..., K].
+    """
+    x, y, visible = keypoints.unbind(-1)
+    distance = (columns[..., None] + 0.5 - x) ** 2 + (rows[..., None] + 0.5 - y) ** 2
+    return torch.exp(-distance / (2 * sigma_pixels**2)) * (visible > 0.5)
+
+
 def find_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
     """Find each heatmap's largest value and refine its place below a pixel.
 

@@ -138,6 +138,16 @@ def test_training_grows_out_of_a_smaller_one(work: Path, tmp_path: Path) -> None
     assert record["images"] == 12
 
 
+def test_oracle_goes_on_from_another_and_names_it(work: Path, tmp_path: Path) -> None:
+    sets = ["--train", work / "train.npz", "--test", work / "test.npz", "--steps", 1, "--batch-size", 4]
+    start = ["--start-from", work / "oracle.safetensors", "--learning-rate", 1e-9]
+    printed = run("train-oracle", *sets, *start, "--out", tmp_path / "o.safetensors")
+    assert json.loads(printed)["started_from"]["steps"] == 3
+    old = safetensors.torch.load_file(work / "oracle.safetensors")
+    new = safetensors.torch.load_file(tmp_path / "o.safetensors")
+    torch.testing.assert_close(new["head.weight"], old["head.weight"], rtol=0, atol=1e-6)
+
+
 def test_training_with_a_feature_network_logs_the_distance(work: Path, tmp_path: Path) -> None:
     network = ["--feature-network", work / "oracle.safetensors", "--frechet-images", 4]
     arguments = ["--pictures", work / "train.npy", "--out", tmp_path / "gan", "--total-images", 4]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from labelmint_export.heatmaps import encode_heatmaps, find_peaks
+from labelmint_export.heatmaps import encode_heatmaps, find_peaks, heatmap_values
 
 
 def test_heatmap_is_the_gaussian_at_pixel_centres() -> None:
@@ -23,6 +23,15 @@ def test_invisible_keypoint_has_an_empty_heatmap() -> None:
     heatmaps = encode_heatmaps(torch.tensor([[[4.0, 4.0, 0.0], [4.0, 4.0, 1.0]]]), 8, 8, 2.0)
     assert float(heatmaps[0, 0].abs().max()) == 0.0
     assert float(heatmaps[0, 1].max()) > 0.9
+
+
+def test_single_pixels_are_those_of_the_whole_heatmap() -> None:
+    random = torch.Generator().manual_seed(0)
+    keypoints = torch.rand(3, 4, 3, generator=random) * torch.tensor([10.0, 8.0, 1.0])
+    whole = encode_heatmaps(keypoints, 8, 10, 1.3)
+    images, rows, columns = (torch.randint(n, (5, 7), generator=random) for n in (3, 8, 10))
+    values = heatmap_values(keypoints[images], rows, columns, 1.3)
+    torch.testing.assert_close(values, whole[images, :, rows, columns], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [1.5, 2.0, 3.0])

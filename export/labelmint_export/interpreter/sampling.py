@@ -14,37 +14,63 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class PixelSampler:
-    """Draws pixels of some pictures."""
+class PixelMasses:
+    """How often each pixel of some pictures is to be drawn; shared by the samplers of all members."""
 
-    pixels: torch.Tensor
-    """int64 [P], flat indices into [N, H, W]."""
+    importance: torch.Tensor
+    """float [N, H, W], positive; proportional to the probability of a pixel."""
     cumulative: torch.Tensor
-    """float64 [P], cumulative probability."""
-    weights: torch.Tensor
-    """float32 [P], 1 / (P * probability)."""
-
-    def draw(self, count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw pixels with replacement: flat indices int64 [count] and loss weights float32 [count]."""
-        u = torch.rand(count, generator=random, dtype=torch.float64) * self.cumulative[-1]
-        chosen = torch.searchsorted(self.cumulative, u).clamp(max=len(self.pixels) - 1)
-        return self.pixels[chosen], self.weights[chosen]
+    """float64 [P], sum of the importance up to each pixel, those that may not be drawn counting nothing."""
+    kept_in_row: torch.Tensor
+    """int64 [N, H], pixels that may be drawn."""
+    last_kept: torch.Tensor
+    """int64 [N * H], flat index of the last pixel of a row that may be drawn."""
 
 
-def make_sampler(importance: torch.Tensor, keep: torch.Tensor) -> PixelSampler:
-    """Make a sampler.
+def make_masses(importance: torch.Tensor, keep: torch.Tensor) -> PixelMasses:
+    """Prepare pixels for samplers.
 
     Args:
         importance: float [N, H, W], positive; proportional to the probability of a pixel.
         keep: bool [N, H, W], pixels that may be drawn.
-
-    Returns:
-        The sampler.
     """
-    pixels = keep.flatten().nonzero()[:, 0]
-    chosen = importance.flatten()[pixels].double()
-    probability = chosen / chosen.sum()
-    return PixelSampler(pixels, probability.cumsum(0), (1.0 / (len(pixels) * probability)).float())
+    width = keep.shape[2]
+    cumulative = (importance * keep).flatten().cumsum(0, dtype=torch.float64)
+    last_in_row = width - 1 - keep.flatten(0, 1).flip(1).int().argmax(dim=1)  # [N * H]
+    return PixelMasses(importance, cumulative, keep.sum(dim=2), torch.arange(len(last_in_row)) * width + last_in_row)
+
+
+class PixelSampler:
+    """Draws pixels from some rows of some pictures.
+
+    Args:
+        masses: Of all pixels.
+        rows: bool [N, H], rows that may be drawn from; at least one pixel of them may.
+    """
+
+    def __init__(self, masses: PixelMasses, rows: torch.Tensor) -> None:
+        self._masses = masses
+        ends = masses.cumulative.view(rows.numel(), -1)[:, -1]
+        self._starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        self._row_mass = (ends - self._starts) * rows.flatten()
+        self._row_cumulative = self._row_mass.cumsum(0)
+        self._last_row = int(self._row_mass.nonzero()[-1])
+        self._count = int(masses.kept_in_row[rows].sum())
+
+    def draw(self, count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw pixels with replacement.
+
+        Returns:
+            Flat indices int64 [count] into [N, H, W], and loss weights float32 [count]: 1 / (P * probability), P being
+            the number of pixels that may be drawn.
+        """
+        total = self._row_cumulative[-1]
+        u = torch.rand(count, generator=random, dtype=torch.float64) * total
+        row = torch.searchsorted(self._row_cumulative, u, right=True).clamp(max=self._last_row)
+        inside = (u - (self._row_cumulative[row] - self._row_mass[row])).clamp(min=0)
+        pixel = torch.searchsorted(self._masses.cumulative, self._starts[row] + inside, right=True)
+        pixel = torch.minimum(pixel, self._masses.last_kept[row])  # sums round
+        return pixel, (total / (self._count * self._masses.importance.flatten()[pixel].double())).float()
 
 
 def class_importance(masks: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -20,11 +20,17 @@ from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator
-from labelmint_export.heatmaps import encode_heatmaps
+from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
 from labelmint_export.interpreter.features import FeaturePool, fill_pool
-from labelmint_export.interpreter.sampling import PixelSampler, class_importance, keypoint_importance, make_sampler
+from labelmint_export.interpreter.sampling import (
+    PixelMasses,
+    PixelSampler,
+    class_importance,
+    keypoint_importance,
+    make_masses,
+)
 
 MAX_PIXEL_DIFFERENCE = 8
 """Levels (of 255) by which the annotated picture may differ from what the generator paints now."""
@@ -133,45 +139,48 @@ def train_on_pool(
     interpreter = Interpreter(config)
     masks = torch.from_numpy(np.ascontiguousarray(annotated.masks))
     labelled = masks != 255
-    targets = masks.flatten().long()
 
     def class_loss(outputs: torch.Tensor, pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        loss = functional.cross_entropy(outputs.flatten(0, 1), targets[pixels].flatten(), reduction="none")
+        targets = masks.flatten()[pixels].long()
+        loss = functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
         return (loss.view_as(weights) * weights).mean(dim=1)
 
-    importance = class_importance(masks, config.num_classes)
-    _train_members(interpreter.classifiers, pool, importance, labelled, class_loss, settings, "classifiers")
+    masses = make_masses(class_importance(masks, config.num_classes), labelled)
+    _train_members(interpreter.classifiers, pool, masses, class_loss, settings, "classifiers")
     if interpreter.regressors is not None:
         side = config.label_resolution
-        heatmaps = encode_heatmaps(torch.from_numpy(annotated.keypoints), side, side, config.sigma_pixels)
-        flat = heatmaps.permute(0, 2, 3, 1).flatten(0, 2)  # [P, K]
+        keypoints = torch.from_numpy(annotated.keypoints)
 
         def heatmap_loss(outputs: torch.Tensor, pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-            return ((outputs - flat[pixels]).square().sum(dim=2) * weights).mean(dim=1)
+            images, inside = pixels // (side * side), pixels % (side * side)
+            target = heatmap_values(keypoints[images], inside // side, inside % side, config.sigma_pixels)
+            return ((outputs - target).square().sum(dim=2) * weights).mean(dim=1)
 
-        everywhere = torch.ones_like(labelled)
-        importance = keypoint_importance(heatmaps)
-        _train_members(interpreter.regressors, pool, importance, everywhere, heatmap_loss, settings, "regressors")
+        importance = torch.cat(  # picture by picture: K heatmaps of all of them would be large
+            [keypoint_importance(encode_heatmaps(one[None], side, side, config.sigma_pixels)) for one in keypoints]
+        )
+        masses = make_masses(importance, torch.ones_like(labelled))
+        _train_members(interpreter.regressors, pool, masses, heatmap_loss, settings, "regressors")
     interpreter.eval().requires_grad_(False)
     if interpreter.regressors is not None:
         calibrate_visibility(interpreter, pool, torch.from_numpy(annotated.keypoints[..., 2] > 0.5))
     return interpreter
 
 
-def _split(keep: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split pixels into those a member learns from and those it is judged on: bool [N, H, W] each."""
-    count = keep.shape[0]
-    held = torch.zeros_like(keep)
+def _split(kept_in_row: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split rows of pixels into those a member learns from and those it is judged on: bool [N, H] each."""
+    count = kept_in_row.shape[0]
+    held = torch.zeros_like(kept_in_row, dtype=torch.bool)
     if count >= 4:
         share = max(1, count // 8)
         for k in range(share):
             held[(member * share + k) % count] = True
     else:  # too few pictures: every eighth row of each
         held[:, member % 8 :: 8] = True
-    learn, judge = keep & ~held, keep & held
-    if not bool(learn.any()) or not bool(judge.any()):  # so little is labelled that nothing can be held back
-        return keep, keep
-    return learn, judge
+    if not int(kept_in_row[held].sum()) or not int(kept_in_row[~held].sum()):
+        everything = torch.ones_like(held)  # so little is labelled that nothing can be held back
+        return everything, everything
+    return ~held, held
 
 
 LossOfMembers = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -181,17 +190,16 @@ LossOfMembers = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tenso
 def _train_members(
     ensemble: PixelEnsemble,
     pool: FeaturePool,
-    importance: torch.Tensor,
-    keep: torch.Tensor,
+    masses: PixelMasses,
     loss_of_members: LossOfMembers,
     settings: InterpreterTraining,
     name: str,
 ) -> None:
     members = ensemble.linear1.weight.shape[0]
     random = torch.Generator().manual_seed(settings.seed)
-    splits = [_split(keep, m) for m in range(members)]
-    learners = [make_sampler(importance, learn) for learn, _ in splits]
-    validation = _draw([make_sampler(importance, held) for _, held in splits], settings.validation_pixels, random)
+    splits = [_split(masses.kept_in_row, m) for m in range(members)]
+    learners = [PixelSampler(masses, learn) for learn, _ in splits]
+    validation = _draw([PixelSampler(masses, held) for _, held in splits], settings.validation_pixels, random)
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=settings.learning_rate)
     best = torch.full([members], math.inf)
     best_weights = copy.deepcopy(ensemble.state_dict())

@@ -20,6 +20,7 @@ COUNT = 24
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_interpreter_trained_anew_from_the_annotations_is_the_shipped_one(
     embedded: Bundle, sources: Path, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
         command.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
         command.add_argument(
-            "--diverse", action="store_true", help=f"pick those of {CANDIDATES} pictures that cover the w space best"
+            "--diverse", action="store_true", help=f"pick those of {CANDIDATES} pictures that stand for the others best"
         )
     label.add_argument("--oracle", type=Path, required=True, help=".safetensors from train-oracle")
     sample.add_argument("--classes", nargs="+", required=True, metavar="NAME", help="classes to draw, background first")

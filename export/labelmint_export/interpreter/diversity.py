@@ -1,4 +1,7 @@
-"""Which pictures to annotate: those that cover the latent space best.
+"""Which pictures to annotate: those that stand for all the others.
+
+Picked is, greedily, the point that brings all points nearest to a picked one on average (facility location, Cornuejols
+et al. 1977). Points as far from each other as can be would be the edge of the space, where a generator paints badly.
 
 Legend: N candidates, D w_dim.
 """
@@ -7,19 +10,21 @@ import torch
 
 
 def pick_diverse(w: torch.Tensor, count: int) -> torch.Tensor:
-    """Pick points far from each other, greedily (k-center, Gonzalez 1985), after scaling each axis to unit deviation.
+    """Pick points so that the mean distance of all points to the nearest picked one is small.
 
     Args:
         w: float [N, D].
         count: Points to pick, at most N.
 
     Returns:
-        int64 [count], in the order picked; the first is the one nearest to the mean.
+        int64 [count], in the order picked; the first is the one nearest to all others on average.
     """
-    x = (w - w.mean(dim=0)) / (w.std(dim=0) + 1e-8)
-    chosen = [int(x.square().sum(dim=1).argmin())]
-    distance = torch.cdist(x, x[chosen]).amin(dim=1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, torch.cdist(x, x[chosen[-1:]])[:, 0])
+    distance = torch.cdist(w.double(), w.double())  # [N, N]
+    nearest = torch.full_like(distance[0], torch.inf)
+    chosen: list[int] = []
+    for _ in range(count):
+        cost = torch.minimum(nearest[:, None], distance).sum(dim=0)
+        cost[chosen] = torch.inf
+        chosen.append(int(cost.argmin()))
+        nearest = torch.minimum(nearest, distance[:, chosen[-1]])
     return torch.tensor(chosen)

@@ -40,7 +40,7 @@ MAX_PIXEL_DIFFERENCE = 8
 class InterpreterTraining:
     """Settings of one training."""
 
-    max_steps: int = 2000
+    max_steps: int = 1000
     """Optimiser steps at most."""
     pixels_per_member: int = 256
     """Pixels of a step that each member sees."""

@@ -54,7 +54,7 @@ report() { # name, command
 }
 report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --oracle "$WORK/oracle.safetensors"
 report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/features.safetensors"
-[ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 20000 \
+[ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 8000 \
 	--feature-network "$WORK/features.safetensors" --out "$WORK/nearest.png"
 run curve --logs "$WORK"/gan{32,64,128}/log.jsonl --out "$WORK/curve.png"
 

@@ -8,7 +8,8 @@ import torch
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.features import FeaturePool
 
-ROWS_PER_CHUNK = 16
+PIXELS_PER_CHUNK = 1024
+"""Pixels whose features exist at once: 20 MB of them with 5,056 features, and a few copies."""
 OUTSIDE = 0.02
 """How far beyond the smallest or largest annotated score a threshold lies that all of them reach, or none."""
 
@@ -20,10 +21,11 @@ def peak_scores(interpreter: Interpreter, pool: FeaturePool) -> torch.Tensor:
     side = pool.label_resolution
     members = interpreter.config.num_keypoint_members
     columns = torch.arange(side)
+    num_rows = max(1, PIXELS_PER_CHUNK // side)
     scores = torch.full([pool.num_images, interpreter.config.num_keypoints], -torch.inf)
     for image in range(pool.num_images):
-        for top in range(0, side, ROWS_PER_CHUNK):
-            rows = torch.arange(top, min(top + ROWS_PER_CHUNK, side))
+        for top in range(0, side, num_rows):
+            rows = torch.arange(top, min(top + num_rows, side))
             grid = torch.cartesian_prod(rows, columns)
             features = pool.look_up(torch.full([len(grid)], image), grid[:, 0], grid[:, 1])
             heatmaps = interpreter.regressors(features.expand(members, -1, -1)).mean(dim=0)  # [P, K]

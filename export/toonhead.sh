@@ -22,7 +22,8 @@ more=(--train "$WORK/points.npz" --test "$WORK/oracle-test.npz" "${threads[@]}")
 [ -e "$WORK/points.safetensors" ] || run train-oracle "${more[@]}" --start-from "$WORK/features.safetensors" \
 	--steps 700 --learning-rate 0.0015 --out "$WORK/points.safetensors"
 [ -e "$WORK/oracle.safetensors" ] || run train-oracle "${more[@]}" --start-from "$WORK/points.safetensors" \
-	--steps 1000 --learning-rate 0.002 --out "$WORK/oracle.safetensors" >"$WORK/reports/oracle.json"
+	--steps 1000 --learning-rate 0.002 --out "$WORK/oracle.safetensors" >"$WORK/reports/oracle.partial"
+[ ! -e "$WORK/reports/oracle.partial" ] || mv "$WORK/reports/oracle".{partial,json}
 
 # The generator: three resolutions, each grown out of the one before. Each of the 40,000 pictures is seen about a dozen times, so there
 # is no overfitting that augmentation would have to prevent (--ada-target 0). The first network of the oracle is the feature
@@ -64,9 +65,10 @@ attribution='Remix of "ToonHead" (https://www.figma.com/community/file/158962789
 	--weights-licence CC-BY-4.0 --data-licence CC-BY-4.0 --attribution "$attribution" \
 	--url https://creativecommons.org/licenses/by/4.0/
 
-# export/toonhead.sh install: puts the bundle into the service and its sources beside this script.
+# export/toonhead.sh install: puts the bundle into the service and its sources beside this script. `make demo` then draws
+# the contact sheet that README shows (out/demo/contact_sheet.png).
 if [ "${1:-}" = install ]; then
-	rm -rf service/labelmint_service/bundles/toonhead export/toonhead
+	rm -rf service/labelmint_service/bundles/toonhead export/toonhead/annotations export/toonhead/reports
 	mkdir -p service/labelmint_service/bundles export/toonhead
 	cp -r "$WORK/bundle" service/labelmint_service/bundles/toonhead
 	cp -r "$WORK/annotations" "$WORK/reports" "$WORK/nearest.png" "$WORK/curve.png" export/toonhead/

@@ -9,12 +9,6 @@ from labelmint.bundle import Bundle
 from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, PALETTE
 
-MAX_BYTES = 12_000_000
-
-
-def test_bundle_is_small_enough_to_ship(embedded: Bundle) -> None:
-    assert sum(path.stat().st_size for path in embedded.root.iterdir()) <= MAX_BYTES
-
 
 def test_classes_and_keypoints_are_those_of_the_set(embedded: Bundle) -> None:
     manifest = embedded.manifest

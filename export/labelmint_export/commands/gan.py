@@ -147,7 +147,7 @@ def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) ->
 
     Raises:
         DatasetError: Their side is no multiple of the resolution.
-        TrainingError: The generator is grey or conditional; the pictures have colours and no classes.
+        TrainingError: The generator is grey; the pictures have colours.
     """
     side = pictures.shape[1]
     if side % config.resolution:
@@ -158,10 +158,6 @@ def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) ->
         raise TrainingError(
             f"image_channels is {config.image_channels}, expected 3; the pictures of `render` have colours",
             field="image_channels",
-        )
-    if config.c_dim:
-        raise TrainingError(
-            f"c_dim is {config.c_dim}, expected 0; the pictures of `render` have no classes", field="c_dim"
         )
 
 

@@ -46,7 +46,7 @@ class TrainConfig:
     w_avg_beta: float = 0.998
     """Decay of the running mean of w, each step."""
     compute_dtype: str = "bfloat16"
-    """dtype of the feature maps outside the regularisers: float32, bfloat16 or float16."""
+    """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling)."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -66,6 +66,12 @@ class TrainConfig:
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):
             raise TrainingError(
                 f"compute_dtype is {self.compute_dtype!r}, expected float32, bfloat16 or float16", field="compute_dtype"
+            )
+        if self.generator.c_dim:
+            raise TrainingError(
+                f"c_dim is {self.generator.c_dim}, expected 0: pictures come without classes that a generator could "
+                "learn",
+                field="c_dim",
             )
         missing = [r for r in self.generator.block_resolutions if self.discriminator_channels.get(r, 0) < 1]
         if missing:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from labelmint_export.generator.config import GeneratorConfig
 from labelmint_export.generator.layers import (
     LRELU_GAIN,
     LRELU_SLOPE,
@@ -23,7 +24,6 @@ from labelmint_export.generator.layers import (
     downsample_2x,
     normalize_second_moment,
 )
-from labelmint_export.generator.stylegan2 import GeneratorConfig
 
 MINIBATCH_GROUP = 4
 

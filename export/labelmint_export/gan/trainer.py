@@ -84,22 +84,18 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
         style_mixing=config.style_mixing,
     )
 
-    def draw(count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        z = torch.randn([count, config.generator.z_dim], device=device)
-        if not config.generator.c_dim:
-            return z, None
-        labels = torch.randint(config.generator.c_dim, [count], device=device)
-        return z, torch.nn.functional.one_hot(labels, config.generator.c_dim).float()
+    def draw(count: int) -> torch.Tensor:
+        return torch.randn([count, config.generator.z_dim], device=device)
 
     state.discriminator.requires_grad_(False)
     state.generator_optimizer.zero_grad(set_to_none=True)
-    averages.add("generator_loss", generator_step(context, *draw(config.batch_size), config.w_avg_beta))
+    averages.add("generator_loss", generator_step(context, draw(config.batch_size), None, config.w_avg_beta))
     state.generator_optimizer.step()
     if config.path_length_weight > 0 and state.step % config.path_length_interval == 0:
         state.generator_optimizer.zero_grad(set_to_none=True)
-        z, c = draw(max(1, config.batch_size // config.path_length_shrink))
+        z = draw(max(1, config.batch_size // config.path_length_shrink))
         length = path_length_step(
-            context, z, c, state.path_length_mean, config.path_length_weight, config.path_length_interval
+            context, z, None, state.path_length_mean, config.path_length_weight, config.path_length_interval
         )
         averages.add("path_length", length)
         state.generator_optimizer.step()
@@ -107,14 +103,13 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
 
     state.generator.requires_grad_(False)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    z, c = draw(config.batch_size)
-    loss, real_logits = discriminator_step(context, real, z, c)
+    loss, real_logits = discriminator_step(context, real, draw(config.batch_size), None)
     averages.add("discriminator_loss", loss)
     state.adaptive.observe(real_logits)
     state.discriminator_optimizer.step()
     if config.r1_gamma > 0 and state.step % config.r1_interval == 0:
         state.discriminator_optimizer.zero_grad(set_to_none=True)
-        averages.add("r1", r1_step(context, real, c, config.r1_gamma, config.r1_interval))
+        averages.add("r1", r1_step(context, real, None, config.r1_gamma, config.r1_interval))
         state.discriminator_optimizer.step()
     state.generator.requires_grad_(True)
 

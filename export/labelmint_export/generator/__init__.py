@@ -1,5 +1,6 @@
 """Generators whose synthesis returns the picture together with its feature taps."""
 
-from labelmint_export.generator.stylegan2 import Generator, GeneratorConfig, NoiseMode, SynthesisOutput, TapSpec
+from labelmint_export.generator.config import GeneratorConfig, NoiseMode, SynthesisOutput, TapSpec
+from labelmint_export.generator.stylegan2 import Generator
 
 __all__ = ["Generator", "GeneratorConfig", "NoiseMode", "SynthesisOutput", "TapSpec"]

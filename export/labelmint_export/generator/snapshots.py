@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 
 from labelmint_export.errors import CheckpointError, GeneratorError
-from labelmint_export.generator.stylegan2 import Generator, GeneratorConfig
+from labelmint_export.generator.config import GeneratorConfig
+from labelmint_export.generator.stylegan2 import Generator
 
 FORMAT = "labelmint-generator"
 FORMAT_VERSION = 1

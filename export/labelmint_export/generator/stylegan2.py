@@ -8,15 +8,13 @@ dynamic batch.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.config import GeneratorConfig, NoiseMode, SynthesisOutput, TapSpec
 from labelmint_export.generator.layers import (
     LRELU_GAIN,
     LRELU_SLOPE,
@@ -26,91 +24,6 @@ from labelmint_export.generator.layers import (
     normalize_second_moment,
     upsample_2x,
 )
-
-NoiseMode = Literal["const", "random", "none"]
-
-MAX_RESOLUTION = 8192
-MAX_WIDTH = 65536
-MAX_MAPPING_LAYERS = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeneratorConfig:
-    """Shape of a generator. Everything else follows from the weights."""
-
-    resolution: int
-    """Side of the picture, pixels; a power of two from 8."""
-    channels: Mapping[int, int]
-    """Feature maps of the block at each resolution from 4 to `resolution`."""
-    z_dim: int = 128
-    """Length of the input latent."""
-    w_dim: int = 128
-    """Length of the intermediate latent."""
-    c_dim: int = 0
-    """Number of classes; 0 for an unconditional generator."""
-    mapping_layers: int = 4
-    """Depth of the mapping network."""
-    image_channels: int = 3
-    """1 for grey, 3 for colour."""
-
-    def __post_init__(self) -> None:
-        """Check the shape.
-
-        Raises:
-            GeneratorError: A field is out of range.
-        """
-        if not 8 <= self.resolution <= MAX_RESOLUTION or self.resolution & (self.resolution - 1):
-            raise GeneratorError(
-                f"resolution is {self.resolution}, expected a power of two from 8 to {MAX_RESOLUTION}",
-                field="resolution",
-            )
-        missing = [r for r in self.block_resolutions if not 1 <= self.channels.get(r, 0) <= MAX_WIDTH]
-        if missing:
-            raise GeneratorError(
-                f"channels names no width from 1 to {MAX_WIDTH} for resolution {missing[0]}; give one for each of "
-                f"{list(self.block_resolutions)}",
-                field="channels",
-            )
-        bounds = {
-            "z_dim": (1, MAX_WIDTH),
-            "w_dim": (1, MAX_WIDTH),
-            "c_dim": (0, MAX_WIDTH),
-            "mapping_layers": (1, MAX_MAPPING_LAYERS),
-        }
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                raise GeneratorError(f"{name} is {getattr(self, name)}, expected {low} to {high}", field=name)
-        if self.image_channels not in (1, 3):
-            raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
-
-    @property
-    def block_resolutions(self) -> tuple[int, ...]:
-        """Resolutions of the synthesis blocks, ascending from 4."""
-        return tuple(2**i for i in range(2, self.resolution.bit_length()))
-
-    @property
-    def num_ws(self) -> int:
-        """Number of style inputs: two convolutions a block (one at 4 x 4) and the last colour layer."""
-        return 2 * len(self.block_resolutions)
-
-
-@dataclass(frozen=True, slots=True)
-class TapSpec:
-    """One synthesis activation, named by its layer."""
-
-    name: str
-    channels: int
-    resolution: int
-
-
-@dataclass(frozen=True, slots=True)
-class SynthesisOutput:
-    """What one synthesis pass makes."""
-
-    image: torch.Tensor
-    """float [N, image_channels, resolution, resolution], about [-1, 1], not clamped."""
-    taps: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Layer name -> float [N, C, r, r], in the order of the layers."""
 
 
 class MappingNetwork(nn.Module):

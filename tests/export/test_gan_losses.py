@@ -94,7 +94,9 @@ def test_generator_loss_is_softplus_of_minus_the_logits() -> None:
     context, generator, discriminator = make_context()
     z = torch.randn(6, 2)
     logits = discriminator(generator.synthesis(z[:, None].expand(-1, 3, -1)).image).detach()
-    loss = generator_step(context, z, None, w_avg_beta=0.5)
+    loss, painted = generator_step(context, z, None, w_avg_beta=0.5)
+    torch.testing.assert_close(painted, generator.synthesis(z[:, None].expand(-1, 3, -1)).image.detach())
+    assert not painted.requires_grad
     assert loss == pytest.approx(float(torch.log1p(torch.exp(-logits.double())).mean()), rel=1e-5)
     assert generator.matrix.grad is not None
     torch.testing.assert_close(generator.mapping.w_avg, 0.5 * z.mean(dim=0))
@@ -102,10 +104,10 @@ def test_generator_loss_is_softplus_of_minus_the_logits() -> None:
 
 def test_discriminator_loss_sees_both_sides_and_spares_the_generator() -> None:
     context, generator, discriminator = make_context()
-    z, real = torch.randn(6, 2), torch.randn(6, 3, 4, 4)
-    fake_logits = discriminator(generator.synthesis(z[:, None].expand(-1, 3, -1)).image).detach().double()
+    fake, real = torch.randn(6, 3, 4, 4), torch.randn(6, 3, 4, 4)
+    fake_logits = discriminator(fake).detach().double()
     real_logits = discriminator(real).detach().double()
-    loss, seen = discriminator_step(context, real, z, None)
+    loss, seen = discriminator_step(context, real, fake, None)
     expected = torch.log1p(torch.exp(fake_logits)).mean() + torch.log1p(torch.exp(-real_logits)).mean()
     assert loss == pytest.approx(float(expected), rel=1e-5)
     torch.testing.assert_close(seen.double(), real_logits, rtol=1e-5, atol=1e-6)

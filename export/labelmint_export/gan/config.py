@@ -45,8 +45,21 @@ class TrainConfig:
     """The half-life is at most this share of the pictures seen so far."""
     w_avg_beta: float = 0.998
     """Decay of the running mean of w, each step."""
+    autoencoder_images: int = 0
+    """Pictures at the start from which the generator learns as the decoder of an autoencoder alone."""
+    reconstruction_weight: float = 0.0
+    """Weight of the reconstruction between the adversarial steps; 0 switches it off."""
+    reconstruction_interval: int = 4
+    """Adversarial steps between two reconstructions."""
+    kl_weight: float = 5e-4
+    """Laplacian distance that the autoencoder pays for a nat of its latent."""
     compute_dtype: str = "bfloat16"
     """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling)."""
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether pictures are reconstructed at any time."""
+        return self.autoencoder_images > 0 or self.reconstruction_weight > 0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -54,13 +67,29 @@ class TrainConfig:
         Raises:
             TrainingError: A field is out of range.
         """
-        for name in ("batch_size", "r1_interval", "path_length_interval", "path_length_shrink", "ada_interval"):
+        for name in (
+            "batch_size",
+            "r1_interval",
+            "path_length_interval",
+            "path_length_shrink",
+            "ada_interval",
+            "reconstruction_interval",
+        ):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
         for name in ("learning_rate", "ada_speed_images", "ema_images"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected more than 0", field=name)
-        for name in ("r1_gamma", "path_length_weight", "style_mixing", "ada_target", "ema_rampup"):
+        for name in (
+            "r1_gamma",
+            "path_length_weight",
+            "style_mixing",
+            "ada_target",
+            "ema_rampup",
+            "autoencoder_images",
+            "reconstruction_weight",
+            "kl_weight",
+        ):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 0", field=name)
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):

@@ -86,11 +86,11 @@ class DiscriminatorBlock(nn.Module):
         return features
 
 
-class Discriminator(nn.Module):
-    """Picture -> one logit, high for pictures of the set.
+class PictureTrunk(nn.Module):
+    """Picture -> features at 4 x 4: what the discriminator and the encoder have in common.
 
     Args:
-        config: Shape of the generator it trains.
+        config: Shape of the generator that paints the pictures.
         channels: Feature maps at each resolution.
     """
 
@@ -106,12 +106,6 @@ class Discriminator(nn.Module):
                 for r in self.resolutions
             }
         )
-        top = channels[4]
-        self.conv = PlainConv(top + 1, top, kernel=3)
-        self.fc = FullyConnected(top * 16, top, activation="lrelu")
-        self.out = FullyConnected(top, config.w_dim if config.c_dim else 1)
-        if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
         self.register_buffer("resample_filter", binomial_filter())
 
     def block(self, resolution: int) -> DiscriminatorBlock:
@@ -119,6 +113,43 @@ class Discriminator(nn.Module):
         block = self.blocks[f"b{resolution}"]
         assert isinstance(block, DiscriminatorBlock)
         return block
+
+    def features(self, image: torch.Tensor, compute_dtype: torch.dtype) -> torch.Tensor:
+        """Look at pictures.
+
+        Args:
+            image: float32 [N, image_channels, resolution, resolution], about [-1, 1].
+            compute_dtype: dtype of the feature maps.
+
+        Returns:
+            float32 [N, channels[4], 4, 4].
+        """
+        image = image.to(compute_dtype)
+        x: torch.Tensor | None = None
+        for r in self.resolutions:
+            x = self.block(r)(x, image)
+            if r > 8:
+                image = downsample_2x(image, self.resample_filter)
+        assert x is not None
+        return x.float()
+
+
+class Discriminator(PictureTrunk):
+    """Picture -> one logit, high for pictures of the set.
+
+    Args:
+        config: Shape of the generator it trains.
+        channels: Feature maps at each resolution.
+    """
+
+    def __init__(self, config: GeneratorConfig, channels: Mapping[int, int]) -> None:
+        super().__init__(config, channels)
+        top = channels[4]
+        self.conv = PlainConv(top + 1, top, kernel=3)
+        self.fc = FullyConnected(top * 16, top, activation="lrelu")
+        self.out = FullyConnected(top, config.w_dim if config.c_dim else 1)
+        if config.c_dim:
+            self.embed = FullyConnected(config.c_dim, config.w_dim)
 
     def forward(
         self, image: torch.Tensor, c: torch.Tensor | None = None, compute_dtype: torch.dtype = torch.float32
@@ -133,14 +164,7 @@ class Discriminator(nn.Module):
         Returns:
             float32 [N], logits.
         """
-        image = image.to(compute_dtype)
-        x: torch.Tensor | None = None
-        for r in self.resolutions:
-            x = self.block(r)(x, image)
-            if r > 8:
-                image = downsample_2x(image, self.resample_filter)
-        assert x is not None
-        x = x.float()
+        x = self.features(image, compute_dtype)
         x = self.conv(torch.cat([x, minibatch_deviation(x)], dim=1))
         y: torch.Tensor = self.out(self.fc(x.flatten(1)))
         if self.config.c_dim:

@@ -12,15 +12,16 @@ from pathlib import Path
 import torch
 
 from labelmint_export.errors import CheckpointError
+from labelmint_export.gan.autoencoder import Encoder
 from labelmint_export.gan.config import TrainConfig
-from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.gan.discriminator import Discriminator, PictureTrunk
 from labelmint_export.gan.state import TrainState, config_from_json, config_to_json, load_state, make_state
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_weights, read_json, read_tensors, write_json, write_tensors
 
 FORMAT = "labelmint-gan-networks"
 FORMAT_VERSION = 1
-NETWORKS = ("generator", "ema", "discriminator")
+NETWORKS = ("generator", "ema", "discriminator", "encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Networks:
     generator: Generator
     ema: Generator
     discriminator: Discriminator
+    encoder: Encoder | None
+    """None in a training without reconstructions."""
     path_length_mean: float
     images: int
     """Pictures seen so far, at all resolutions."""
@@ -43,6 +46,7 @@ def networks_of(state: TrainState) -> Networks:
         state.generator,
         state.ema,
         state.discriminator,
+        None if state.autoencoding is None else state.autoencoding.encoder,
         float(state.path_length_mean),
         state.images_before + state.images_seen,
     )
@@ -59,6 +63,7 @@ def save_networks(networks: Networks, folder: Path) -> None:
     tensors = {
         f"{name}.{key}": tensor.half()
         for name in NETWORKS
+        if getattr(networks, name) is not None
         for key, tensor in getattr(networks, name).state_dict().items()
     }
     write_tensors(folder / "networks.safetensors", tensors)
@@ -90,14 +95,15 @@ def load_networks(folder: Path) -> Networks:
         )
     config = config_from_json(record.get("config"), record_path)
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-    made = make_state(config, torch.device("cpu"))
+    made = networks_of(make_state(config, torch.device("cpu")))
     for name in NETWORKS:
         start = f"{name}."
         part = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
-        load_weights(getattr(made, name), part, path)
+        if getattr(made, name) is not None:
+            load_weights(getattr(made, name), part, path)
     try:
         return dataclasses.replace(
-            networks_of(made), path_length_mean=float(record["path_length_mean"]), images=int(record["images"])
+            made, path_length_mean=float(record["path_length_mean"]), images=int(record["images"])
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -136,6 +142,8 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
     _copy_into(state.discriminator, old.discriminator, folder)
     state.ema.load_state_dict(state.generator.state_dict())
     _copy_into(state.ema, old.ema, folder)
+    if state.autoencoding is not None and old.encoder is not None:
+        _copy_into(state.autoencoding.encoder, old.encoder, folder)
     state.path_length_mean.fill_(old.path_length_mean)
     state.images_before = old.images
     return state
@@ -144,13 +152,20 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
 @torch.no_grad()
 def _silence_new_blocks(state: TrainState, old: Networks) -> None:
     old_top = old.config.generator.resolution
-    for r in state.config.generator.block_resolutions:
-        if r > old_top:
-            state.generator.synthesis.block(r).torgb.conv.weight.zero_()
-            state.discriminator.block(r).conv1.weight.zero_()
-            state.discriminator.block(r).skip.weight.zero_()
+    new = [r for r in state.config.generator.block_resolutions if r > old_top]
+    for r in new:
+        state.generator.synthesis.block(r).torgb.conv.weight.zero_()
+    _silence_trunk(state.discriminator, old.discriminator, new)
+    if state.autoencoding is not None and old.encoder is not None:
+        _silence_trunk(state.autoencoding.encoder, old.encoder, new)
+
+
+def _silence_trunk(trunk: PictureTrunk, old: PictureTrunk, new: list[int]) -> None:
+    for r in new:
+        trunk.block(r).conv1.weight.zero_()
+        trunk.block(r).skip.weight.zero_()
     # The old top block had no features from above, which halves the variance that fromrgb must give.
-    for parameter in old.discriminator.block(old_top).fromrgb.parameters():
+    for parameter in old.block(old.config.resolution).fromrgb.parameters():
         parameter.mul_(math.sqrt(2.0))
 
 

@@ -55,33 +55,42 @@ def sample_ws(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_a
     return ws
 
 
-def generator_step(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float) -> float:
-    """Back-propagate softplus(-D(G(z))) into the generator; returns the loss."""
+def generator_step(
+    context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float
+) -> tuple[float, torch.Tensor]:
+    """Back-propagate softplus(-D(G(z))) into the generator.
+
+    Args:
+        context: Networks and settings.
+        z: float32 [N, z_dim].
+        c: float32 [N, c_dim] or None.
+        w_avg_beta: Decay of the running mean of w.
+
+    Returns:
+        The loss, and the pictures that were painted, float32 [N, C, H, W], detached.
+    """
     ws = sample_ws(context, z, c, w_avg_beta)
     image = context.generator.synthesis(ws, "random", context.compute_dtype).image
     logits = context.discriminator(augment(image, context.augment_p), c, context.compute_dtype)
     loss = functional.softplus(-logits).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    return float(loss.detach())
+    return float(loss.detach()), image.detach()
 
 
 def discriminator_step(
-    context: LossContext, real: torch.Tensor, z: torch.Tensor, c: torch.Tensor | None
+    context: LossContext, real: torch.Tensor, fake: torch.Tensor, c: torch.Tensor | None
 ) -> tuple[float, torch.Tensor]:
-    """Back-propagate softplus(D(G(z))) + softplus(-D(real)) into the discriminator.
+    """Back-propagate softplus(D(fake)) + softplus(-D(real)) into the discriminator.
 
     Args:
         context: Networks and settings.
         real: float32 [N, C, H, W], [-1, 1].
-        z: float32 [N, z_dim].
+        fake: float32 [N, C, H, W], what `generator_step` painted: no picture is painted for the discriminator alone.
         c: float32 [N, c_dim] or None.
 
     Returns:
         The loss, and the logits of the real pictures, float32 [N].
     """
-    with torch.no_grad():
-        ws = sample_ws(context, z, c, None)
-        fake = context.generator.synthesis(ws, "random", context.compute_dtype).image
     fake_logits = context.discriminator(augment(fake, context.augment_p), c, context.compute_dtype)
     fake_loss = functional.softplus(fake_logits).mean()
     fake_loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped

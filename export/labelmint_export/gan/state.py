@@ -12,6 +12,7 @@ import torch
 
 from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.gan.augment import AdaptiveProbability
+from labelmint_export.gan.autoencoder import Encoder
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.generator import Generator
@@ -30,6 +31,15 @@ FORMAT_VERSION = 1
 
 
 @dataclass(slots=True)
+class Autoencoding:
+    """What reconstruction adds to a training."""
+
+    encoder: Encoder
+    optimizer: torch.optim.Adam
+    """Of the generator, without its noise, and the encoder; with the usual betas, as no adversary answers it."""
+
+
+@dataclass(slots=True)
 class TrainState:
     """What a step reads and changes."""
 
@@ -41,6 +51,7 @@ class TrainState:
     discriminator_optimizer: torch.optim.Adam
     path_length_mean: torch.Tensor
     adaptive: AdaptiveProbability
+    autoencoding: Autoencoding | None = None
     step: int = 0
     images_before: int = 0
     """Pictures seen at lower resolutions, before this one grew out of them."""
@@ -69,6 +80,14 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
     for module in (generator, discriminator, ema):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
     ema.eval().requires_grad_(False)
+    autoencoding = None
+    if config.has_encoder:
+        encoder = Encoder(config.generator, config.discriminator_channels)
+        encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+        decoding = [p for name, p in generator.named_parameters() if not name.endswith("noise_strength")]
+        parameters = [*decoding, *encoder.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), eps=1e-8, foreach=True)
+        autoencoding = Autoencoding(encoder, optimizer)
     return TrainState(
         config=config,
         generator=generator,
@@ -78,6 +97,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
         discriminator_optimizer=_make_adam(discriminator, config, config.r1_interval),
         path_length_mean=torch.zeros([], device=device),
         adaptive=AdaptiveProbability(target=config.ada_target, speed_images=config.ada_speed_images),
+        autoencoding=autoencoding,
     )
 
 
@@ -125,6 +145,9 @@ def save_state(state: TrainState, folder: Path) -> None:
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
     tensors |= _optimizer_tensors("generator_optimizer", state.generator_optimizer)
     tensors |= _optimizer_tensors("discriminator_optimizer", state.discriminator_optimizer)
+    if state.autoencoding is not None:
+        tensors |= {f"encoder.{k}": v for k, v in state.autoencoding.encoder.state_dict().items()}
+        tensors |= _optimizer_tensors("autoencoder_optimizer", state.autoencoding.optimizer)
     tensors["path_length_mean"] = state.path_length_mean
     tensors["random.cpu"] = torch.get_rng_state()
     if state.path_length_mean.is_cuda:
@@ -203,11 +226,13 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
     load_weights(state.generator, _part(tensors, "generator"), path)
     load_weights(state.discriminator, _part(tensors, "discriminator"), path)
     load_weights(state.ema, _part(tensors, "ema"), path)
-    for name, optimizer in (
-        ("generator_optimizer", state.generator_optimizer),
-        ("discriminator_optimizer", state.discriminator_optimizer),
-    ):
-        _restore_optimizer(name, optimizer, tensors, path, stepped=record["step"] > 0)
+    seen = record["step"] * state.config.batch_size
+    judged = seen - state.config.batch_size >= state.config.autoencoder_images  # the last step was an adversarial one
+    _restore_optimizer("generator_optimizer", state.generator_optimizer, tensors, path, stepped=judged)
+    _restore_optimizer("discriminator_optimizer", state.discriminator_optimizer, tensors, path, stepped=judged)
+    if state.autoencoding is not None:
+        load_weights(state.autoencoding.encoder, _part(tensors, "encoder"), path)
+        _restore_optimizer("autoencoder_optimizer", state.autoencoding.optimizer, tensors, path, stepped=seen > 0)
     try:
         state.path_length_mean.copy_(tensors["path_length_mean"])
         state.adaptive.p = float(record["adaptive"]["p"])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from labelmint_export.gan.autoencoder import reconstruction_step
 from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
 from labelmint_export.gan.pictures import save_grid, to_range, to_uint8
 from labelmint_export.gan.state import TrainState, save_state
@@ -75,6 +76,38 @@ def picture_order(seed: int, count: int, start: int) -> Iterator[int]:
 
 def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> None:
     config = state.config
+    if state.images_seen < config.autoencoder_images:
+        _reconstruct(state, real, 1.0, averages)
+    else:
+        _adversarial_step(state, real, averages)
+        if config.reconstruction_weight > 0 and state.step % config.reconstruction_interval == 0:
+            _reconstruct(state, real, config.reconstruction_weight, averages)
+    state.step += 1
+    _average_generator(state)
+    if state.autoencoding is not None and state.images_seen - config.batch_size < config.autoencoder_images:
+        # At its first step the discriminator sees what the encoder has learned to see.
+        state.discriminator.blocks.load_state_dict(state.autoencoding.encoder.blocks.state_dict())
+
+
+def _reconstruct(state: TrainState, real: torch.Tensor, weight: float, averages: _Averages) -> None:
+    assert state.autoencoding is not None
+    state.autoencoding.optimizer.zero_grad(set_to_none=True)
+    reconstruction = reconstruction_step(
+        state.generator,
+        state.autoencoding.encoder,
+        real,
+        weight=weight,
+        kl_weight=state.config.kl_weight,
+        w_avg_beta=state.config.w_avg_beta,
+        compute_dtype=getattr(torch, state.config.compute_dtype),
+    )
+    averages.add("reconstruction", reconstruction.distance)
+    averages.add("divergence", reconstruction.divergence)
+    state.autoencoding.optimizer.step()
+
+
+def _adversarial_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> None:
+    config = state.config
     device = real.device
     context = LossContext(
         generator=state.generator,
@@ -89,7 +122,8 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
 
     state.discriminator.requires_grad_(False)
     state.generator_optimizer.zero_grad(set_to_none=True)
-    averages.add("generator_loss", generator_step(context, draw(config.batch_size), None, config.w_avg_beta))
+    loss, fake = generator_step(context, draw(config.batch_size), None, config.w_avg_beta)
+    averages.add("generator_loss", loss)
     state.generator_optimizer.step()
     if config.path_length_weight > 0 and state.step % config.path_length_interval == 0:
         state.generator_optimizer.zero_grad(set_to_none=True)
@@ -101,9 +135,8 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
         state.generator_optimizer.step()
     state.discriminator.requires_grad_(True)
 
-    state.generator.requires_grad_(False)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    loss, real_logits = discriminator_step(context, real, draw(config.batch_size), None)
+    loss, real_logits = discriminator_step(context, real, fake, None)
     averages.add("discriminator_loss", loss)
     state.adaptive.observe(real_logits)
     state.discriminator_optimizer.step()
@@ -111,11 +144,8 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
         state.discriminator_optimizer.zero_grad(set_to_none=True)
         averages.add("r1", r1_step(context, real, None, config.r1_gamma, config.r1_interval))
         state.discriminator_optimizer.step()
-    state.generator.requires_grad_(True)
 
-    state.step += 1
-    _average_generator(state)
-    if state.step % config.ada_interval == 0:
+    if (state.step + 1) % config.ada_interval == 0:
         averages.add("sign_real", state.adaptive.update())
 
 

@@ -1,0 +1,132 @@
+"""The generator as the decoder of a variational autoencoder (Kingma and Welling 2014; with a GAN, Larsen et al. 2016).
+
+A discriminator tells a young generator little: it oscillates for hundreds of thousands of pictures before it paints two
+eyes. A reconstruction tells it where every part belongs. So a training may start with reconstructions alone, and may
+keep a few of them between its adversarial steps, where they hold on to the variety of the set.
+
+Legend: N images, C channels, Z z_dim, r resolution.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from labelmint_export.gan.discriminator import PictureTrunk, PlainConv
+from labelmint_export.generator import Generator, GeneratorConfig
+from labelmint_export.generator.layers import FullyConnected, binomial_filter, downsample_2x, upsample_2x
+
+LOG_VARIANCE_RANGE = (-8.0, 4.0)
+
+
+class Encoder(PictureTrunk):
+    """Picture -> normal distribution of the z that paints it.
+
+    Args:
+        config: Shape of the generator that decodes.
+        channels: Feature maps at each resolution, as the discriminator's.
+    """
+
+    def __init__(self, config: GeneratorConfig, channels: Mapping[int, int]) -> None:
+        super().__init__(config, channels)
+        top = channels[4]
+        self.conv = PlainConv(top, top, kernel=3)
+        self.fc = FullyConnected(top * 16, 2 * config.z_dim, activation="lrelu")
+        self.out = FullyConnected(2 * config.z_dim, 2 * config.z_dim)
+
+    def forward(
+        self, image: torch.Tensor, compute_dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode pictures.
+
+        Args:
+            image: float32 [N, image_channels, r, r], about [-1, 1].
+            compute_dtype: dtype of the feature maps; the last layers are float32.
+
+        Returns:
+            Mean and logarithm of the variance, float32 [N, Z] each.
+        """
+        x = self.conv(self.features(image, compute_dtype))
+        mean, log_variance = self.out(self.fc(x.flatten(1))).chunk(2, dim=1)
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """How well the pictures of one step came back."""
+
+    distance: float
+    """Laplacian distance, colour units of [-1, 1] summed over levels."""
+    divergence: float
+    """Kullback-Leibler divergence from the distribution of z, nats a picture."""
+
+
+def laplacian_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference at every level of a Laplacian pyramid, summed (Bojanowski et al. 2018, without weights).
+
+    Args:
+        a: float32 [N, C, r, r], r a power of two and at least 4.
+        b: Likewise.
+
+    Returns:
+        float32 [].
+    """
+    rest = a - b
+    kernel = binomial_filter().to(rest.device)
+    total = rest.new_zeros([])
+    while rest.shape[2] > 4:
+        low = downsample_2x(rest, kernel)
+        total = total + (rest - upsample_2x(low, kernel)).abs().mean()
+        rest = low
+    return total + rest.abs().mean()
+
+
+def divergence_from_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence of normal distributions from the standard one.
+
+    Args:
+        mean: float32 [N, Z].
+        log_variance: float32 [N, Z].
+
+    Returns:
+        float32 [], nats a picture.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1).mean()
+
+
+def reconstruction_step(
+    generator: Generator,
+    encoder: Encoder,
+    real: torch.Tensor,
+    *,
+    weight: float,
+    kl_weight: float,
+    w_avg_beta: float,
+    compute_dtype: torch.dtype,
+) -> Reconstruction:
+    """Back-propagate weight * (distance + kl_weight * divergence) into generator and encoder.
+
+    Args:
+        generator: Paints without noise; its mean w moves.
+        encoder: Of the same resolution.
+        real: float32 [N, C, r, r], [-1, 1].
+        weight: Factor of the loss.
+        kl_weight: Laplacian distance that a nat is worth.
+        w_avg_beta: Decay of the running mean of w.
+        compute_dtype: dtype of the feature maps.
+
+    Returns:
+        Distance and divergence.
+    """
+    mean, log_variance = encoder(real, compute_dtype)
+    z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+    w = generator.mapping.map_to_w(z)
+    w_avg = generator.mapping.w_avg
+    w_avg.copy_(w.detach().mean(dim=0).lerp(w_avg, w_avg_beta))
+    ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
+    image = generator.synthesis(ws, "none", compute_dtype).image
+    distance = laplacian_distance(image, real)
+    divergence = divergence_from_normal(mean, log_variance)
+    loss = weight * (distance + kl_weight * divergence)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    return Reconstruction(float(distance.detach()), float(divergence.detach()))

@@ -1,0 +1,172 @@
+"""The generator as a decoder: losses against plain formulas, and what a training with reconstructions computes."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from labelmint_export.gan.autoencoder import (
+    Encoder,
+    divergence_from_normal,
+    laplacian_distance,
+    reconstruction_step,
+)
+from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.growing import load_networks, save_networks, start_from
+from labelmint_export.gan.state import TrainState, load_state, make_state
+from labelmint_export.gan.trainer import Schedule, train
+from labelmint_export.generator import Generator
+from tests.export.tiny_parts import make_config, make_pictures, make_train_config
+
+CPU = torch.device("cpu")
+LINE = np.array([1.0, 3.0, 3.0, 1.0]) / 8
+
+
+def halved(x: np.ndarray) -> np.ndarray:
+    """Low-pass and every second pixel of [H, W], zeros around."""
+    padded = np.pad(x, 1)
+    half = x.shape[0] // 2
+    rows = np.stack([LINE @ padded[2 * i : 2 * i + 4] for i in range(half)])
+    return np.stack([rows[:, 2 * j : 2 * j + 4] @ LINE for j in range(half)], axis=1)
+
+
+def doubled(x: np.ndarray) -> np.ndarray:
+    """The transpose of `halved`, times four."""
+    side = x.shape[0]
+    spread = np.zeros((2 * side + 2, 2 * side + 2))
+    for i in range(side):
+        for j in range(side):
+            spread[2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += 4 * x[i, j] * np.outer(LINE, LINE)
+    return spread[1:-1, 1:-1]
+
+
+def test_laplacian_distance_is_the_sum_over_the_levels() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.standard_normal((2, 2, 3, 16, 16))
+    expected = 0.0
+    planes = list((a - b).reshape(-1, 16, 16))
+    while planes[0].shape[0] > 4:
+        low = [halved(plane) for plane in planes]
+        expected += float(np.mean([np.abs(plane - doubled(less)) for plane, less in zip(planes, low, strict=True)]))
+        planes = low
+    expected += float(np.mean(np.abs(planes)))
+    got = laplacian_distance(torch.from_numpy(a).float(), torch.from_numpy(b).float())
+    assert float(got) == pytest.approx(expected, rel=1e-5)
+    assert float(laplacian_distance(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8))) == 0.0
+
+
+def test_divergence_is_that_of_torch() -> None:
+    mean, log_variance = torch.randn(2, 5, 7)
+    here = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    expected = torch.distributions.kl_divergence(here, torch.distributions.Normal(0.0, 1.0)).sum(dim=1).mean()
+    assert float(divergence_from_normal(mean, log_variance)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_reconstruction_reaches_every_weight_but_the_noise() -> None:
+    torch.manual_seed(0)
+    config = make_config()
+    generator, encoder = Generator(config), Encoder(config, config.channels)
+    real = torch.randn(4, 3, 16, 16).tanh()
+    before = generator.mapping.w_avg.clone()
+    result = reconstruction_step(
+        generator, encoder, real, weight=2.0, kl_weight=0.1, w_avg_beta=0.5, compute_dtype=torch.float32
+    )
+    assert math.isfinite(result.distance)
+    assert result.divergence > 0
+    assert not torch.equal(generator.mapping.w_avg, before)
+    untouched = {name for name, p in generator.named_parameters() if p.grad is None}
+    assert untouched == {name for name, _ in generator.named_parameters() if name.endswith("noise_strength")}
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_variance_is_bounded() -> None:
+    torch.manual_seed(0)
+    config = make_config()
+    encoder = Encoder(config, config.channels)
+    with torch.no_grad():
+        encoder.out.bias.fill_(1e6)
+        _, log_variance = encoder(torch.zeros(2, 3, 16, 16))
+    assert float(log_variance.max()) == 4.0
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def make_autoencoding_config(resolution: int = 16) -> TrainConfig:
+    """Ten pictures (three steps of four) without a discriminator, then a reconstruction every second step."""
+    return dataclasses.replace(
+        make_train_config(resolution), autoencoder_images=10, reconstruction_weight=0.5, reconstruction_interval=2
+    )
+
+
+def run_until(state: TrainState, total: int, folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    train(state, make_pictures(11, 32), Schedule(total_images=total, snapshot_images=4, state_images=4), folder)
+    return safetensors.torch.load_file(folder / "state.safetensors")
+
+
+def test_resumed_autoencoding_is_bit_identical(tmp_path: Path) -> None:
+    whole = run_until(make_state(make_autoencoding_config(), CPU), 32, tmp_path / "whole")
+    parts = run_until(make_state(make_autoencoding_config(), CPU), 4, tmp_path / "parts")
+    for total in (8, 12, 16, 24, 32):
+        torch.randn(7)
+        parts = run_until(load_state(tmp_path / "parts", CPU), total, tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])] == []
+    assert {"encoder", "autoencoder_optimizer"} <= {name.split(".")[0] for name in whole}
+
+
+def test_discriminator_starts_with_the_eyes_of_the_encoder(tmp_path: Path) -> None:
+    state = make_state(make_autoencoding_config(), CPU)
+    fresh = {name: p.clone() for name, p in state.discriminator.named_parameters()}
+    run_until(state, 12, tmp_path)
+    assert state.autoencoding is not None
+    of_encoder = state.autoencoding.encoder.state_dict()
+    for name, parameter in state.discriminator.named_parameters():
+        expected = of_encoder[name] if name.startswith("blocks.") else fresh[name]
+        assert torch.equal(parameter, expected), name
+    run_until(state, 16, tmp_path)
+    assert not torch.equal(state.discriminator.conv.weight, fresh["conv.weight"])
+    assert not torch.equal(
+        state.discriminator.blocks.state_dict()["b16.conv0.weight"], of_encoder["blocks.b16.conv0.weight"]
+    )
+
+
+def test_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
+    config = dataclasses.replace(make_autoencoding_config(), autoencoder_images=1200, learning_rate=0.005)
+    state = make_state(config, CPU)
+    pictures = torch.from_numpy(make_pictures(11, 16)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def distance() -> float:
+        assert state.autoencoding is not None
+        with torch.no_grad():
+            z, _ = state.autoencoding.encoder(pictures)
+            return float(laplacian_distance(state.generator(z, noise_mode="none").image, pictures))
+
+    before = distance()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    train(state, make_pictures(11, 16), Schedule(total_images=1200, snapshot_images=10_000), folder)
+    assert distance() < 0.5 * before
+
+
+def test_grown_encoder_sees_the_halved_picture_as_before(tmp_path: Path) -> None:
+    run_until(make_state(make_autoencoding_config(), CPU), 24, tmp_path / "old")
+    old = load_state(tmp_path / "old", CPU)
+    save_networks(load_networks(tmp_path / "old"), tmp_path / "kept")
+    grown = start_from(tmp_path / "old", make_autoencoding_config(32), CPU)
+    kept = start_from(tmp_path / "kept", make_autoencoding_config(32), CPU)
+    assert old.autoencoding is not None
+    assert grown.autoencoding is not None
+    assert kept.autoencoding is not None
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    kernel = torch.from_numpy(np.outer(LINE, LINE)).float().expand(3, 1, 4, 4)
+    small = torch.nn.functional.conv2d(image, kernel, stride=2, padding=1, groups=3)
+    with torch.no_grad():
+        expected = old.autoencoding.encoder(small)[0]
+        torch.testing.assert_close(grown.autoencoding.encoder(image)[0], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(kept.autoencoding.encoder(image)[0], expected, rtol=0, atol=2e-2)  # float16

@@ -72,9 +72,7 @@ def test_reconstruction_reaches_every_weight_but_the_noise() -> None:
     generator, encoder = Generator(config), Encoder(config, config.channels)
     real = torch.randn(4, 3, 16, 16).tanh()
     before = generator.mapping.w_avg.clone()
-    result = reconstruction_step(
-        generator, encoder, real, weight=2.0, kl_weight=0.1, w_avg_beta=0.5, compute_dtype=torch.float32
-    )
+    result = reconstruction_step(generator, encoder, real, kl_weight=0.1, w_avg_beta=0.5, compute_dtype=torch.float32)
     assert math.isfinite(result.distance)
     assert result.divergence > 0
     assert not torch.equal(generator.mapping.w_avg, before)
@@ -99,7 +97,7 @@ def test_variance_is_bounded() -> None:
 def make_autoencoding_config(resolution: int = 16) -> TrainConfig:
     """Ten pictures (three steps of four) without a discriminator, then a reconstruction every second step."""
     return dataclasses.replace(
-        make_train_config(resolution), autoencoder_images=10, reconstruction_weight=0.5, reconstruction_interval=2
+        make_train_config(resolution), autoencoder_images=10, reconstruction_rate=0.5, reconstruction_interval=2
     )
 
 

@@ -99,18 +99,16 @@ def reconstruction_step(
     encoder: Encoder,
     real: torch.Tensor,
     *,
-    weight: float,
     kl_weight: float,
     w_avg_beta: float,
     compute_dtype: torch.dtype,
 ) -> Reconstruction:
-    """Back-propagate weight * (distance + kl_weight * divergence) into generator and encoder.
+    """Back-propagate distance + kl_weight * divergence into generator and encoder.
 
     Args:
         generator: Paints without noise; its mean w moves.
         encoder: Of the same resolution.
         real: float32 [N, C, r, r], [-1, 1].
-        weight: Factor of the loss.
         kl_weight: Laplacian distance that a nat is worth.
         w_avg_beta: Decay of the running mean of w.
         compute_dtype: dtype of the feature maps.
@@ -127,6 +125,6 @@ def reconstruction_step(
     image = generator.synthesis(ws, "none", compute_dtype).image
     distance = laplacian_distance(image, real)
     divergence = divergence_from_normal(mean, log_variance)
-    loss = weight * (distance + kl_weight * divergence)
+    loss = distance + kl_weight * divergence
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
     return Reconstruction(float(distance.detach()), float(divergence.detach()))

@@ -47,8 +47,8 @@ class TrainConfig:
     """Decay of the running mean of w, each step."""
     autoencoder_images: int = 0
     """Pictures at the start from which the generator learns as the decoder of an autoencoder alone."""
-    reconstruction_weight: float = 0.0
-    """Weight of the reconstruction between the adversarial steps; 0 switches it off."""
+    reconstruction_rate: float = 0.0
+    """Learning rate of the reconstructions between adversarial steps, relative to theirs; 0 switches them off."""
     reconstruction_interval: int = 4
     """Adversarial steps between two reconstructions."""
     kl_weight: float = 5e-4
@@ -59,7 +59,7 @@ class TrainConfig:
     @property
     def has_encoder(self) -> bool:
         """Whether pictures are reconstructed at any time."""
-        return self.autoencoder_images > 0 or self.reconstruction_weight > 0
+        return self.autoencoder_images > 0 or self.reconstruction_rate > 0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -87,7 +87,7 @@ class TrainConfig:
             "ada_target",
             "ema_rampup",
             "autoencoder_images",
-            "reconstruction_weight",
+            "reconstruction_rate",
             "kl_weight",
         ):
             if not getattr(self, name) >= 0:

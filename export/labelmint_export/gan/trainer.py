@@ -80,8 +80,8 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
         _reconstruct(state, real, 1.0, averages)
     else:
         _adversarial_step(state, real, averages)
-        if config.reconstruction_weight > 0 and state.step % config.reconstruction_interval == 0:
-            _reconstruct(state, real, config.reconstruction_weight, averages)
+        if config.reconstruction_rate > 0 and state.step % config.reconstruction_interval == 0:
+            _reconstruct(state, real, config.reconstruction_rate, averages)
     state.step += 1
     _average_generator(state)
     if state.autoencoding is not None and state.images_seen - config.batch_size < config.autoencoder_images:
@@ -89,20 +89,21 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
         state.discriminator.blocks.load_state_dict(state.autoencoding.encoder.blocks.state_dict())
 
 
-def _reconstruct(state: TrainState, real: torch.Tensor, weight: float, averages: _Averages) -> None:
+def _reconstruct(state: TrainState, real: torch.Tensor, rate: float, averages: _Averages) -> None:
     assert state.autoencoding is not None
     state.autoencoding.optimizer.zero_grad(set_to_none=True)
     reconstruction = reconstruction_step(
         state.generator,
         state.autoencoding.encoder,
         real,
-        weight=weight,
         kl_weight=state.config.kl_weight,
         w_avg_beta=state.config.w_avg_beta,
         compute_dtype=getattr(torch, state.config.compute_dtype),
     )
     averages.add("reconstruction", reconstruction.distance)
     averages.add("divergence", reconstruction.divergence)
+    for group in state.autoencoding.optimizer.param_groups:
+        group["lr"] = rate * state.config.learning_rate
     state.autoencoding.optimizer.step()
 
 

@@ -1,14 +1,17 @@
 """The shape of a generator, and what its synthesis gives."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from labelmint_export.errors import GeneratorError
 
 NoiseMode = Literal["const", "random", "none"]
+Architecture = Literal["skip", "resnet", "orig"]
+ARCHITECTURES = get_args(Architecture)
 
 MAX_RESOLUTION = 8192
 MAX_WIDTH = 65536
@@ -33,6 +36,16 @@ class GeneratorConfig:
     """Depth of the mapping network."""
     image_channels: int = 3
     """1 for grey, 3 for colour."""
+    architecture: Architecture = "skip"
+    """How blocks join (Karras et al. 2020, section 4.1): their colours are summed, their features, or neither."""
+    conv_clamp: float | None = None
+    """Bound on the magnitude of every layer's output, which a training in half precision set; None for no bound."""
+    embed_dim: int | None = None
+    """Length of the embedded class in front of the mapping; None for w_dim."""
+    hidden_dim: int | None = None
+    """Width of the mapping's inner layers; None for w_dim."""
+    mapping_lr_multiplier: float = 0.01
+    """Scale of the mapping's stored weights."""
 
     def __post_init__(self) -> None:
         """Check the shape.
@@ -57,10 +70,22 @@ class GeneratorConfig:
             "w_dim": (1, MAX_WIDTH),
             "c_dim": (0, MAX_WIDTH),
             "mapping_layers": (1, MAX_MAPPING_LAYERS),
+            "embed_dim": (1, MAX_WIDTH),
+            "hidden_dim": (1, MAX_WIDTH),
         }
         for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                raise GeneratorError(f"{name} is {getattr(self, name)}, expected {low} to {high}", field=name)
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise GeneratorError(f"{name} is {value}, expected {low} to {high}", field=name)
+        for name in ("conv_clamp", "mapping_lr_multiplier"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise GeneratorError(f"{name} is {value}, expected a finite number above 0", field=name)
+        if self.architecture not in ARCHITECTURES:
+            raise GeneratorError(
+                f"architecture is {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}",
+                field="architecture",
+            )
         if self.image_channels not in (1, 3):
             raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
 

@@ -8,6 +8,8 @@ dynamic batch.
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -36,12 +38,14 @@ class MappingNetwork(nn.Module):
         self.config = config
         input_dim = config.z_dim
         if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
-            input_dim += config.w_dim
-        self.layers = nn.ModuleList()
-        for index in range(config.mapping_layers):
-            in_features = input_dim if index == 0 else config.w_dim
-            self.layers.append(FullyConnected(in_features, config.w_dim, activation="lrelu", lr_multiplier=0.01))
+            embed_dim = config.embed_dim or config.w_dim
+            self.embed = FullyConnected(config.c_dim, embed_dim)
+            input_dim += embed_dim
+        widths = [input_dim, *[config.hidden_dim or config.w_dim] * (config.mapping_layers - 1), config.w_dim]
+        self.layers = nn.ModuleList(
+            FullyConnected(i, o, activation="lrelu", lr_multiplier=config.mapping_lr_multiplier)
+            for i, o in pairwise(widths)
+        )
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
@@ -148,9 +152,13 @@ class SynthesisLayer(nn.Module):
 
     noise_const: torch.Tensor
 
-    def __init__(self, config: GeneratorConfig, in_channels: int, resolution: int, *, up: bool = False) -> None:
+    def __init__(
+        self, config: GeneratorConfig, in_channels: int, resolution: int, *, up: bool = False, gain: float = 1.0
+    ) -> None:
         super().__init__()
         out_channels = config.channels[resolution]
+        self.gain = gain * LRELU_GAIN
+        self.clamp = None if config.conv_clamp is None else config.conv_clamp * gain
         self.resolution = resolution
         self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
         self.conv = ModulatedConv(in_channels, out_channels, kernel=3, demodulate=True, up=up)
@@ -158,20 +166,25 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
-    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Compute one layer: float [N, I, H, W] and float32 [N, D] to float [N, O, r, r].
 
         The activation's gain goes into everything in front of it: leaky ReLU is homogeneous, and so a pass is saved.
+        Noise [N or 1, 1, r, r] that is given takes the place of the mode's.
         """
-        x = self.conv(x, self.affine(w), LRELU_GAIN)
-        strength = self.noise_strength * LRELU_GAIN
-        if noise_mode == "random":
+        x = self.conv(x, self.affine(w), self.gain)
+        strength = self.noise_strength * self.gain
+        if noise is None and noise_mode == "random":
             noise = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
+        elif noise is None and noise_mode == "const":
+            noise = self.noise_const
+        if noise is not None:
             x = x + (noise * strength).to(x.dtype)
-        elif noise_mode == "const":
-            x = x + (self.noise_const * strength).to(x.dtype)
-        x = x + (self.bias * LRELU_GAIN)[:, None, None].to(x.dtype)
-        return functional.leaky_relu(x, LRELU_SLOPE)
+        x = x + (self.bias * self.gain)[:, None, None].to(x.dtype)
+        x = functional.leaky_relu(x, LRELU_SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -182,11 +195,30 @@ class ToRGB(nn.Module):
         self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
         self.conv = ModulatedConv(in_channels, config.image_channels, kernel=1, demodulate=False)
         self.bias = nn.Parameter(torch.zeros(config.image_channels))
+        self.clamp = config.conv_clamp
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Map float [N, I, H, W] and float32 [N, D] to [N, image_channels, H, W] in the dtype of w."""
         y: torch.Tensor = self.conv(x, self.affine(w))
-        return y.to(w.dtype) + self.bias[:, None, None]
+        y = y.to(w.dtype) + self.bias[:, None, None]
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+
+class Upsampling1x1(nn.Module):
+    """Convolution of a single pixel with twice the resolution behind it: the residual path of a block."""
+
+    resample_filter: torch.Tensor
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight_gain = math.sqrt(0.5) / math.sqrt(in_channels)  # the sum of two paths keeps its variance
+        self.register_buffer("resample_filter", binomial_filter())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float [N, I, H, W] to [N, O, 2H, 2W]."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        return upsample_2x(functional.conv2d(x, weight), self.resample_filter)
 
 
 class SynthesisBlock(nn.Module):
@@ -198,13 +230,16 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         self.resolution = resolution
         channels = config.channels[resolution]
+        residual = config.architecture == "resnet" and resolution > 4
         if resolution == 4:
             self.constant_input = nn.Parameter(torch.randn(channels, 4, 4))
         else:
             self.conv0 = SynthesisLayer(config, config.channels[resolution // 2], resolution, up=True)
             self.register_buffer("resample_filter", binomial_filter())
-        self.conv1 = SynthesisLayer(config, channels, resolution)
-        self.torgb = ToRGB(config, channels)
+        self.conv1 = SynthesisLayer(config, channels, resolution, gain=math.sqrt(0.5) if residual else 1.0)
+        self.skip = Upsampling1x1(config.channels[resolution // 2], channels) if residual else None
+        has_colours = config.architecture == "skip" or resolution == config.resolution
+        self.torgb = ToRGB(config, channels) if has_colours else None
 
 
 class SynthesisNetwork(nn.Module):
@@ -231,7 +266,11 @@ class SynthesisNetwork(nn.Module):
         return tuple(specs)
 
     def forward(
-        self, ws: torch.Tensor, noise_mode: NoiseMode = "const", compute_dtype: torch.dtype = torch.float32
+        self,
+        ws: torch.Tensor,
+        noise_mode: NoiseMode = "const",
+        compute_dtype: torch.dtype = torch.float32,
+        noise: Mapping[str, torch.Tensor] | None = None,
     ) -> SynthesisOutput:
         """Paint pictures.
 
@@ -239,12 +278,13 @@ class SynthesisNetwork(nn.Module):
             ws: float32 [N, num_ws, w_dim].
             noise_mode: The stored noise, new noise from torch's generator, or none.
             compute_dtype: dtype of the feature maps; colours are summed in float32.
+            noise: Layer name, such as b8.conv0, -> float32 [N or 1, 1, r, r]; layers that it names ignore the mode.
 
         Returns:
             The pictures and their taps.
 
         Raises:
-            GeneratorError: ws does not fit the generator.
+            GeneratorError: ws or the noise does not fit the generator.
         """
         expected = (self.config.num_ws, self.config.w_dim)
         if ws.ndim != 3 or ws.shape[1:] != expected:
@@ -252,24 +292,51 @@ class SynthesisNetwork(nn.Module):
                 f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
                 field="ws",
             )
+        noise = noise or {}
+        check_noise(noise, self.tap_specs, ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
         image: torch.Tensor | None = None
         x = ws.new_zeros([])
         next_w = 0
         for r in self.config.block_resolutions:
             block = self.block(r)
+            residual = None
             if r == 4:
                 x = block.constant_input.to(compute_dtype)[None].expand(ws.shape[0], -1, -1, -1)
                 x = x.contiguous(memory_format=torch.channels_last)
             else:
-                x = taps[f"b{r}.conv0"] = block.conv0(x, ws[:, next_w], noise_mode)
+                residual = None if block.skip is None else block.skip(x)
+                name = f"b{r}.conv0"
+                x = taps[name] = block.conv0(x, ws[:, next_w], noise_mode, noise.get(name))
                 next_w += 1
-            x = taps[f"b{r}.conv1"] = block.conv1(x, ws[:, next_w], noise_mode)
+            name = f"b{r}.conv1"
+            x = taps[name] = block.conv1(x, ws[:, next_w], noise_mode, noise.get(name))
             next_w += 1
-            colours = block.torgb(x, ws[:, next_w])  # shares its w with the next block's first layer
-            image = colours if image is None else upsample_2x(image, block.resample_filter) + colours
+            if residual is not None:
+                x = residual + x
+            if block.torgb is not None:
+                colours = block.torgb(x, ws[:, next_w])  # shares its w with the next block's first layer
+                image = colours if image is None else upsample_2x(image, block.resample_filter) + colours
         assert image is not None
         return SynthesisOutput(image=image, taps=taps)
+
+
+def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence[TapSpec], count: int) -> None:
+    """Check noise that was given layer by layer.
+
+    Raises:
+        GeneratorError: It names no layer, or has another shape.
+    """
+    sides = {layer.name: layer.resolution for layer in layers}
+    for name, values in noise.items():
+        if name not in sides:
+            raise GeneratorError(f"noise names {name!r}, expected layers of {', '.join(sides)}", field="noise")
+        side = sides[name]
+        if tuple(values.shape) not in {(1, 1, side, side), (count, 1, side, side)}:
+            raise GeneratorError(
+                f"noise of {name} has shape {list(values.shape)}, expected [{count} or 1, 1, {side}, {side}]",
+                field="noise",
+            )
 
 
 class Generator(nn.Module):

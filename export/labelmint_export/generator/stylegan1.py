@@ -1,0 +1,402 @@
+"""StyleGAN1 generator with feature taps (Karras et al. 2019, "A Style-Based Generator Architecture for GANs").
+
+Legend: N images, L num_ws, D w_dim, I input and O output channels of a convolution, C channels of a block, H rows,
+W columns, r resolution of a block.
+
+Each block runs two epilogues: noise, leaky ReLU, adaptive instance normalisation (section 2, figure 1). The taps are
+those of DatasetGAN's program, which differ from its paper: the output of the second epilogue and the raw output of the
+convolution in front of it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.config import (
+    MAX_MAPPING_LAYERS,
+    MAX_RESOLUTION,
+    MAX_WIDTH,
+    NoiseMode,
+    SynthesisOutput,
+    TapSpec,
+)
+from labelmint_export.generator.layers import (
+    LRELU_GAIN,
+    LRELU_SLOPE,
+    FullyConnected,
+    binomial_filter,
+    blur,
+    normalize_second_moment,
+)
+from labelmint_export.generator.stylegan2 import check_noise
+
+NORM_EPSILON = 1e-5
+FUSED_RESOLUTION = 128
+"""From this output resolution up the original upsamples by a transposed convolution, below by repeating pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StyleGAN1Config:
+    """Shape of a generator. Everything else follows from the weights."""
+
+    resolution: int
+    """Side of the picture, pixels; a power of two from 8."""
+    channels: Mapping[int, int]
+    """Feature maps of the block at each resolution from 4 to `resolution`."""
+    z_dim: int = 512
+    """Length of the input latent."""
+    w_dim: int = 512
+    """Length of the intermediate latent."""
+    mapping_layers: int = 8
+    """Depth of the mapping network."""
+    hidden_dim: int | None = None
+    """Width of the mapping's inner layers; None for w_dim."""
+    mapping_lr_multiplier: float = 0.01
+    """Scale of the mapping's stored weights and biases."""
+    image_channels: int = 3
+    """1 for grey, 3 for colour."""
+
+    def __post_init__(self) -> None:
+        """Check the shape.
+
+        Raises:
+            GeneratorError: A field is out of range.
+        """
+        if not 8 <= self.resolution <= MAX_RESOLUTION or self.resolution & (self.resolution - 1):
+            raise GeneratorError(
+                f"resolution is {self.resolution}, expected a power of two from 8 to {MAX_RESOLUTION}",
+                field="resolution",
+            )
+        missing = [r for r in self.block_resolutions if not 1 <= self.channels.get(r, 0) <= MAX_WIDTH]
+        if missing:
+            raise GeneratorError(
+                f"channels names no width from 1 to {MAX_WIDTH} for resolution {missing[0]}; give one for each of "
+                f"{list(self.block_resolutions)}",
+                field="channels",
+            )
+        bounds = {
+            "z_dim": (1, MAX_WIDTH),
+            "w_dim": (1, MAX_WIDTH),
+            "mapping_layers": (1, MAX_MAPPING_LAYERS),
+            "hidden_dim": (1, MAX_WIDTH),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise GeneratorError(f"{name} is {value}, expected {low} to {high}", field=name)
+        if not 0 < self.mapping_lr_multiplier < math.inf:
+            raise GeneratorError(
+                f"mapping_lr_multiplier is {self.mapping_lr_multiplier}, expected a finite number above 0",
+                field="mapping_lr_multiplier",
+            )
+        if self.image_channels not in (1, 3):
+            raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
+
+    @property
+    def c_dim(self) -> int:
+        """Number of classes; 0, for there are only unconditional generators of this kind."""
+        return 0
+
+    @property
+    def block_resolutions(self) -> tuple[int, ...]:
+        """Resolutions of the synthesis blocks, ascending from 4."""
+        return tuple(2**i for i in range(2, self.resolution.bit_length()))
+
+    @property
+    def num_ws(self) -> int:
+        """Number of style inputs: two epilogues a block; the colour layer has none."""
+        return 2 * len(self.block_resolutions)
+
+
+class StyleGAN1Mapping(nn.Module):
+    """z -> ws, with truncation towards the mean w."""
+
+    w_avg: torch.Tensor
+
+    def __init__(self, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.z_dim, *[config.hidden_dim or config.w_dim] * (config.mapping_layers - 1), config.w_dim]
+        self.layers = nn.ModuleList(
+            FullyConnected(i, o, lr_multiplier=config.mapping_lr_multiplier) for i, o in pairwise(widths)
+        )
+        for layer in self.layers:
+            assert isinstance(layer, FullyConnected)
+            layer.weight_gain *= LRELU_GAIN  # on the weights alone, where StyleGAN2 has it on weights and bias
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        """Map latents.
+
+        Args:
+            z: float [N, z_dim].
+            c: None or [N, 0]; these generators are unconditional.
+
+        Returns:
+            float [N, w_dim], not truncated.
+
+        Raises:
+            GeneratorError: z has another shape, or c holds classes.
+        """
+        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
+            raise GeneratorError(
+                f"z has shape {list(z.shape)}, expected [N, {self.config.z_dim}]; draw it for this generator", field="z"
+            )
+        if c is not None and (c.ndim != 2 or c.shape[1] != 0):
+            raise GeneratorError(
+                f"c has shape {list(c.shape)}, expected none; StyleGAN1 is unconditional, leave c away", field="c"
+            )
+        x = normalize_second_moment(z.to(self.w_avg.dtype))
+        for layer in self.layers:
+            x = functional.leaky_relu(layer(x), LRELU_SLOPE)
+        return x
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float | torch.Tensor = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> torch.Tensor:
+        """Map latents to one w for each style input.
+
+        Args:
+            z: float [N, z_dim].
+            c: None or [N, 0]; these generators are unconditional.
+            truncation_psi: 1 leaves w as it is, 0 gives the mean; a number or float [N].
+            truncation_cutoff: Only so many leading ws are truncated (DatasetGAN: 8, at 256 pixels 7); None truncates
+                all.
+
+        Returns:
+            float [N, num_ws, w_dim].
+        """
+        w = self.map_to_w(z, c)
+        ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
+        if isinstance(truncation_psi, float | int):
+            if truncation_psi == 1:
+                return ws
+            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
+        else:
+            psi = truncation_psi[:, None, None]
+        truncated = self.w_avg + psi * (ws - self.w_avg)
+        if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
+            return truncated
+        return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
+
+
+class Convolution(nn.Module):
+    """Convolution with equalised learning rate and a bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, gain: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = gain / math.sqrt(in_channels * kernel**2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float [N, I, H, W] to float [N, O, H, W]."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        return functional.conv2d(x, weight, self.bias.to(x.dtype), padding=self.weight.shape[2] // 2)
+
+
+class UpsamplingConvolution(Convolution):
+    """3 x 3 convolution that doubles the resolution and then blurs."""
+
+    blur_filter: torch.Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, resolution: int) -> None:
+        super().__init__(in_channels, out_channels, kernel=3, gain=LRELU_GAIN)
+        self.flipped = resolution < FUSED_RESOLUTION
+        self.register_buffer("blur_filter", binomial_filter((1.0, 2.0, 1.0)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float [N, I, H, W] to float [N, O, 2H, 2W].
+
+        Both of the original's ways are one transposed convolution, whose 4 x 4 kernel sums four shifted copies of the
+        weights. Repeating each pixel twice and convolving amounts to the weights turned by 180 degrees.
+        """
+        weight = self.weight * self.weight_gain  # [O, I, 3, 3]
+        if self.flipped:
+            weight = weight.flip([2, 3])
+        rows = functional.pad(weight, [0, 0, 0, 1]) + functional.pad(weight, [0, 0, 1, 0])  # [O, I, 4, 3]
+        summed = functional.pad(rows, [0, 1]) + functional.pad(rows, [1, 0])  # [O, I, 4, 4]
+        x = functional.conv_transpose2d(x, summed.transpose(0, 1).to(x.dtype), stride=2, padding=1)
+        return blur(x, self.blur_filter, (1, 1, 1, 1)) + self.bias[:, None, None].to(x.dtype)
+
+
+class Epilogue(nn.Module):
+    """What follows each convolution: noise, leaky ReLU, adaptive instance normalisation."""
+
+    noise_const: torch.Tensor
+
+    def __init__(self, w_dim: int, channels: int, resolution: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.affine = FullyConnected(w_dim, 2 * channels)
+        self.noise_strength = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+
+    def forward(
+        self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Map float [N, C, r, r] and float32 [N, D] to float [N, C, r, r].
+
+        Noise [N or 1, 1, r, r] that is given takes the place of the mode's.
+        """
+        if noise is None and noise_mode == "random":
+            noise = torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
+        elif noise is None and noise_mode == "const":
+            noise = self.noise_const
+        if noise is not None:
+            x = x + (noise * self.noise_strength[:, None, None]).to(x.dtype)
+        return self._normalize(functional.leaky_relu(x, LRELU_SLOPE), self.affine(w))
+
+    @staticmethod
+    def _normalize(x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+        """Give each feature map the mean and the deviation that its style asks for (equation 1).
+
+        Args:
+            x: float [N, C, r, r].
+            styles: float32 [N, 2C], the deviations less one, then the means.
+
+        Returns:
+            float [N, C, r, r].
+        """
+        scale, mean = styles[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
+        wide = torch.promote_types(x.dtype, torch.float32)  # moments in half precision lose small deviations
+        centred = x - x.to(wide).mean(dim=[2, 3], keepdim=True).to(x.dtype)
+        variance = centred.to(wide).square().mean(dim=[2, 3], keepdim=True)
+        factor = (scale + 1.0) * (variance + NORM_EPSILON).rsqrt()
+        return centred * factor.to(x.dtype) + mean.to(x.dtype)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution."""
+
+    def __init__(self, config: StyleGAN1Config, resolution: int) -> None:
+        super().__init__()
+        channels = config.channels[resolution]
+        if resolution == 4:
+            self.constant_input = nn.Parameter(torch.ones(channels, 4, 4))
+            self.bias = nn.Parameter(torch.zeros(channels))
+        else:
+            self.conv0 = UpsamplingConvolution(config.channels[resolution // 2], channels, resolution)
+        self.epi1 = Epilogue(config.w_dim, channels, resolution)
+        self.conv1 = Convolution(channels, channels, kernel=3, gain=LRELU_GAIN)
+        self.epi2 = Epilogue(config.w_dim, channels, resolution)
+
+
+class SynthesisNetwork(nn.Module):
+    """ws -> picture and taps."""
+
+    def __init__(self, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleDict({f"b{r}": SynthesisBlock(config, r) for r in config.block_resolutions})
+        self.torgb = Convolution(config.channels[config.resolution], config.image_channels, kernel=1, gain=1.0)
+
+    def block(self, resolution: int) -> SynthesisBlock:
+        """The block of one resolution."""
+        block = self.blocks[f"b{resolution}"]
+        assert isinstance(block, SynthesisBlock)
+        return block
+
+    @property
+    def tap_specs(self) -> tuple[TapSpec, ...]:
+        """The taps in the order in which DatasetGAN concatenates them."""
+        return tuple(
+            TapSpec(f"b{r}.{name}", self.config.channels[r], r)
+            for r in self.config.block_resolutions
+            for name in ("epi2", "conv1")
+        )
+
+    @property
+    def noise_specs(self) -> tuple[TapSpec, ...]:
+        """The layers that add noise, in their order."""
+        return tuple(
+            TapSpec(f"b{r}.{name}", self.config.channels[r], r)
+            for r in self.config.block_resolutions
+            for name in ("epi1", "epi2")
+        )
+
+    def forward(
+        self,
+        ws: torch.Tensor,
+        noise_mode: NoiseMode = "const",
+        compute_dtype: torch.dtype = torch.float32,
+        noise: Mapping[str, torch.Tensor] | None = None,
+    ) -> SynthesisOutput:
+        """Paint pictures.
+
+        Args:
+            ws: float32 [N, num_ws, w_dim].
+            noise_mode: The stored noise, new noise from torch's generator, or none.
+            compute_dtype: dtype of the feature maps; moments are taken in float32 at least.
+            noise: Layer name, such as b8.epi1, -> float32 [N or 1, 1, r, r]; layers that it names ignore the mode.
+
+        Returns:
+            The pictures, in the dtype of ws, and their taps.
+
+        Raises:
+            GeneratorError: ws or the noise does not fit the generator.
+        """
+        expected = (self.config.num_ws, self.config.w_dim)
+        if ws.ndim != 3 or ws.shape[1:] != expected:
+            raise GeneratorError(
+                f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
+                field="ws",
+            )
+        noise = noise or {}
+        check_noise(noise, self.noise_specs, ws.shape[0])
+        taps: dict[str, torch.Tensor] = {}
+        x = ws.new_zeros([])
+        for index, r in enumerate(self.config.block_resolutions):
+            block = self.block(r)
+            if r == 4:
+                x = (block.constant_input + block.bias[:, None, None]).to(compute_dtype)
+                x = x[None].expand(ws.shape[0], -1, -1, -1)
+            else:
+                x = block.conv0(x)
+            x = block.epi1(x, ws[:, 2 * index], noise_mode, noise.get(f"b{r}.epi1"))
+            raw = block.conv1(x)
+            x = block.epi2(raw, ws[:, 2 * index + 1], noise_mode, noise.get(f"b{r}.epi2"))
+            taps |= {f"b{r}.epi2": x, f"b{r}.conv1": raw}
+        return SynthesisOutput(image=self.torgb(x).to(ws.dtype), taps=taps)
+
+
+class StyleGAN1Generator(nn.Module):
+    """Mapping and synthesis."""
+
+    def __init__(self, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = StyleGAN1Mapping(config)
+        self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def tap_specs(self) -> tuple[TapSpec, ...]:
+        """The taps in the order in which DatasetGAN concatenates them."""
+        return self.synthesis.tap_specs
+
+    @property
+    def w_avg(self) -> torch.Tensor:
+        """The mean w, float32 [w_dim]."""
+        return self.mapping.w_avg
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: NoiseMode = "const",
+    ) -> SynthesisOutput:
+        """Map and synthesise; see the two networks for shapes."""
+        output: SynthesisOutput = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
+        return output

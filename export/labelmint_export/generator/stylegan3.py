@@ -1,0 +1,347 @@
+"""StyleGAN3 generator with feature taps (Karras et al. 2021, "Alias-Free Generative Adversarial Networks").
+
+Legend: N images, L num_ws, D w_dim, I and O channels, F Fourier features, H rows, W columns, T taps of a filter.
+
+Names of parameters and buffers are those of the checkpoints that people hold: `mapping.fc0.weight`,
+`synthesis.input.freqs`, `synthesis.L0_36_512.affine.bias`. As in the StyleGAN2 module, the modulated convolution scales
+activations instead of weights, so it exports with a dynamic batch. T and R differ in their configuration alone.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.config import NoiseMode, SynthesisOutput, TapSpec
+from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, normalize_second_moment
+from labelmint_export.generator.stylegan3_config import StyleGAN3Config, StyleGAN3LayerConfig
+
+
+def upsample(x: torch.Tensor, line: torch.Tensor, factor: int, padding: tuple[int, int, int, int]) -> torch.Tensor:
+    """Put zeros between the pixels and filter rows and columns, keeping the mean.
+
+    Args:
+        x: float [N, O, H, W].
+        line: float [T], sum one.
+        factor: The number of pixels that each pixel becomes along an axis.
+        padding: Pixels added on the left, right, top and bottom in front of the filter; negative ones are cropped.
+
+    Returns:
+        float [N, O, H * factor + top + bottom - T + 1, W * factor + left + right - T + 1].
+    """
+    channels, taps = x.shape[1], line.shape[0]
+    weight = (line * factor).to(x.dtype).expand(channels, 1, 1, taps)
+    # The transposed convolution gives all that any input pixel reaches; see how much of that is beyond each border.
+    left, right, top, bottom = (
+        taps - (1 if side in (0, 2) else factor) - pixels for side, pixels in enumerate(padding)
+    )
+    along_w, along_h = max(0, min(left, right)), max(0, min(top, bottom))
+    x = functional.conv_transpose2d(x, weight, stride=(1, factor), padding=(0, along_w), groups=channels)
+    weight = weight.transpose(2, 3)
+    x = functional.conv_transpose2d(x, weight, stride=(factor, 1), padding=(along_h, 0), groups=channels)
+    rest = [along_w - left, along_w - right, along_h - top, along_h - bottom]
+    return functional.pad(x, rest) if any(rest) else x
+
+
+def downsample(x: torch.Tensor, kernel: torch.Tensor, factor: int) -> torch.Tensor:
+    """Filter, then keep every `factor`-th pixel, without padding.
+
+    Args:
+        x: float [N, O, H, W].
+        kernel: float [T] for rows and columns in turn, or [T, T].
+        factor: The number of pixels that become one along an axis.
+
+    Returns:
+        float [N, O, (H - T) // factor + 1, (W - T) // factor + 1].
+    """
+    channels, taps = x.shape[1], kernel.shape[-1]
+    kernel = kernel.to(x.dtype)
+    if kernel.ndim == 2:
+        return functional.conv2d(x, kernel.flip([0, 1]).expand(channels, 1, -1, -1), stride=factor, groups=channels)
+    weight = kernel.flip([0]).expand(channels, 1, 1, taps)
+    x = functional.conv2d(x, weight, stride=(1, factor), groups=channels)
+    return functional.conv2d(x, weight.transpose(2, 3), stride=(factor, 1), groups=channels)
+
+
+class StyleGAN3Mapping(nn.Module):
+    """z -> ws, with truncation towards the mean w."""
+
+    w_avg: torch.Tensor
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.config = config
+        in_features = config.z_dim
+        if config.c_dim:
+            self.embed = FullyConnected(config.c_dim, config.w_dim)
+            in_features += config.w_dim
+        for index in range(config.mapping_layers):
+            layer = FullyConnected(
+                in_features, config.w_dim, activation="lrelu", lr_multiplier=config.mapping_lr_multiplier
+            )
+            self.add_module(f"fc{index}", layer)
+            in_features = config.w_dim
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        """Map latents.
+
+        Args:
+            z: float [N, z_dim].
+            c: float [N, c_dim], one-hot; None for an unconditional generator.
+
+        Returns:
+            float [N, w_dim], not truncated.
+
+        Raises:
+            GeneratorError: z or c has another shape.
+        """
+        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
+            raise GeneratorError(
+                f"z has shape {list(z.shape)}, expected [N, {self.config.z_dim}]; draw it for this generator", field="z"
+            )
+        x = normalize_second_moment(z.to(self.w_avg.dtype))
+        if self.config.c_dim:
+            if c is None or c.ndim != 2 or c.shape[1] != self.config.c_dim:
+                got = None if c is None else list(c.shape)
+                raise GeneratorError(
+                    f"c has shape {got}, expected [N, {self.config.c_dim}]; give one one-hot row a latent", field="c"
+                )
+            x = torch.cat([x, normalize_second_moment(self.embed(c.to(x.dtype)))], dim=1)
+        for index in range(self.config.mapping_layers):
+            x = self.get_submodule(f"fc{index}")(x)
+        return x
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float | torch.Tensor = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> torch.Tensor:
+        """Map latents to one w for each style input.
+
+        Args:
+            z: float [N, z_dim].
+            c: float [N, c_dim], one-hot; None for an unconditional generator.
+            truncation_psi: 1 leaves w as it is, 0 gives the mean; a number or float [N].
+            truncation_cutoff: Only so many leading ws are truncated; None truncates all.
+
+        Returns:
+            float [N, num_ws, w_dim].
+        """
+        w = self.map_to_w(z, c)
+        ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
+        if isinstance(truncation_psi, float | int):
+            if truncation_psi == 1:
+                return ws
+            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
+        else:
+            psi = truncation_psi[:, None, None]
+        truncated = self.w_avg + psi * (ws - self.w_avg)
+        if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
+            return truncated
+        return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features (section 3.1), turned and moved by the style (section 3.2) and by a transform users may set."""
+
+    freqs: torch.Tensor
+    phases: torch.Tensor
+    transform: torch.Tensor
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.size = config.input_size
+        self.sampling_rate = config.input_sampling_rate
+        self.bandwidth = config.input_bandwidth
+        self.affine = FullyConnected(config.w_dim, 4)
+        with torch.no_grad():  # neither turned nor moved
+            self.affine.weight.zero_()
+            self.affine.bias[0] = 1.0
+        self.weight = nn.Parameter(torch.randn(config.input_channels, config.input_channels))
+        self.register_buffer("transform", torch.eye(3))
+        self.register_buffer("freqs", torch.randn(config.input_channels, 2))
+        self.register_buffer("phases", torch.rand(config.input_channels))
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """Sample the features.
+
+        Args:
+            w: float [N, D].
+
+        Returns:
+            float [N, F, size, size] in the dtype of w.
+        """
+        cosine, sine, shift_x, shift_y = self.affine(w).unbind(dim=1)  # [N] each
+        length = (cosine.square() + sine.square()).sqrt()
+        rotation = torch.stack([cosine, -sine, sine, cosine], dim=1) / length[:, None]
+        rotation = rotation.unflatten(1, (2, 2))  # [N, 2, 2], from points of the picture to points of the features
+        shift = torch.stack([shift_x, shift_y], dim=1) / length[:, None]  # [N, 2], points of the user's picture
+        moved = (self.transform[:2, 2] - shift)[:, :, None]  # [N, 2, 1]
+        phases = self.phases + (self.freqs @ (rotation @ moved)).squeeze(2)  # [N, F]
+        freqs = self.freqs @ (rotation @ self.transform[:2, :2])  # [N, F, 2]
+        # What the transform has pushed above the Nyquist limit fades out.
+        excess = (freqs.square().sum(dim=2).sqrt() - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
+        amplitudes = (1.0 - excess).clamp(0.0, 1.0)  # [N, F]
+
+        # Coordinates of the pixels' centres: the picture lies in [-0.5, 0.5], the margin beyond.
+        line = torch.arange(self.size, dtype=w.dtype, device=w.device)
+        line = (line + (0.5 - self.size / 2)) / self.sampling_rate
+        along_x = freqs[:, :, :1] * line  # [N, F, W]
+        along_y = freqs[:, :, 1:] * line + phases[:, :, None]  # [N, F, H]
+        waves = torch.sin((along_x[:, :, None, :] + along_y[:, :, :, None]) * (2.0 * math.pi))  # [N, F, H, W]
+        waves = waves * amplitudes[:, :, None, None]
+        weight = self.weight / math.sqrt(self.weight.shape[1])
+        return functional.conv2d(waves, weight[:, :, None, None])
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution and a leaky ReLU between two resamplings. Its output is a feature tap."""
+
+    magnitude_ema: torch.Tensor
+    up_filter: torch.Tensor
+    down_filter: torch.Tensor
+
+    def __init__(self, config: StyleGAN3LayerConfig, w_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.affine = FullyConnected(w_dim, config.in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(config.out_channels, config.in_channels, config.kernel, config.kernel))
+        self.bias = nn.Parameter(torch.zeros(config.out_channels))
+        self.register_buffer("magnitude_ema", torch.ones([]))
+        # A flat filter is a poor one; the stored ones replace it.
+        if config.up_taps > 1:
+            self.register_buffer("up_filter", torch.full([config.up_taps], 1.0 / config.up_taps))
+        if config.down_taps > 1:
+            axes = 2 if config.down_radial else 1
+            self.register_buffer("down_filter", torch.full([config.down_taps] * axes, config.down_taps**-axes))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Compute one layer.
+
+        Args:
+            x: float [N, I, in_size, in_size].
+            w: float [N, D].
+
+        Returns:
+            float [N, O, out_size, out_size] in the dtype of x.
+        """
+        config = self.config
+        x = self.convolve(x, w)
+        if config.up_taps > 1:
+            x = upsample(x, self.up_filter, config.up_factor, config.padding)
+        elif any(config.padding):
+            x = functional.pad(x, list(config.padding))
+        if not config.is_torgb:
+            x = functional.leaky_relu(x, LRELU_SLOPE)
+        if config.conv_clamp is not None:
+            x = x.clamp(-config.conv_clamp, config.conv_clamp)
+        if config.down_taps > 1:
+            x = downsample(x, self.down_filter, config.down_factor)
+        return x
+
+    def convolve(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Convolve and add the bias: float [N, I, H, W] and [N, D] to [N, O, H + k - 1, W + k - 1].
+
+        Both include the leaky ReLU's gain: all that comes between is linear and leaky ReLU is homogeneous.
+        """
+        styles = self.affine(w)  # [N, I]
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor = self.bias
+        gain = self.magnitude_ema.rsqrt()  # to unit variance of x, as measured in training (section 3.1)
+        if self.config.is_torgb:
+            scale = (gain / math.sqrt(weight[0].numel())).expand(styles.shape[0], weight.shape[0])  # [N, O]
+        else:
+            # Unit magnitude in front of demodulation keeps half precision in range. The styles of each image are
+            # normalised by themselves, those of others do not matter: demodulation takes the factor back.
+            weight = weight * weight.square().mean(dim=[1, 2, 3], keepdim=True).rsqrt()
+            styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
+            energy = weight.square().sum(dim=[2, 3])  # [O, I]
+            scale = (functional.linear(styles.square(), energy) + 1e-8).rsqrt() * (gain * LRELU_GAIN)  # [N, O]
+            bias = bias * LRELU_GAIN
+        x = x * styles[:, :, None, None].to(x.dtype)
+        x = functional.conv2d(x, weight.to(x.dtype), padding=self.config.kernel - 1)
+        return x * scale[:, :, None, None].to(x.dtype) + bias[:, None, None].to(x.dtype)
+
+
+class SynthesisNetwork(nn.Module):
+    """ws -> picture and taps."""
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.config = config
+        self.input = SynthesisInput(config)
+        for layer in config.layers:
+            self.add_module(layer.name, SynthesisLayer(layer, config.w_dim))
+
+    @property
+    def tap_specs(self) -> tuple[TapSpec, ...]:
+        """The taps in the order in which synthesis makes them; `config.layers` tells their margins."""
+        return tuple(TapSpec(layer.name, layer.out_channels, layer.out_size) for layer in self.config.layers)
+
+    def forward(
+        self,
+        ws: torch.Tensor,
+        noise_mode: NoiseMode = "const",  # noqa: ARG002  StyleGAN3 has no noise; all generators are called alike
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> SynthesisOutput:
+        """Paint pictures.
+
+        Args:
+            ws: float32 [N, num_ws, w_dim].
+            noise_mode: Without effect.
+            compute_dtype: dtype of the feature maps; the Fourier features are made in the dtype of ws.
+
+        Returns:
+            The pictures, in the dtype of ws, and their taps; the last tap is the picture before `output_scale`.
+
+        Raises:
+            GeneratorError: ws does not fit the generator.
+        """
+        expected = (self.config.num_ws, self.config.w_dim)
+        if ws.ndim != 3 or ws.shape[1:] != expected:
+            raise GeneratorError(
+                f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
+                field="ws",
+            )
+        taps: dict[str, torch.Tensor] = {}
+        x = self.input(ws[:, 0]).to(compute_dtype)
+        for index, layer in enumerate(self.config.layers, start=1):
+            x = taps[layer.name] = self.get_submodule(layer.name)(x, ws[:, index])
+        return SynthesisOutput(image=x.to(ws.dtype) * self.config.output_scale, taps=taps)
+
+
+class StyleGAN3Generator(nn.Module):
+    """Mapping and synthesis."""
+
+    def __init__(self, config: StyleGAN3Config) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = StyleGAN3Mapping(config)
+        self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def tap_specs(self) -> tuple[TapSpec, ...]:
+        """The taps in the order in which synthesis makes them."""
+        return self.synthesis.tap_specs
+
+    @property
+    def w_avg(self) -> torch.Tensor:
+        """The mean w, float32 [w_dim]."""
+        return self.mapping.w_avg
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: NoiseMode = "const",
+    ) -> SynthesisOutput:
+        """Map and synthesise; see the two networks for shapes."""
+        output: SynthesisOutput = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
+        return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
@@ -54,9 +55,10 @@ def upsampling_conv(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def plain_synthesis(
-    generator: Generator, ws: torch.Tensor, noise_mode: str = "const"
+    generator: Generator, ws: torch.Tensor, noise_mode: str = "const", noise: Mapping[str, torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The whole synthesis from the weights alone, in their dtype."""
+    config = generator.config
     weights: dict[str, torch.Tensor] = {
         name.removeprefix("synthesis."): t for name, t in generator.state_dict().items()
     }
@@ -71,33 +73,47 @@ def plain_synthesis(
         gain = 1 / math.sqrt(weight[0].numel())
         return modulated_weights(weight * gain, style(name, w), demodulate=demodulate)
 
-    def layer(name: str, x: torch.Tensor, w: torch.Tensor, *, up: bool) -> torch.Tensor:
+    def clamped(x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+        return x if config.conv_clamp is None else x.clamp(-config.conv_clamp * gain, config.conv_clamp * gain)
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        spread = x.new_zeros(*x.shape[:2], 2 * x.shape[2] + 3, 2 * x.shape[3] + 3)
+        spread[:, :, 2 : 2 + 2 * x.shape[2] : 2, 2 : 2 + 2 * x.shape[3] : 2] = x
+        return fir(spread, gain=4.0)
+
+    def layer(name: str, x: torch.Tensor, w: torch.Tensor, *, up: bool, gain: float = 1.0) -> torch.Tensor:
         kernels = conv_weights(name, w, demodulate=True)
         x = upsampling_conv(x, kernels) if up else grouped_conv(x, kernels)
-        if noise_mode == "const":
-            x = x + weights[f"{name}.noise_const"] * weights[f"{name}.noise_strength"]
+        stored = weights[f"{name}.noise_const"] if noise_mode == "const" else ws.new_zeros([])
+        x = x + (noise or {}).get(name.removeprefix("blocks."), stored) * weights[f"{name}.noise_strength"]
         x = x + weights[f"{name}.bias"][:, None, None]
-        taps[name.removeprefix("blocks.")] = x = torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+        taps[name.removeprefix("blocks.")] = x = clamped(torch.where(x > 0, x, 0.2 * x) * math.sqrt(2) * gain, gain)
         return x
 
-    image = ws.new_zeros(0)
+    def residual_of(name: str, x: torch.Tensor) -> torch.Tensor:
+        matrix = weights[f"{name}.weight"][:, :, 0, 0] / math.sqrt(x.shape[1])
+        return doubled(torch.einsum("oi,nihw->nohw", matrix, x)) * math.sqrt(0.5)
+
+    image = None
     index = 0
-    for r in generator.config.block_resolutions:
+    x = ws
+    for r in config.block_resolutions:
         block = f"blocks.b{r}"
+        residual = residual_of(f"{block}.skip", x) if f"{block}.skip.weight" in weights else None
         if r == 4:
             x = weights[f"{block}.constant_input"].expand(len(ws), -1, -1, -1)
         else:
             x = layer(f"{block}.conv0", x, ws[:, index], up=True)
             index += 1
-        x = layer(f"{block}.conv1", x, ws[:, index], up=False)
+        x = layer(f"{block}.conv1", x, ws[:, index], up=False, gain=1.0 if residual is None else math.sqrt(0.5))
         index += 1
-        colours = grouped_conv(x, conv_weights(f"{block}.torgb", ws[:, index], demodulate=False))
-        colours = colours + weights[f"{block}.torgb.bias"][:, None, None]
-        if r > 4:
-            spread = image.new_zeros(*image.shape[:2], 2 * image.shape[2] + 3, 2 * image.shape[3] + 3)
-            spread[:, :, 2 : 2 + 2 * image.shape[2] : 2, 2 : 2 + 2 * image.shape[3] : 2] = image
-            colours = fir(spread, gain=4.0) + colours
-        image = colours
+        if residual is not None:
+            x = residual + x
+        if config.architecture == "skip" or r == config.resolution:
+            colours = grouped_conv(x, conv_weights(f"{block}.torgb", ws[:, index], demodulate=False))
+            colours = clamped(colours + weights[f"{block}.torgb.bias"][:, None, None])
+            image = colours if image is None else doubled(image) + colours
+    assert image is not None
     return image, taps
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from labelmint_export.bundle.graphs import bake_gains
 from labelmint_export.errors import GeneratorError
 from labelmint_export.generator import GeneratorConfig
+from labelmint_export.generator.config import Architecture
 from labelmint_export.generator.stylegan2 import ModulatedConv
 from tests.export.plain_stylegan import grouped_conv, modulated_weights, plain_mapping, plain_synthesis, upsampling_conv
-from tests.export.tiny_parts import make_config, make_generator
+from tests.export.tiny_parts import make_config, make_generator, make_generator_of
 
 
 def make_conv(*, kernel: int, demodulate: bool, up: bool = False) -> ModulatedConv:
@@ -59,6 +61,54 @@ def test_synthesis_equals_the_plain_algorithm(noise_mode: str) -> None:
         torch.testing.assert_close(got.taps[name], tap, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("conv_clamp", [None, 0.6])
+@pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
+def test_architectures_equal_the_plain_algorithm(architecture: Architecture, conv_clamp: float | None) -> None:
+    config = dataclasses.replace(make_config(32), architecture=architecture, conv_clamp=conv_clamp)
+    generator = make_generator_of(config).double()
+    ws = torch.randn(2, config.num_ws, 10).double()
+    got = generator.synthesis(ws, "const", torch.float64)
+    image, taps = plain_synthesis(generator, ws)
+    torch.testing.assert_close(got.image, image, rtol=0, atol=1e-10)
+    for name, tap in taps.items():
+        torch.testing.assert_close(got.taps[name], tap, rtol=0, atol=1e-10)
+        if conv_clamp is not None:
+            assert float((tap.abs() > conv_clamp * 0.7).double().mean()) > 0.01, "the bound is never met"
+
+
+def test_noise_that_is_given_takes_the_place_of_the_stored() -> None:
+    generator = make_generator().double()
+    ws = torch.randn(2, generator.config.num_ws, 10).double()
+    noise = {"b8.conv0": torch.randn(2, 1, 8, 8).double(), "b16.conv1": torch.randn(1, 1, 16, 16).double()}
+    for mode in ("const", "none"):
+        got = generator.synthesis(ws, mode, torch.float64, noise)
+        image, _ = plain_synthesis(generator, ws, mode, noise)
+        torch.testing.assert_close(got.image, image, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ({"b8.conv7": torch.zeros(1, 1, 8, 8)}, "names 'b8.conv7', expected layers of b4.conv1, b8.conv0"),
+        ({"b8.conv0": torch.zeros(3, 1, 8, 8)}, "shape \\[3, 1, 8, 8\\], expected \\[2 or 1, 1, 8, 8\\]"),
+        ({"b8.conv0": torch.zeros(8, 8)}, "shape \\[8, 8\\]"),
+    ],
+)
+def test_noise_that_does_not_fit_is_refused(noise: dict[str, torch.Tensor], message: str) -> None:
+    generator = make_generator()
+    with pytest.raises(GeneratorError, match=message) as caught:
+        generator.synthesis(torch.zeros(2, generator.config.num_ws, 10), noise=noise)
+    assert caught.value.field == "noise"
+
+
+def test_float16_layers_do_not_overflow() -> None:
+    conv = make_conv(kernel=3, demodulate=True)
+    x, styles = torch.randn(2, 5, 6, 6), torch.randn(2, 5) * 1e5
+    expected = conv.float()(x, styles)
+    assert bool(torch.isfinite(expected).all())
+    torch.testing.assert_close(conv(x.half(), styles).float(), expected, rtol=0, atol=2e-2)
+
+
 def test_picture_is_the_sum_of_the_upsampled_colours_of_the_blocks() -> None:
     generator = make_generator()
     ws = torch.randn(1, generator.config.num_ws, 10)
@@ -69,6 +119,7 @@ def test_picture_is_the_sum_of_the_upsampled_colours_of_the_blocks() -> None:
         for r in generator.config.block_resolutions:
             if r != kept:
                 torgb = one.synthesis.block(r).torgb
+                assert torgb is not None
                 torgb.conv.weight.zero_()
                 torgb.bias.zero_()
         alone.append(one.synthesis(ws).image)

@@ -38,8 +38,13 @@ def make_config(resolution: int = 16, *, c_dim: int = 0, image_channels: int = 3
 
 def make_generator(resolution: int = 16, *, c_dim: int = 0, image_channels: int = 3, seed: int = 0) -> Generator:
     """A generator whose biases, noise strengths and mean w are not the neutral ones it is born with."""
+    return make_generator_of(make_config(resolution, c_dim=c_dim, image_channels=image_channels), seed)
+
+
+def make_generator_of(config: GeneratorConfig, seed: int = 0) -> Generator:
+    """Likewise, of any shape."""
     torch.manual_seed(seed)
-    generator = Generator(make_config(resolution, c_dim=c_dim, image_channels=image_channels))
+    generator = Generator(config)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):

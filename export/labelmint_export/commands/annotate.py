@@ -9,11 +9,12 @@ import torch
 
 from labelmint.addresses import latents
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, write_annotations
+from labelmint_export.checkpoints.loading import load_stylegan2
+from labelmint_export.commands.checkpoints import GENERATOR_HELP
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
 from labelmint_export.errors import AnnotationError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator
-from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.interpreter.diversity import pick_diverse
 from labelmint_export.oracle.network import load_segmenter, predict
 
@@ -25,7 +26,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sample = commands.add_parser("sample", help="write GAN pictures with their latents, to be drawn on")
     label = commands.add_parser("label", help="write GAN pictures annotated by the ToonHead oracle")
     for command in (sample, label):
-        command.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
+        command.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
         command.add_argument("--out", type=Path, required=True, help="new folder")
         command.add_argument("--count", type=int, default=16, help="pictures (default 16)")
         command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
@@ -58,7 +59,7 @@ def _paint(arguments: argparse.Namespace) -> tuple[Generator, torch.Tensor, torc
         raise AnnotationError(
             f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
         )
-    generator = load_generator(arguments.generator)
+    generator = load_stylegan2(arguments.generator)
     pool = max(CANDIDATES, arguments.count) if arguments.diverse else arguments.count
     z = torch.from_numpy(latents(arguments.seed, np.arange(pool, dtype=np.uint64), generator.config.z_dim))
     with torch.no_grad():

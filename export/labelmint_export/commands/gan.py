@@ -24,6 +24,8 @@ from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.oracle.network import Segmenter, load_segmenter
 
+SHAPE_FIELDS = ("z_dim", "w_dim", "c_dim", "mapping_layers", "image_channels")
+"""What a new generator may choose beside its widths."""
 DEFAULT_CHANNELS = "4:128,8:128,16:128,32:96,64:64,128:32,256:16,512:16"
 
 
@@ -54,7 +56,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             name = "--" + field.name.replace("_", "-")
             parser.add_argument(name, type=kind, help=f"default {field.default}")
     for field in dataclasses.fields(GeneratorConfig):
-        if field.name not in ("resolution", "channels"):
+        if field.name in SHAPE_FIELDS:
             parser.add_argument("--" + field.name.replace("_", "-"), type=int, help=f"default {field.default}")
     parser.set_defaults(run=run_train)
 
@@ -105,11 +107,7 @@ def _config_of(arguments: argparse.Namespace) -> TrainConfig:
         for field in dataclasses.fields(TrainConfig)
         if getattr(arguments, field.name, None) is not None and field.name != "discriminator_channels"
     }
-    shape = {
-        field.name: getattr(arguments, field.name)
-        for field in dataclasses.fields(GeneratorConfig)
-        if getattr(arguments, field.name, None) is not None and field.name not in ("resolution", "channels")
-    }
+    shape = {name: getattr(arguments, name) for name in SHAPE_FIELDS if getattr(arguments, name) is not None}
     return TrainConfig(
         generator=GeneratorConfig(resolution=arguments.resolution, channels=channels, **shape),
         discriminator_channels=(

@@ -8,9 +8,10 @@ import torch
 
 from labelmint_export.annotations import read_annotations
 from labelmint_export.bundle.build import sha256_of_files
+from labelmint_export.checkpoints.loading import load_stylegan2
+from labelmint_export.commands.checkpoints import GENERATOR_HELP
 from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import TapSpec
-from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 from labelmint_export.interpreter.report import judge
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
@@ -21,7 +22,7 @@ from labelmint_export.oracle.network import load_segmenter
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
     train = commands.add_parser("train-interpreter", help="train the style interpreter from annotated pictures")
-    train.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
+    train.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
     train.add_argument("--annotations", type=Path, required=True, help="folder from `label`, or filled after `sample`")
     train.add_argument("--out", type=Path, required=True, help=".safetensors to write")
     train.add_argument("--taps", nargs="+", metavar="LAYER", help="feature taps; all if not given")
@@ -35,7 +36,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     train.set_defaults(run=run_train)
 
     report = commands.add_parser("report", help="score an interpreter on unseen GAN pictures; the oracle judges")
-    report.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
+    report.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
     report.add_argument("--interpreter", type=Path, required=True, help=".safetensors from train-interpreter")
     report.add_argument("--oracle", type=Path, required=True, help=".safetensors from train-oracle")
     report.add_argument("--annotations", type=Path, required=True, help="folder with the names of the classes")
@@ -63,7 +64,7 @@ def run_train(arguments: argparse.Namespace) -> str:
     """Train and write."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    generator = load_generator(arguments.generator)
+    generator = load_stylegan2(arguments.generator)
     annotated = read_annotations(arguments.annotations)
     num_classes = len(annotated.schema.class_names)
     first, second = arguments.hidden or ((128, 32) if num_classes < 32 else (256, 128))
@@ -100,7 +101,7 @@ def run_report(arguments: argparse.Namespace) -> str:
             f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
         )
     scores = judge(
-        load_generator(arguments.generator),
+        load_stylegan2(arguments.generator),
         load_interpreter(arguments.interpreter),
         load_segmenter(arguments.oracle),
         read_annotations(arguments.annotations).schema.class_names,

@@ -8,8 +8,9 @@ from labelmint_export.annotations import read_annotations
 from labelmint_export.bundle.build import build_bundle, sha256_of_files
 from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
+from labelmint_export.checkpoints.loading import load_stylegan2
+from labelmint_export.commands.checkpoints import GENERATOR_HELP
 from labelmint_export.errors import BuildError
-from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.interpreter.storage import load_interpreter
 
 LICENCE_HELP = (
@@ -23,7 +24,7 @@ LICENCE_HELP = (
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
     build = commands.add_parser("build", help="export generator and interpreter to a bundle")
-    build.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
+    build.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
     build.add_argument("--interpreter", type=Path, required=True, help=".safetensors from train-interpreter")
     build.add_argument("--annotations", type=Path, required=True, help="folder with names and colours of the classes")
     build.add_argument("--out", type=Path, required=True, help="folder of the bundle")
@@ -57,7 +58,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run_build(arguments: argparse.Namespace) -> str:
     """Build the bundle and give its digest."""
     annotated = read_annotations(arguments.annotations)
-    generator, interpreter = load_generator(arguments.generator), load_interpreter(arguments.interpreter)
+    generator, interpreter = load_stylegan2(arguments.generator), load_interpreter(arguments.interpreter)
     settings = BuildSettings(
         name=arguments.name,
         version=arguments.version,
@@ -100,5 +101,5 @@ def run_verify(arguments: argparse.Namespace) -> str:
         raise BuildError("--generator and --interpreter go together; give both or none", field="generator")
     parts = None
     if arguments.generator is not None:
-        parts = (load_generator(arguments.generator), load_interpreter(arguments.interpreter))
+        parts = (load_stylegan2(arguments.generator), load_interpreter(arguments.interpreter))
     return "\n".join(f"{name:48} {seen}" for name, seen in verify_bundle(arguments.bundle, parts, arguments.samples))

@@ -27,6 +27,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     render.add_argument(
         "--split", choices=[s.name.lower() for s in Split], default="train", help="combinations of parts"
     )
+    render.add_argument(
+        "--pose-range", type=float, default=1.0, help="share of the ranges of rotation, scale and shift (default 1)"
+    )
     render.add_argument("--labels", action="store_true", help="also write masks and keypoints (.npz)")
     render.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="processes that draw")
     render.set_defaults(run=run_render)
@@ -46,7 +49,12 @@ def run_render(arguments: argparse.Namespace) -> str:
         raise DatasetError(f"--count is {arguments.count}, expected at least 1", field="count")
     if arguments.processes < 1:
         raise DatasetError(f"--processes is {arguments.processes}, expected at least 1", field="processes")
-    avatars = ToonHeadSet(resolution=arguments.resolution, seed=arguments.seed, split=Split[arguments.split.upper()])
+    avatars = ToonHeadSet(
+        resolution=arguments.resolution,
+        seed=arguments.seed,
+        split=Split[arguments.split.upper()],
+        pose_range=arguments.pose_range,
+    )
     if arguments.labels:
         _render_labelled(avatars, arguments.count, arguments.processes, out)
     else:

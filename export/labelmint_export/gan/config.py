@@ -102,6 +102,11 @@ class TrainConfig:
                 "learn",
                 field="c_dim",
             )
+        if self.generator.architecture != "skip":
+            raise TrainingError(
+                f"architecture is {self.generator.architecture!r}, expected 'skip': training grows by adding colours",
+                field="architecture",
+            )
         missing = [r for r in self.generator.block_resolutions if self.discriminator_channels.get(r, 0) < 1]
         if missing:
             raise TrainingError(

@@ -154,7 +154,9 @@ def _silence_new_blocks(state: TrainState, old: Networks) -> None:
     old_top = old.config.generator.resolution
     new = [r for r in state.config.generator.block_resolutions if r > old_top]
     for r in new:
-        state.generator.synthesis.block(r).torgb.conv.weight.zero_()
+        torgb = state.generator.synthesis.block(r).torgb
+        assert torgb is not None  # TrainConfig takes the skip architecture alone
+        torgb.conv.weight.zero_()
     _silence_trunk(state.discriminator, old.discriminator, new)
     if state.autoencoding is not None and old.encoder is not None:
         _silence_trunk(state.autoencoding.encoder, old.encoder, new)

@@ -99,6 +99,11 @@ class GeneratorConfig:
         """Number of style inputs: two convolutions a block (one at 4 x 4) and the last colour layer."""
         return 2 * len(self.block_resolutions)
 
+    @property
+    def layer_sides(self) -> dict[str, int]:
+        """Layer name, such as b8.conv0, -> side of its output, in the order of the layers."""
+        return {f"b{r}.conv{i}": r for r in self.block_resolutions for i in ((1,) if r == 4 else (0, 1))}
+
 
 @dataclass(frozen=True, slots=True)
 class TapSpec:

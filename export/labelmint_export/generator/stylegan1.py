@@ -270,8 +270,10 @@ class Epilogue(nn.Module):
         """
         scale, mean = styles[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
         wide = torch.promote_types(x.dtype, torch.float32)  # moments in half precision lose small deviations
-        centred = x - x.to(wide).mean(dim=[2, 3], keepdim=True).to(x.dtype)
-        variance = centred.to(wide).square().mean(dim=[2, 3], keepdim=True)
+        # Welford's mean of equal pixels is exact. Any rounding of it would come back times 1 / sqrt(epsilon) where maps
+        # are flat, as the first ones are without noise.
+        variance, average = torch.var_mean(x.to(wide), dim=[2, 3], correction=0, keepdim=True)
+        centred = x - average.to(x.dtype)
         factor = (scale + 1.0) * (variance + NORM_EPSILON).rsqrt()
         return centred * factor.to(x.dtype) + mean.to(x.dtype)
 

@@ -133,6 +133,9 @@ class ModulatedConv(nn.Module):
         weight = self.weight * self.weight_gain  # [O, I, k, k]
         demodulation = None
         if self.demodulate:
+            if x.dtype == torch.float16:  # the demodulation takes the scale out again, and nothing overflows in between
+                weight = weight / weight.abs().amax(dim=[1, 2, 3], keepdim=True)
+                styles = styles / styles.abs().amax(dim=1, keepdim=True)
             energy = weight.square().sum(dim=[2, 3])  # [O, I]
             demodulation = (functional.linear(styles.square(), energy) + 1e-8).rsqrt() * gain  # [N, O]
         x = x * styles[:, :, None, None].to(x.dtype)
@@ -259,11 +262,8 @@ class SynthesisNetwork(nn.Module):
     @property
     def tap_specs(self) -> tuple[TapSpec, ...]:
         """The taps in the order in which synthesis makes them."""
-        specs = []
-        for r in self.config.block_resolutions:
-            names = ["conv1"] if r == 4 else ["conv0", "conv1"]
-            specs += [TapSpec(f"b{r}.{name}", self.config.channels[r], r) for name in names]
-        return tuple(specs)
+        channels = self.config.channels
+        return tuple(TapSpec(name, channels[side], side) for name, side in self.config.layer_sides.items())
 
     def forward(
         self,

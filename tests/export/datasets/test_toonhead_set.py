@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pickle
 
@@ -90,6 +91,29 @@ def test_every_variant_and_colour_occurs_in_both_splits(split: Split) -> None:
     assert {description.background_color for description in descriptions} == set(BACKGROUND_COLORS)
     for name in ("skin", "hair", "clothes"):
         assert len({getattr(description, f"{name}_color") for description in descriptions}) >= 5
+
+
+@pytest.mark.parametrize("pose_range", [0.0, 0.5])
+def test_smaller_range_moves_the_same_avatars_less(pose_range: float) -> None:
+    for i in range(200):
+        whole, less = (
+            ToonHeadSet(resolution=32).describe(i),
+            ToonHeadSet(resolution=32, pose_range=pose_range).describe(i),
+        )
+        assert dataclasses.replace(less, pose=whole.pose) == whole
+        assert less.pose.rotation_degrees == pytest.approx(pose_range * whole.pose.rotation_degrees, abs=1e-3)
+        assert less.pose.scale - 1 == pytest.approx(pose_range * (whole.pose.scale - 1), abs=1e-4)
+        assert less.pose.shift_x_percent == pytest.approx(pose_range * whole.pose.shift_x_percent, abs=1e-3)
+        assert abs(less.pose.shift_y_percent) <= 6.0 * pose_range
+        corners = np.array([[123.0, 883.0, 1.0], [645.0, 883.0, 1.0]]) @ less.pose.matrix().T
+        assert corners[:, 1].min() > 767.9
+
+
+@pytest.mark.parametrize("pose_range", [-0.1, 1.5, float("nan")])
+def test_range_out_of_range_is_refused(pose_range: float) -> None:
+    with pytest.raises(DatasetError, match="expected 0 to 1") as caught:
+        ToonHeadSet(resolution=32, pose_range=pose_range)
+    assert caught.value.field == "pose_range"
 
 
 def test_poses_stay_in_their_ranges_and_hide_the_bottom_of_the_bust() -> None:

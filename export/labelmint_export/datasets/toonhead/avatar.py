@@ -151,19 +151,20 @@ class _Draws:
         return options[int(self.fraction() * len(options))]
 
 
-def draw_description(seed: int, split: Split, index: int) -> AvatarDescription:
+def draw_description(seed: int, split: Split, index: int, pose_range: float = 1.0) -> AvatarDescription:
     """Draw avatar `index` of a seed and split.
 
     Args:
         seed: in [0, 2**64).
         split: the combination of variants is redrawn until it belongs to this split.
         index: in [0, 2**64).
+        pose_range: in [0, 1], share of the full ranges of the pose; 0 leaves every avatar upright in the middle.
 
     Returns:
         The same description on every machine and for ever, as long as the style keeps its variants and colours.
     """
     draws = _Draws(seed, split, index)
-    pose = _draw_pose(draws)
+    pose = _draw_pose(draws, pose_range)
     colors = {name: draws.choice(color_values(name)) for name in ("skin", "hair", "clothes")}
     background_color = draws.choice(BACKGROUND_COLORS)
     return AvatarDescription(
@@ -230,17 +231,18 @@ def _dicebear_options(description: AvatarDescription) -> dict[str, object]:
     return options | {f"{component}Variant": variant for component, variant in variants.items()}
 
 
-def _draw_pose(draws: _Draws) -> Pose:
-    rotation_degrees = round(draws.around_zero(MAX_ROTATION_DEGREES), 3)
-    scale = round(draws.between(*SCALE_RANGE), 4)
-    lowest_shift = max(-MAX_SHIFT_PERCENT, _shift_that_hides_bottom(rotation_degrees, scale))
+def _draw_pose(draws: _Draws, pose_range: float) -> Pose:
+    rotation_degrees = round(draws.around_zero(pose_range * MAX_ROTATION_DEGREES), 3)
+    scale = round(draws.between(*(1.0 + pose_range * (bound - 1.0) for bound in SCALE_RANGE)), 4)
+    max_shift = pose_range * MAX_SHIFT_PERCENT
+    lowest_shift = max(-max_shift, _shift_that_hides_bottom(rotation_degrees, scale))
     return Pose(
         rotation_degrees=rotation_degrees,
         scale=scale,
-        shift_x_percent=round(draws.between(-MAX_SHIFT_PERCENT, MAX_SHIFT_PERCENT), 3),
-        shift_y_percent=round(draws.between(lowest_shift, MAX_SHIFT_PERCENT), 3),
-        face_x=round(draws.around_zero(MAX_FACE_SHIFT[0]), 2),
-        face_y=round(draws.around_zero(MAX_FACE_SHIFT[1]), 2),
+        shift_x_percent=round(draws.between(-max_shift, max_shift), 3),
+        shift_y_percent=round(draws.between(lowest_shift, max_shift), 3),
+        face_x=round(draws.around_zero(pose_range * MAX_FACE_SHIFT[0]), 2),
+        face_y=round(draws.around_zero(pose_range * MAX_FACE_SHIFT[1]), 2),
     )
 
 

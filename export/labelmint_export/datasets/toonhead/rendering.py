@@ -44,8 +44,8 @@ class ToonHeadSample:
 class ToonHeadSet:
     """A picture set without end: every index from 0 to 2**64 - 1 has its picture.
 
-    A sample is a pure function of (seed, split, index); the resolution only decides on how many pixels it is drawn.
-    The methods with `num_processes` start their processes with "spawn": a script that calls them with more than one
+    A sample is a pure function of (seed, split, pose range, index); the resolution only decides on how many pixels it
+    is drawn. The methods with `num_processes` start their processes with "spawn": a script that calls them with more than one
     needs the usual `if __name__ == "__main__":`.
     """
 
@@ -55,6 +55,8 @@ class ToonHeadSet:
     """Another seed gives other avatars at the same indices."""
     split: Split = Split.TRAIN
     """Which combinations of component variants may occur."""
+    pose_range: float = 1.0
+    """Share of the full ranges of rotation, scale and shifts, 0 to 1: portraits are more alike the smaller it is."""
 
     def __post_init__(self) -> None:
         if not MIN_RESOLUTION <= self.resolution <= MAX_RESOLUTION:
@@ -67,6 +69,10 @@ class ToonHeadSet:
             raise DatasetError(
                 f"seed is {self.seed}, expected 0 to 2**64 - 1; choose a seed in that range", field="seed"
             )
+        if not 0 <= self.pose_range <= 1:
+            raise DatasetError(
+                f"pose_range is {self.pose_range}, expected 0 to 1; 1 is the full range", field="pose_range"
+            )
 
     def describe(self, index: int) -> AvatarDescription:
         """Say which avatar a sample shows, without drawing it.
@@ -78,7 +84,7 @@ class ToonHeadSet:
             raise DatasetError(
                 f"index is {index}, expected 0 to 2**64 - 1; choose an index in that range", field="index"
             )
-        return draw_description(self.seed, self.split, index)
+        return draw_description(self.seed, self.split, index, self.pose_range)
 
     def render_image(self, index: int) -> npt.NDArray[np.uint8]:
         """Draw one picture without labels.

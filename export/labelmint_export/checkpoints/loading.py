@@ -1,0 +1,180 @@
+"""One way in for every generator that people hold."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from labelmint_export.checkpoints import stylegan2, stylegan3
+from labelmint_export.checkpoints.archives import read_checkpoint
+from labelmint_export.checkpoints.datasetgan import stylegan1_from_state_dict
+from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
+from labelmint_export.errors import CheckpointError
+from labelmint_export.generator import Generator
+from labelmint_export.generator.snapshots import load_generator as load_snapshot
+from labelmint_export.generator.stylegan1 import StyleGAN1Generator
+from labelmint_export.generator.stylegan3 import StyleGAN3Generator
+
+AnyGenerator: TypeAlias = Generator | StyleGAN1Generator | StyleGAN3Generator
+
+KINDS = (
+    "a snapshot of StyleGAN2-ADA or of the StyleGAN3 programs (.pkl), a StyleGAN2 of rosinality's program (.pt), a "
+    "StyleGAN1 of DatasetGAN's program (.pt), or labelmint's own .safetensors"
+)
+AVERAGED = ("G_ema", "g_running", "generator", "state_dict")
+"""Where programs keep the generator inside a snapshot."""
+
+
+def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -> AnyGenerator:
+    """Read a generator from any file that people hold; nothing in the file is executed.
+
+    Args:
+        path: NVIDIA's StyleGAN2-ADA or StyleGAN3 `.pkl`, rosinality's StyleGAN2 `.pt`, DatasetGAN's StyleGAN1 `.pt`, or
+            labelmint's `.safetensors`.
+        mean_latent: `.npy` file, float [w_dim] or [1, w_dim], for files that lack the mean w (StyleGAN1, old snapshots
+            of rosinality's program); None takes what the file has, or the mean of 8,000 mapped latents.
+
+    Returns:
+        The generator in evaluation mode, float32, on the CPU: `mapping(z, c, truncation_psi, truncation_cutoff)` gives
+        ws, `synthesis(ws, noise_mode)` image and taps.
+
+    Raises:
+        CheckpointError: The file is missing, malformed, of another kind, or asks for what no snapshot needs.
+    """
+    path = Path(path)
+    mean = None if mean_latent is None else _read_array(Path(mean_latent))
+    if path.suffix == ".safetensors":
+        return load_snapshot(path)
+    _, make = _recognise(read_checkpoint(path), path)
+    return make(mean)
+
+
+def load_stylegan2(path: Path | str) -> Generator:
+    """Read a StyleGAN2 generator; see `load_generator`.
+
+    Raises:
+        CheckpointError: Likewise, or the file holds another backbone.
+    """
+    generator = load_generator(path)
+    if not isinstance(generator, Generator):
+        raise CheckpointError(
+            f"{path} holds a {type(generator).__name__}, expected a StyleGAN2: interpreters on other backbones are not "
+            "trained yet",
+            field="generator",
+        )
+    return generator
+
+
+def inspect_checkpoint(path: Path | str) -> dict[str, object]:
+    """Say what a file holds.
+
+    Args:
+        path: As for `load_generator`.
+
+    Returns:
+        Kind, shape and taps, in JSON's types.
+
+    Raises:
+        CheckpointError: As for `load_generator`.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        kind, generator = "labelmint StyleGAN2", load_generator(path)
+    else:
+        kind, make = _recognise(read_checkpoint(path), path)
+        generator = make(None)
+    config = generator.config
+    taps = generator.tap_specs
+    return {
+        "path": str(path),
+        "kind": kind,
+        "resolution": config.resolution,
+        "image_channels": config.image_channels,
+        "z_dim": config.z_dim,
+        "w_dim": config.w_dim,
+        "c_dim": config.c_dim,
+        "num_ws": config.num_ws,
+        "mapping_layers": config.mapping_layers,
+        "num_parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "num_features": sum(tap.channels for tap in taps),
+        "taps": [{"name": tap.name, "channels": tap.channels, "resolution": tap.resolution} for tap in taps],
+    }
+
+
+Make = Callable[[Array | None], AnyGenerator]
+
+
+def _recognise(content: object, path: Path) -> tuple[str, Make]:
+    """Say what kind of generator a file holds, and how it is made with a mean w that was given."""
+    if isinstance(content, dict):
+        if isinstance(content.get("g_ema"), dict):
+            stored = content.get("latent_avg")
+            return "rosinality StyleGAN2", lambda mean: stylegan2.generator_from_rosinality(
+                _arrays(content["g_ema"], path), _as_array(stored, path) if mean is None else mean, path
+            )
+        for name in AVERAGED:
+            if isinstance(content.get(name), dict | ModuleRecord):
+                return _recognise(content[name], path)
+        if any(str(name).startswith("g_synthesis.") for name in content):
+            return "DatasetGAN StyleGAN1", lambda mean: stylegan1_from_state_dict(
+                _arrays(content, path), mean_latent=mean
+            )
+        if "model_state_dict" in content:
+            raise CheckpointError(
+                f"{path} holds a pixel classifier of DatasetGAN, expected a generator: {KINDS}", field="path"
+            )
+    if isinstance(content, ModuleRecord) and "synthesis" in content.modules:
+        is_third = "input" in content.modules["synthesis"].modules
+        kind = "NVIDIA StyleGAN3" if is_third else "NVIDIA StyleGAN2"
+        make = stylegan3.generator_from_record if is_third else stylegan2.generator_from_record
+
+        def make_with_mean(mean: Array | None) -> AnyGenerator:
+            if mean is not None:
+                raise CheckpointError(
+                    f"mean_latent was given, but {path} holds a mean w; leave it out", field="mean_latent"
+                )
+            return make(content, path)
+
+        return kind, make_with_mean
+    networks = content if isinstance(content, tuple | list) else [content]
+    if any(isinstance(network, TflibNetwork) for network in networks):
+        raise CheckpointError(
+            f"{path} holds TensorFlow networks, which can be read but not yet be turned into a generator; convert the "
+            f"file with NVIDIA's legacy.py, expected {KINDS}",
+            field="path",
+        )
+    keys = [str(name)[:40] for name in content][:8] if isinstance(content, dict) else type(content).__name__
+    raise CheckpointError(f"{path} holds {keys}, expected {KINDS}", field="path")
+
+
+def _as_array(value: object, path: Path) -> Array | None:
+    if value is not None and not isinstance(value, np.ndarray):
+        raise CheckpointError(
+            f"latent_avg in {path} is a {type(value).__name__}, expected an array", field="latent_avg"
+        )
+    return value
+
+
+def _arrays(content: Mapping[object, object], path: Path) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, np.ndarray):
+            raise CheckpointError(
+                f"{str(name)[:60]} in {path} is a {type(value).__name__}, expected an array; give a state dict",
+                field="path",
+            )
+        arrays[name] = value
+    return arrays
+
+
+def _read_array(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; give a .npy file", field="mean_latent") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise CheckpointError(f"{path} is no .npy file ({error}); save one with numpy", field="mean_latent") from error
+    if array.dtype.kind != "f":
+        raise CheckpointError(f"{path} holds no floating-point array; save one with numpy", field="mean_latent")
+    return array

@@ -230,15 +230,13 @@ def test_mean_latent_that_is_not_needed_or_no_array_is_refused(tmp_path: Path) -
     np.save(tmp_path / "mean.npy", np.zeros(64, np.float32))
     with pytest.raises(CheckpointError, match="holds a mean w; leave it out"):
         load_generator(DATA / "stylegan2_ada_32.pkl", mean_latent=tmp_path / "mean.npy")
+    (tmp_path / "broken.npy").write_bytes(b"no array")
+    np.save(tmp_path / "words.npy", np.array(["a"]))
     for name, message in (
-        ("no.npy", "does not exist"),
-        ("broken.npy", "is no .npy file"),
-        ("words.npy", "no floating"),
+        ("no", "does not exist"),
+        ("broken", "is no .npy file"),
+        ("words", "no floating-point"),
     ):
-        if name == "broken.npy":
-            (tmp_path / name).write_bytes(b"no array")
-        if name == "words.npy":
-            np.save(tmp_path / name, np.array(["a"]))
         with pytest.raises(CheckpointError, match=message) as caught:
             load_generator(DATA / "rosinality_32.pt", mean_latent=tmp_path / f"{name}.npy")
         assert caught.value.field == "mean_latent"

@@ -45,8 +45,8 @@ class ToonHeadSet:
     """A picture set without end: every index from 0 to 2**64 - 1 has its picture.
 
     A sample is a pure function of (seed, split, pose range, index); the resolution only decides on how many pixels it
-    is drawn. The methods with `num_processes` start their processes with "spawn": a script that calls them with more than one
-    needs the usual `if __name__ == "__main__":`.
+    is drawn. The methods with `num_processes` start their processes with "spawn": a script that calls them with more
+    than one needs the usual `if __name__ == "__main__":`.
     """
 
     resolution: int

@@ -200,6 +200,8 @@ def test_killed_run_is_resumed_to_the_same_data_set(
     process.wait(60)
     process.stderr.close()
     assert (tmp_path / "killed" / "INCOMPLETE.jsonl").exists()
+    for folder in ("images", "masks", "."):  # as if it had been killed in the middle of these files, too
+        (tmp_path / "killed" / folder / ".000043.png.5841.tmp").write_bytes(b"half")
     assert run("generate", *arguments, "--out", tmp_path / "killed", "--resume") == 0
     assert run("generate", *arguments, "--out", tmp_path / "whole") == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -62,6 +62,20 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def remove_drafts(folder: Path) -> None:
+    """Remove what a killed process left of files that it was writing.
+
+    Args:
+        folder: Where `atomic_file` wrote; may be missing.
+
+    Raises:
+        OutputError: A draft cannot be removed.
+    """
+    for draft in folder.glob(".*.tmp"):
+        with clear_errors(draft, "remove"):
+            draft.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file under its name, or leave nothing.
 

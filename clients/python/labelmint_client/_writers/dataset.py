@@ -10,7 +10,7 @@ import numpy as np
 
 from labelmint_client._errors import OutputError
 from labelmint_client._sample import Float32Array, Sample
-from labelmint_client._writers.atomic import atomic_file, clear_errors, write_atomic
+from labelmint_client._writers.atomic import atomic_file, clear_errors, remove_drafts, write_atomic
 from labelmint_client._writers.coco import COCO_NAME, coco_regions, write_coco
 from labelmint_client._writers.journal import JOURNAL_NAME, Journal, Record, parse_record
 from labelmint_client._writers.pictures import image_png, mask_png, npy
@@ -109,6 +109,8 @@ class DatasetWriter:
         with clear_errors(self._out, "create"):
             self._out.mkdir(parents=True, exist_ok=True)
         self._is_begun = True
+        for folder in (self._out, *(self._out / name for name in _FOLDERS)):
+            remove_drafts(folder)
         if self._resumes:
             self._journal.repair()
             return

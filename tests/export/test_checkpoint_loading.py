@@ -21,7 +21,8 @@ import labelmint_export
 from labelmint.bundle import open_bundle
 from labelmint_export.checkpoints import ModuleRecord, read_checkpoint
 from labelmint_export.checkpoints.loading import inspect_checkpoint, load_generator, load_stylegan2
-from labelmint_export.checkpoints.stylegan2 import config_from_record, generator_from_record, generator_from_rosinality
+from labelmint_export.checkpoints.rosinality import generator_from_state_dict
+from labelmint_export.checkpoints.stylegan2 import config_from_record, generator_from_record
 from labelmint_export.cli import main
 from labelmint_export.errors import CheckpointError
 from labelmint_export.generator import Generator
@@ -80,8 +81,8 @@ def test_rosinality_snapshot_without_mean_takes_the_given_or_that_of_8000_latent
     path, _ = case("rosinality_32")
     content: Any = read_checkpoint(path)  # Any: a record of whatever the file holds
     mean = np.linspace(-1, 1, 64, dtype=np.float32)
-    np.testing.assert_array_equal(generator_from_rosinality(content["g_ema"], mean, path).mapping.w_avg, mean)
-    estimated = generator_from_rosinality(content["g_ema"], None, path)
+    np.testing.assert_array_equal(generator_from_state_dict(content["g_ema"], mean, path).mapping.w_avg, mean)
+    estimated = generator_from_state_dict(content["g_ema"], None, path)
     with torch.no_grad():
         w = estimated.mapping.map_to_w(torch.randn(20_000, 64, generator=torch.Generator().manual_seed(3)))
     np.testing.assert_allclose(estimated.mapping.w_avg, w.mean(dim=0), rtol=0, atol=0.08 * float(w.std()))
@@ -207,7 +208,7 @@ def test_rosinality_state_that_does_not_fit_is_refused(change: Callable[[dict[st
     state = dict(content["g_ema"])
     change(state)
     with pytest.raises(CheckpointError) as caught:
-        generator_from_rosinality(state, None, Path("x"))
+        generator_from_state_dict(state, None, Path("x"))
     assert caught.value.field == field
 
 

@@ -27,7 +27,8 @@ from labelmint_export.checkpoints import limits as limits_module
 from labelmint_export.errors import CheckpointError
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
-REFERENCE = Path("/work/shared/reference")
+REFERENCE = Path(__file__).parents[3] / "shared/reference"
+"""More files in the real layouts; read too where they are."""
 SNAPSHOTS = ("stylegan2_ada_32.pkl", "stylegan3_r_32_c10.pkl")
 FILES = (*SNAPSHOTS, "rosinality_32.pt")
 DANGEROUS = {

@@ -1,6 +1,5 @@
 """Reading one pickled module field by field: every error names the field, what came and what was expected."""
 
-import math
 from typing import NoReturn
 
 import numpy as np
@@ -122,13 +121,3 @@ class RecordReader:
         """Check that a field says what others say."""
         if got != expected:
             self.refuse(name, f"is {show(got)}", f"{expected} as elsewhere in the file")
-
-
-def check_linear(layer: RecordReader, activation: str, lr_multiplier: float) -> None:
-    """Check that a fully connected layer scales its weights as ours does."""
-    _, in_features = layer.shape("weight", 2)
-    layer.agree("activation", layer.value("activation"), activation)
-    gains = {"bias_gain": lr_multiplier, "weight_gain": lr_multiplier / math.sqrt(max(in_features, 1))}
-    for name, expected in gains.items():
-        if not math.isclose(layer.real(name), expected, rel_tol=1e-6):
-            layer.refuse(name, f"is {layer.real(name)}", f"{expected}")

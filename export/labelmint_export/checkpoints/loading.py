@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from labelmint_export.checkpoints import stylegan2, stylegan3
+from labelmint_export.checkpoints import rosinality, stylegan2, stylegan3
 from labelmint_export.checkpoints.archives import read_checkpoint
 from labelmint_export.checkpoints.datasetgan import stylegan1_from_state_dict
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
@@ -110,7 +110,7 @@ def _recognise(content: object, path: Path) -> tuple[str, Make]:
     if isinstance(content, dict):
         if isinstance(content.get("g_ema"), dict):
             stored = content.get("latent_avg")
-            return "rosinality StyleGAN2", lambda mean: stylegan2.generator_from_rosinality(
+            return "rosinality StyleGAN2", lambda mean: rosinality.generator_from_state_dict(
                 _arrays(content["g_ema"], path), _as_array(stored, path) if mean is None else mean, path
             )
         for name in AVERAGED:

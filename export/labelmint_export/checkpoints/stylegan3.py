@@ -6,13 +6,12 @@ agree. Nothing is taken for granted: a fork that computes something else is refu
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from labelmint_export.checkpoints.fields import RecordReader, check_linear, show
+from labelmint_export.checkpoints.fields import RecordReader, show
+from labelmint_export.checkpoints.nvidia import check_linear, check_networks, read_mapping, rename_mapping
 from labelmint_export.checkpoints.records import ModuleRecord
+from labelmint_export.checkpoints.tensors import to_float32
 from labelmint_export.errors import CheckpointError, GeneratorError
-from labelmint_export.generator.snapshots import check_tensors
+from labelmint_export.generator.snapshots import fill_module
 from labelmint_export.generator.stylegan3 import StyleGAN3Generator
 from labelmint_export.generator.stylegan3_config import MAX_LAYERS, StyleGAN3Config, StyleGAN3LayerConfig
 
@@ -80,12 +79,6 @@ def config_from_attributes(record: ModuleRecord) -> StyleGAN3Config:
     mapping, synthesis = root.child("mapping", "MappingNetwork"), root.child("synthesis", "SynthesisNetwork")
     waves = synthesis.child("input", "SynthesisInput")
     check_linear(waves.child("affine", "FullyConnectedLayer"), "linear", 1.0)
-    mapping_layers = mapping.whole("num_layers")
-    lr_multiplier = mapping.child("fc0", "FullyConnectedLayer").real("bias_gain")
-    for index in range(min(mapping_layers, MAX_LAYERS)):
-        check_linear(mapping.child(f"fc{index}", "FullyConnectedLayer"), "lrelu", lr_multiplier)
-    if mapping.whole("c_dim"):
-        check_linear(mapping.child("embed", "FullyConnectedLayer"), "linear", 1.0)
     waves.agree("weight", waves.shape("weight", 2), (waves.whole("channels"),) * 2)
     names = _layer_names(synthesis)
     try:
@@ -96,44 +89,15 @@ def config_from_attributes(record: ModuleRecord) -> StyleGAN3Config:
             input_size=waves.side("size"),
             input_sampling_rate=waves.real("sampling_rate"),
             input_bandwidth=waves.real("bandwidth"),
-            z_dim=mapping.whole("z_dim"),
-            w_dim=mapping.whole("w_dim"),
-            c_dim=mapping.whole("c_dim"),
-            mapping_layers=mapping_layers,
-            mapping_lr_multiplier=lr_multiplier,
+            **read_mapping(mapping),
             image_channels=synthesis.whole("img_channels"),
             output_scale=synthesis.real("output_scale"),
         )
     except GeneratorError as error:
         name = f"synthesis.{error.field}" if error.field.startswith("L") else error.field
         raise CheckpointError(str(error), field=name) from error
-    for network in (mapping, synthesis):
-        network.agree("num_ws", network.whole("num_ws"), config.num_ws)
-        network.agree("w_dim", network.whole("w_dim"), config.w_dim)
+    check_networks(mapping, synthesis, config)
     return config
-
-
-def tensors_from_record(record: ModuleRecord) -> dict[str, torch.Tensor]:
-    """Gather the tensors of a generator.
-
-    Args:
-        record: The pickled `Generator`, such as the snapshot's `G_ema`.
-
-    Returns:
-        Name -> float32; the names are those of `StyleGAN3Generator.state_dict`, which keeps the stored ones.
-
-    Raises:
-        CheckpointError: A tensor does not hold floating-point numbers.
-    """
-    tensors = {}
-    for name, array in record.tensors().items():
-        if array.dtype.kind != "f":
-            raise CheckpointError(
-                f"{name} has dtype {array.dtype}, expected a floating-point one; take another snapshot", field=name
-            )
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused later
-            tensors[name] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-    return tensors
 
 
 def generator_from_record(record: ModuleRecord, path: Path) -> StyleGAN3Generator:
@@ -151,16 +115,13 @@ def generator_from_record(record: ModuleRecord, path: Path) -> StyleGAN3Generato
     Raises:
         CheckpointError: The record holds no StyleGAN3 generator, or one whose tensors do not fit its attributes.
     """
-    config, tensors = config_from_attributes(record), tensors_from_record(record)
-    with torch.device("meta"):
-        described = StyleGAN3Generator(config)
-    check_tensors(described, tensors, path)
+    config = config_from_attributes(record)
+    tensors = {rename_mapping(name): tensor for name, tensor in to_float32(record.tensors()).items()}
+    generator = fill_module(lambda: StyleGAN3Generator(config), tensors, path)
     for name, tensor in tensors.items():
         if name.endswith(".magnitude_ema") and not bool(tensor > 0):
             raise CheckpointError(f"{name} in {path} is {float(tensor)}, expected more than 0", field=name)
     if tensors["synthesis.input.transform"][2].tolist() != [0.0, 0.0, 1.0]:
         name = "synthesis.input.transform"
         raise CheckpointError(f"{name} in {path} does not end in the row 0, 0, 1; set one that does", field=name)
-    generator = StyleGAN3Generator(config)
-    generator.load_state_dict(tensors)
-    return generator.eval().requires_grad_(False)
+    return generator

@@ -1,6 +1,6 @@
 """The shape of a generator, and what its synthesis gives."""
 
-import math
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.checks import check_counts, check_positive
 
 NoiseMode = Literal["const", "random", "none"]
 Architecture = Literal["skip", "resnet", "orig"]
@@ -19,33 +20,27 @@ MAX_MAPPING_LAYERS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GeneratorConfig:
-    """Shape of a generator. Everything else follows from the weights."""
+class BackboneConfig(abc.ABC):
+    """What every backbone has: a mapping network and a picture."""
 
     resolution: int
-    """Side of the picture, pixels; a power of two from 8."""
-    channels: Mapping[int, int]
-    """Feature maps of the block at each resolution from 4 to `resolution`."""
-    z_dim: int = 128
+    """Side of the picture, pixels."""
+    z_dim: int = 512
     """Length of the input latent."""
-    w_dim: int = 128
+    w_dim: int = 512
     """Length of the intermediate latent."""
     c_dim: int = 0
     """Number of classes; 0 for an unconditional generator."""
-    mapping_layers: int = 4
+    mapping_layers: int = 8
     """Depth of the mapping network."""
-    image_channels: int = 3
-    """1 for grey, 3 for colour."""
-    architecture: Architecture = "skip"
-    """How blocks join (Karras et al. 2020, section 4.1): their colours are summed, their features, or neither."""
-    conv_clamp: float | None = None
-    """Bound on the magnitude of every layer's output, which a training in half precision set; None for no bound."""
     embed_dim: int | None = None
     """Length of the embedded class in front of the mapping; None for w_dim."""
     hidden_dim: int | None = None
     """Width of the mapping's inner layers; None for w_dim."""
     mapping_lr_multiplier: float = 0.01
-    """Scale of the mapping's stored weights."""
+    """Scale of the mapping's stored weights and biases."""
+    image_channels: int = 3
+    """1 for grey, 3 for colour."""
 
     def __post_init__(self) -> None:
         """Check the shape.
@@ -53,7 +48,35 @@ class GeneratorConfig:
         Raises:
             GeneratorError: A field is out of range.
         """
-        if not 8 <= self.resolution <= MAX_RESOLUTION or self.resolution & (self.resolution - 1):
+        bounds = {"resolution": (1, MAX_RESOLUTION), "z_dim": (1, MAX_WIDTH), "w_dim": (1, MAX_WIDTH)}
+        bounds |= {"c_dim": (0, MAX_WIDTH), "mapping_layers": (1, MAX_MAPPING_LAYERS)}
+        bounds |= {name: (1, MAX_WIDTH) for name in ("embed_dim", "hidden_dim") if getattr(self, name) is not None}
+        check_counts(self, bounds)
+        check_positive(self, ["mapping_lr_multiplier"])
+        if self.image_channels not in (1, 3):
+            raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
+
+    @property
+    @abc.abstractmethod
+    def num_ws(self) -> int:
+        """Number of style inputs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockConfig(BackboneConfig):
+    """A backbone of blocks whose resolutions double, from 4 to that of the picture."""
+
+    channels: Mapping[int, int]
+    """Feature maps of the block at each resolution from 4 to `resolution`."""
+
+    def __post_init__(self) -> None:
+        """Check the shape.
+
+        Raises:
+            GeneratorError: A field is out of range.
+        """
+        BackboneConfig.__post_init__(self)  # dataclasses with slots have no super() before Python 3.14
+        if self.resolution < 8 or self.resolution & (self.resolution - 1):
             raise GeneratorError(
                 f"resolution is {self.resolution}, expected a power of two from 8 to {MAX_RESOLUTION}",
                 field="resolution",
@@ -65,29 +88,6 @@ class GeneratorConfig:
                 f"{list(self.block_resolutions)}",
                 field="channels",
             )
-        bounds = {
-            "z_dim": (1, MAX_WIDTH),
-            "w_dim": (1, MAX_WIDTH),
-            "c_dim": (0, MAX_WIDTH),
-            "mapping_layers": (1, MAX_MAPPING_LAYERS),
-            "embed_dim": (1, MAX_WIDTH),
-            "hidden_dim": (1, MAX_WIDTH),
-        }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise GeneratorError(f"{name} is {value}, expected {low} to {high}", field=name)
-        for name in ("conv_clamp", "mapping_lr_multiplier"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise GeneratorError(f"{name} is {value}, expected a finite number above 0", field=name)
-        if self.architecture not in ARCHITECTURES:
-            raise GeneratorError(
-                f"architecture is {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}",
-                field="architecture",
-            )
-        if self.image_channels not in (1, 3):
-            raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
@@ -96,8 +96,36 @@ class GeneratorConfig:
 
     @property
     def num_ws(self) -> int:
-        """Number of style inputs: two convolutions a block (one at 4 x 4) and the last colour layer."""
+        """Number of style inputs: two a block, the colours' counted where they have some."""
         return 2 * len(self.block_resolutions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorConfig(BlockConfig):
+    """Shape of a StyleGAN2 generator. Everything else follows from the weights."""
+
+    z_dim: int = 128
+    w_dim: int = 128
+    mapping_layers: int = 4
+    architecture: Architecture = "skip"
+    """How blocks join (Karras et al. 2020, section 4.1): their colours are summed, their features, or neither."""
+    conv_clamp: float | None = None
+    """Bound on the magnitude of every layer's output, which a training in half precision set; None for no bound."""
+
+    def __post_init__(self) -> None:
+        """Check the shape.
+
+        Raises:
+            GeneratorError: A field is out of range.
+        """
+        BlockConfig.__post_init__(self)
+        if self.conv_clamp is not None:
+            check_positive(self, ["conv_clamp"])
+        if self.architecture not in ARCHITECTURES:
+            raise GeneratorError(
+                f"architecture is {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}",
+                field="architecture",
+            )
 
     @property
     def layer_sides(self) -> dict[str, int]:

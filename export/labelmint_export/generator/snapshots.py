@@ -140,8 +140,7 @@ def load_generator(path: Path) -> Generator:
 def load_module(make: Callable[[], Module], path: Path) -> Module:
     """Make a module and fill it from a safetensors file.
 
-    The file's shapes are compared before any memory is taken for the module, so that a description that claims too much
-    costs nothing.
+    A description that claims too much costs nothing: see `fill_module`.
 
     Args:
         make: Makes the module that was described.
@@ -153,17 +152,33 @@ def load_module(make: Callable[[], Module], path: Path) -> Module:
     Raises:
         CheckpointError: The file is missing or malformed, or is not that of the described module.
     """
-    tensors = read_tensors(path)
+    return fill_module(make, read_tensors(path), path)
+
+
+def fill_module(make: Callable[[], Module], tensors: Mapping[str, torch.Tensor], path: Path) -> Module:
+    """Make a module and fill it, comparing shapes before any memory is taken for it.
+
+    Args:
+        make: Makes the module that was described.
+        tensors: Its state dict.
+        path: Where they come from, for the errors.
+
+    Returns:
+        The module in evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: The module cannot be made, or the tensors are not its own.
+    """
     try:
         with torch.device("meta"):
             described = make()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
-            f"{path.with_suffix('.json')} describes no module that can be made ({error}); write it anew", field="config"
+            f"{path} comes with a description of no module that can be made ({error}); write it anew", field="config"
         ) from error
     check_tensors(described, tensors, path)
     module = make()
-    module.load_state_dict(tensors)
+    module.load_state_dict(dict(tensors))
     return module.eval().requires_grad_(False)
 
 

@@ -11,30 +11,16 @@ convolution in front of it.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from labelmint_export.errors import GeneratorError
-from labelmint_export.generator.config import (
-    MAX_MAPPING_LAYERS,
-    MAX_RESOLUTION,
-    MAX_WIDTH,
-    NoiseMode,
-    SynthesisOutput,
-    TapSpec,
-)
-from labelmint_export.generator.layers import (
-    LRELU_GAIN,
-    LRELU_SLOPE,
-    FullyConnected,
-    binomial_filter,
-    blur,
-    normalize_second_moment,
-)
-from labelmint_export.generator.stylegan2 import check_noise
+from labelmint_export.generator.backbone import Backbone, MappingLayer, Synthesis
+from labelmint_export.generator.checks import check_noise, check_ws
+from labelmint_export.generator.config import BlockConfig, NoiseMode, SynthesisOutput, TapSpec
+from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, binomial_filter, blur
 
 NORM_EPSILON = 1e-5
 FUSED_RESOLUTION = 128
@@ -42,25 +28,8 @@ FUSED_RESOLUTION = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StyleGAN1Config:
-    """Shape of a generator. Everything else follows from the weights."""
-
-    resolution: int
-    """Side of the picture, pixels; a power of two from 8."""
-    channels: Mapping[int, int]
-    """Feature maps of the block at each resolution from 4 to `resolution`."""
-    z_dim: int = 512
-    """Length of the input latent."""
-    w_dim: int = 512
-    """Length of the intermediate latent."""
-    mapping_layers: int = 8
-    """Depth of the mapping network."""
-    hidden_dim: int | None = None
-    """Width of the mapping's inner layers; None for w_dim."""
-    mapping_lr_multiplier: float = 0.01
-    """Scale of the mapping's stored weights and biases."""
-    image_channels: int = 3
-    """1 for grey, 3 for colour."""
+class StyleGAN1Config(BlockConfig):
+    """Shape of a StyleGAN1 generator, which is unconditional. Everything else follows from the weights."""
 
     def __post_init__(self) -> None:
         """Check the shape.
@@ -68,126 +37,22 @@ class StyleGAN1Config:
         Raises:
             GeneratorError: A field is out of range.
         """
-        if not 8 <= self.resolution <= MAX_RESOLUTION or self.resolution & (self.resolution - 1):
-            raise GeneratorError(
-                f"resolution is {self.resolution}, expected a power of two from 8 to {MAX_RESOLUTION}",
-                field="resolution",
-            )
-        missing = [r for r in self.block_resolutions if not 1 <= self.channels.get(r, 0) <= MAX_WIDTH]
-        if missing:
-            raise GeneratorError(
-                f"channels names no width from 1 to {MAX_WIDTH} for resolution {missing[0]}; give one for each of "
-                f"{list(self.block_resolutions)}",
-                field="channels",
-            )
-        bounds = {
-            "z_dim": (1, MAX_WIDTH),
-            "w_dim": (1, MAX_WIDTH),
-            "mapping_layers": (1, MAX_MAPPING_LAYERS),
-            "hidden_dim": (1, MAX_WIDTH),
-        }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise GeneratorError(f"{name} is {value}, expected {low} to {high}", field=name)
-        if not 0 < self.mapping_lr_multiplier < math.inf:
-            raise GeneratorError(
-                f"mapping_lr_multiplier is {self.mapping_lr_multiplier}, expected a finite number above 0",
-                field="mapping_lr_multiplier",
-            )
-        if self.image_channels not in (1, 3):
-            raise GeneratorError(f"image_channels is {self.image_channels}, expected 1 or 3", field="image_channels")
-
-    @property
-    def c_dim(self) -> int:
-        """Number of classes; 0, for there are only unconditional generators of this kind."""
-        return 0
-
-    @property
-    def block_resolutions(self) -> tuple[int, ...]:
-        """Resolutions of the synthesis blocks, ascending from 4."""
-        return tuple(2**i for i in range(2, self.resolution.bit_length()))
-
-    @property
-    def num_ws(self) -> int:
-        """Number of style inputs: two epilogues a block; the colour layer has none."""
-        return 2 * len(self.block_resolutions)
+        BlockConfig.__post_init__(self)
+        if self.c_dim:
+            raise GeneratorError(f"c_dim is {self.c_dim}, expected 0: StyleGAN1 is unconditional", field="c_dim")
 
 
-class StyleGAN1Mapping(nn.Module):
-    """z -> ws, with truncation towards the mean w."""
+class BiasAfterGain(MappingLayer):
+    """Mapping layer with the activation's gain on its weights alone, where StyleGAN2 has it on weights and bias."""
 
-    w_avg: torch.Tensor
+    def __init__(self, in_features: int, out_features: int, *, lr_multiplier: float) -> None:
+        super().__init__(in_features, out_features, lr_multiplier=lr_multiplier)
+        self.activation = "linear"
+        self.weight_gain *= LRELU_GAIN
 
-    def __init__(self, config: StyleGAN1Config) -> None:
-        super().__init__()
-        self.config = config
-        widths = [config.z_dim, *[config.hidden_dim or config.w_dim] * (config.mapping_layers - 1), config.w_dim]
-        self.layers = nn.ModuleList(
-            FullyConnected(i, o, lr_multiplier=config.mapping_lr_multiplier) for i, o in pairwise(widths)
-        )
-        for layer in self.layers:
-            assert isinstance(layer, FullyConnected)
-            layer.weight_gain *= LRELU_GAIN  # on the weights alone, where StyleGAN2 has it on weights and bias
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-
-    def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-        """Map latents.
-
-        Args:
-            z: float [N, z_dim].
-            c: None or [N, 0]; these generators are unconditional.
-
-        Returns:
-            float [N, w_dim], not truncated.
-
-        Raises:
-            GeneratorError: z has another shape, or c holds classes.
-        """
-        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
-            raise GeneratorError(
-                f"z has shape {list(z.shape)}, expected [N, {self.config.z_dim}]; draw it for this generator", field="z"
-            )
-        if c is not None and (c.ndim != 2 or c.shape[1] != 0):
-            raise GeneratorError(
-                f"c has shape {list(c.shape)}, expected none; StyleGAN1 is unconditional, leave c away", field="c"
-            )
-        x = normalize_second_moment(z.to(self.w_avg.dtype))
-        for layer in self.layers:
-            x = functional.leaky_relu(layer(x), LRELU_SLOPE)
-        return x
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float | torch.Tensor = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> torch.Tensor:
-        """Map latents to one w for each style input.
-
-        Args:
-            z: float [N, z_dim].
-            c: None or [N, 0]; these generators are unconditional.
-            truncation_psi: 1 leaves w as it is, 0 gives the mean; a number or float [N].
-            truncation_cutoff: Only so many leading ws are truncated (DatasetGAN: 8, at 256 pixels 7); None truncates
-                all.
-
-        Returns:
-            float [N, num_ws, w_dim].
-        """
-        w = self.map_to_w(z, c)
-        ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
-        if isinstance(truncation_psi, float | int):
-            if truncation_psi == 1:
-                return ws
-            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
-        else:
-            psi = truncation_psi[:, None, None]
-        truncated = self.w_avg + psi * (ws - self.w_avg)
-        if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
-            return truncated
-        return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float [N, in_features] to float [N, out_features]."""
+        return functional.leaky_relu(super().forward(x), LRELU_SLOPE)
 
 
 class Convolution(nn.Module):
@@ -294,7 +159,7 @@ class SynthesisBlock(nn.Module):
         self.epi2 = Epilogue(config.w_dim, channels, resolution)
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """ws -> picture and taps."""
 
     def __init__(self, config: StyleGAN1Config) -> None:
@@ -348,12 +213,7 @@ class SynthesisNetwork(nn.Module):
         Raises:
             GeneratorError: ws or the noise does not fit the generator.
         """
-        expected = (self.config.num_ws, self.config.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise GeneratorError(
-                f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
-                field="ws",
-            )
+        check_ws(ws, self.config)
         noise = noise or {}
         check_noise(noise, self.noise_specs, ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
@@ -372,33 +232,12 @@ class SynthesisNetwork(nn.Module):
         return SynthesisOutput(image=self.torgb(x).to(ws.dtype), taps=taps)
 
 
-class StyleGAN1Generator(nn.Module):
-    """Mapping and synthesis."""
+class StyleGAN1Generator(Backbone):
+    """A StyleGAN1 generator."""
+
+    config: StyleGAN1Config
+    synthesis: SynthesisNetwork
 
     def __init__(self, config: StyleGAN1Config) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = StyleGAN1Mapping(config)
+        super().__init__(config, BiasAfterGain)
         self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def tap_specs(self) -> tuple[TapSpec, ...]:
-        """The taps in the order in which DatasetGAN concatenates them."""
-        return self.synthesis.tap_specs
-
-    @property
-    def w_avg(self) -> torch.Tensor:
-        """The mean w, float32 [w_dim]."""
-        return self.mapping.w_avg
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise_mode: NoiseMode = "const",
-    ) -> SynthesisOutput:
-        """Map and synthesise; see the two networks for shapes."""
-        output: SynthesisOutput = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
-        return output

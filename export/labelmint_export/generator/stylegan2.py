@@ -8,14 +8,14 @@ dynamic batch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.backbone import Backbone, Synthesis
+from labelmint_export.generator.checks import check_noise, check_ws
 from labelmint_export.generator.config import GeneratorConfig, NoiseMode, SynthesisOutput, TapSpec
 from labelmint_export.generator.layers import (
     LRELU_GAIN,
@@ -23,86 +23,8 @@ from labelmint_export.generator.layers import (
     FullyConnected,
     binomial_filter,
     blur,
-    normalize_second_moment,
     upsample_2x,
 )
-
-
-class MappingNetwork(nn.Module):
-    """z -> ws, with truncation towards the mean w."""
-
-    w_avg: torch.Tensor
-
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        input_dim = config.z_dim
-        if config.c_dim:
-            embed_dim = config.embed_dim or config.w_dim
-            self.embed = FullyConnected(config.c_dim, embed_dim)
-            input_dim += embed_dim
-        widths = [input_dim, *[config.hidden_dim or config.w_dim] * (config.mapping_layers - 1), config.w_dim]
-        self.layers = nn.ModuleList(
-            FullyConnected(i, o, activation="lrelu", lr_multiplier=config.mapping_lr_multiplier)
-            for i, o in pairwise(widths)
-        )
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-
-    def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-        """Map latents.
-
-        Args:
-            z: float [N, z_dim].
-            c: float [N, c_dim], one-hot; None for an unconditional generator.
-
-        Returns:
-            float [N, w_dim], not truncated.
-
-        Raises:
-            GeneratorError: z or c has another shape.
-        """
-        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
-            raise GeneratorError(f"z has shape {list(z.shape)}, expected [N, {self.config.z_dim}]", field="z")
-        x = normalize_second_moment(z.float())
-        if self.config.c_dim:
-            if c is None or c.ndim != 2 or c.shape[1] != self.config.c_dim:
-                got = None if c is None else list(c.shape)
-                raise GeneratorError(f"c has shape {got}, expected [N, {self.config.c_dim}], one-hot", field="c")
-            x = torch.cat([x, normalize_second_moment(self.embed(c.float()))], dim=1)
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float | torch.Tensor = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> torch.Tensor:
-        """Map latents to one w for each style input.
-
-        Args:
-            z: float [N, z_dim].
-            c: float [N, c_dim], one-hot; None for an unconditional generator.
-            truncation_psi: 1 leaves w as it is, 0 gives the mean; a number or float [N].
-            truncation_cutoff: Only so many leading ws are truncated; None truncates all.
-
-        Returns:
-            float [N, num_ws, w_dim].
-        """
-        w = self.map_to_w(z, c)
-        ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
-        if isinstance(truncation_psi, float | int):
-            if truncation_psi == 1:
-                return ws
-            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
-        else:
-            psi = truncation_psi[:, None, None]
-        truncated = self.w_avg + psi * (ws - self.w_avg)
-        if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
-            return truncated
-        return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
 
 
 class ModulatedConv(nn.Module):
@@ -245,7 +167,7 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(config, channels) if has_colours else None
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """ws -> picture and taps. Skip architecture: every block adds its colours to the upsampled picture so far."""
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -286,12 +208,7 @@ class SynthesisNetwork(nn.Module):
         Raises:
             GeneratorError: ws or the noise does not fit the generator.
         """
-        expected = (self.config.num_ws, self.config.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise GeneratorError(
-                f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
-                field="ws",
-            )
+        check_ws(ws, self.config)
         noise = noise or {}
         check_noise(noise, self.tap_specs, ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
@@ -321,46 +238,12 @@ class SynthesisNetwork(nn.Module):
         return SynthesisOutput(image=image, taps=taps)
 
 
-def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence[TapSpec], count: int) -> None:
-    """Check noise that was given layer by layer.
+class Generator(Backbone):
+    """A StyleGAN2 generator."""
 
-    Raises:
-        GeneratorError: It names no layer, or has another shape.
-    """
-    sides = {layer.name: layer.resolution for layer in layers}
-    for name, values in noise.items():
-        if name not in sides:
-            raise GeneratorError(f"noise names {name!r}, expected layers of {', '.join(sides)}", field="noise")
-        side = sides[name]
-        if tuple(values.shape) not in {(1, 1, side, side), (count, 1, side, side)}:
-            raise GeneratorError(
-                f"noise of {name} has shape {list(values.shape)}, expected [{count} or 1, 1, {side}, {side}]",
-                field="noise",
-            )
-
-
-class Generator(nn.Module):
-    """Mapping and synthesis."""
+    config: GeneratorConfig
+    synthesis: SynthesisNetwork
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = MappingNetwork(config)
+        super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def tap_specs(self) -> tuple[TapSpec, ...]:
-        """The taps in the order in which synthesis makes them."""
-        return self.synthesis.tap_specs
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise_mode: NoiseMode = "const",
-    ) -> SynthesisOutput:
-        """Map and synthesise; see the two networks for shapes."""
-        output: SynthesisOutput = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
-        return output

@@ -2,8 +2,8 @@
 
 Legend: N images, L num_ws, D w_dim, I and O channels, F Fourier features, H rows, W columns, T taps of a filter.
 
-Names of parameters and buffers are those of the checkpoints that people hold: `mapping.fc0.weight`,
-`synthesis.input.freqs`, `synthesis.L0_36_512.affine.bias`. As in the StyleGAN2 module, the modulated convolution scales
+Names of the synthesis's parameters and buffers are those of the checkpoints that people hold: `synthesis.input.freqs`,
+`synthesis.L0_36_512.affine.bias`. As in the StyleGAN2 module, the modulated convolution scales
 activations instead of weights, so it exports with a dynamic batch. T and R differ in their configuration alone.
 """
 
@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from labelmint_export.errors import GeneratorError
+from labelmint_export.generator.backbone import Backbone, Synthesis
+from labelmint_export.generator.checks import check_ws
 from labelmint_export.generator.config import NoiseMode, SynthesisOutput, TapSpec
-from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, normalize_second_moment
+from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected
 from labelmint_export.generator.stylegan3_config import StyleGAN3Config, StyleGAN3LayerConfig
 
 
@@ -63,87 +64,6 @@ def downsample(x: torch.Tensor, kernel: torch.Tensor, factor: int) -> torch.Tens
     weight = kernel.flip([0]).expand(channels, 1, 1, taps)
     x = functional.conv2d(x, weight, stride=(1, factor), groups=channels)
     return functional.conv2d(x, weight.transpose(2, 3), stride=(factor, 1), groups=channels)
-
-
-class StyleGAN3Mapping(nn.Module):
-    """z -> ws, with truncation towards the mean w."""
-
-    w_avg: torch.Tensor
-
-    def __init__(self, config: StyleGAN3Config) -> None:
-        super().__init__()
-        self.config = config
-        in_features = config.z_dim
-        if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
-            in_features += config.w_dim
-        for index in range(config.mapping_layers):
-            layer = FullyConnected(
-                in_features, config.w_dim, activation="lrelu", lr_multiplier=config.mapping_lr_multiplier
-            )
-            self.add_module(f"fc{index}", layer)
-            in_features = config.w_dim
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-
-    def map_to_w(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-        """Map latents.
-
-        Args:
-            z: float [N, z_dim].
-            c: float [N, c_dim], one-hot; None for an unconditional generator.
-
-        Returns:
-            float [N, w_dim], not truncated.
-
-        Raises:
-            GeneratorError: z or c has another shape.
-        """
-        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
-            raise GeneratorError(
-                f"z has shape {list(z.shape)}, expected [N, {self.config.z_dim}]; draw it for this generator", field="z"
-            )
-        x = normalize_second_moment(z.to(self.w_avg.dtype))
-        if self.config.c_dim:
-            if c is None or c.ndim != 2 or c.shape[1] != self.config.c_dim:
-                got = None if c is None else list(c.shape)
-                raise GeneratorError(
-                    f"c has shape {got}, expected [N, {self.config.c_dim}]; give one one-hot row a latent", field="c"
-                )
-            x = torch.cat([x, normalize_second_moment(self.embed(c.to(x.dtype)))], dim=1)
-        for index in range(self.config.mapping_layers):
-            x = self.get_submodule(f"fc{index}")(x)
-        return x
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float | torch.Tensor = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> torch.Tensor:
-        """Map latents to one w for each style input.
-
-        Args:
-            z: float [N, z_dim].
-            c: float [N, c_dim], one-hot; None for an unconditional generator.
-            truncation_psi: 1 leaves w as it is, 0 gives the mean; a number or float [N].
-            truncation_cutoff: Only so many leading ws are truncated; None truncates all.
-
-        Returns:
-            float [N, num_ws, w_dim].
-        """
-        w = self.map_to_w(z, c)
-        ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
-        if isinstance(truncation_psi, float | int):
-            if truncation_psi == 1:
-                return ws
-            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
-        else:
-            psi = truncation_psi[:, None, None]
-        truncated = self.w_avg + psi * (ws - self.w_avg)
-        if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
-            return truncated
-        return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
 
 
 class SynthesisInput(nn.Module):
@@ -268,7 +188,7 @@ class SynthesisLayer(nn.Module):
         return x * scale[:, :, None, None].to(x.dtype) + bias[:, None, None].to(x.dtype)
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """ws -> picture and taps."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
@@ -302,12 +222,7 @@ class SynthesisNetwork(nn.Module):
         Raises:
             GeneratorError: ws does not fit the generator.
         """
-        expected = (self.config.num_ws, self.config.w_dim)
-        if ws.ndim != 3 or ws.shape[1:] != expected:
-            raise GeneratorError(
-                f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
-                field="ws",
-            )
+        check_ws(ws, self.config)
         taps: dict[str, torch.Tensor] = {}
         x = self.input(ws[:, 0]).to(compute_dtype)
         for index, layer in enumerate(self.config.layers, start=1):
@@ -315,33 +230,12 @@ class SynthesisNetwork(nn.Module):
         return SynthesisOutput(image=x.to(ws.dtype) * self.config.output_scale, taps=taps)
 
 
-class StyleGAN3Generator(nn.Module):
-    """Mapping and synthesis."""
+class StyleGAN3Generator(Backbone):
+    """A StyleGAN3 generator."""
+
+    config: StyleGAN3Config
+    synthesis: SynthesisNetwork
 
     def __init__(self, config: StyleGAN3Config) -> None:
-        super().__init__()
-        self.config = config
-        self.mapping = StyleGAN3Mapping(config)
+        super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def tap_specs(self) -> tuple[TapSpec, ...]:
-        """The taps in the order in which synthesis makes them."""
-        return self.synthesis.tap_specs
-
-    @property
-    def w_avg(self) -> torch.Tensor:
-        """The mean w, float32 [w_dim]."""
-        return self.mapping.w_avg
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise_mode: NoiseMode = "const",
-    ) -> SynthesisOutput:
-        """Map and synthesise; see the two networks for shapes."""
-        output: SynthesisOutput = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode)
-        return output

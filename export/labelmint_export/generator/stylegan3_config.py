@@ -1,12 +1,12 @@
 """The shape of a StyleGAN3 generator. Nothing is derived from formulas: all of it was stored with the weights."""
 
-import math
 import re
 from dataclasses import dataclass
 from typing import NoReturn
 
 from labelmint_export.errors import GeneratorError
-from labelmint_export.generator.config import MAX_MAPPING_LAYERS, MAX_RESOLUTION, MAX_WIDTH
+from labelmint_export.generator.checks import check_counts, check_positive
+from labelmint_export.generator.config import MAX_RESOLUTION, MAX_WIDTH, BackboneConfig
 
 MAX_SIZE = 2 * MAX_RESOLUTION
 MAX_LAYERS = 256
@@ -18,30 +18,6 @@ LAYER_NAME = re.compile(r"L\d{1,3}_[0-9_]{1,32}")
 
 def _refuse(problem: str, field: str) -> NoReturn:
     raise GeneratorError(f"{problem}; read the shape from the checkpoint that holds the weights", field=field)
-
-
-def _check_counts(owner: object, bounds: dict[str, tuple[int, int]], prefix: str = "") -> None:
-    """Check that whole numbers are whole numbers and lie between bounds.
-
-    Raises:
-        GeneratorError: One is not.
-    """
-    for name, (low, high) in bounds.items():
-        value = getattr(owner, name)
-        if type(value) is not int or not low <= value <= high:
-            _refuse(f"{prefix}{name} is {value!r}, expected a whole number from {low} to {high}", prefix + name)
-
-
-def _check_positive(owner: object, names: tuple[str, ...], prefix: str = "") -> None:
-    """Check that numbers are finite and more than zero.
-
-    Raises:
-        GeneratorError: One is not.
-    """
-    for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-            _refuse(f"{prefix}{name} is {value!r}, expected a finite number above 0", prefix + name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +68,9 @@ class StyleGAN3LayerConfig:
         bounds |= {"in_size": (1, MAX_SIZE), "out_size": (1, MAX_SIZE), "out_sampling_rate": (1, MAX_SIZE)}
         bounds |= {"kernel": (1, 15), "up_factor": (1, MAX_FACTOR), "down_factor": (1, MAX_FACTOR)}
         bounds |= {"up_taps": (1, MAX_TAPS), "down_taps": (1, MAX_TAPS)}
-        _check_counts(self, bounds, prefix)
+        check_counts(self, bounds, prefix)
         if self.conv_clamp is not None:
-            _check_positive(self, ("conv_clamp",), prefix)
+            check_positive(self, ("conv_clamp",), prefix)
         if self.out_size < self.out_sampling_rate or (self.out_size - self.out_sampling_rate) % 2:
             _refuse(
                 f"{prefix}out_size is {self.out_size}, expected out_sampling_rate {self.out_sampling_rate} and the "
@@ -128,11 +104,9 @@ class StyleGAN3LayerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StyleGAN3Config:
+class StyleGAN3Config(BackboneConfig):
     """Shape of a generator, T or R."""
 
-    resolution: int
-    """Side of the picture, pixels."""
     layers: tuple[StyleGAN3LayerConfig, ...]
     """The synthesis layers in order; the last one gives the colours."""
     input_channels: int
@@ -143,18 +117,7 @@ class StyleGAN3Config:
     """Grid points for each side of the picture."""
     input_bandwidth: float
     """Frequency above which the features fade out, cycles for each side of the picture."""
-    z_dim: int = 512
-    """Length of the input latent."""
-    w_dim: int = 512
-    """Length of the intermediate latent."""
-    c_dim: int = 0
-    """Number of classes; 0 for an unconditional generator."""
     mapping_layers: int = 2
-    """Depth of the mapping network."""
-    mapping_lr_multiplier: float = 0.01
-    """Factor on the mapping network's stored weights and biases."""
-    image_channels: int = 3
-    """1 for grey, 3 for colour."""
     output_scale: float = 0.25
     """Factor from the last layer's output to the picture."""
 
@@ -164,19 +127,15 @@ class StyleGAN3Config:
         Raises:
             GeneratorError: A field is out of range, or two layers do not fit.
         """
-        bounds = {"resolution": (1, MAX_RESOLUTION), "input_channels": (1, MAX_WIDTH), "input_size": (1, MAX_SIZE)}
-        bounds |= {"z_dim": (1, MAX_WIDTH), "w_dim": (1, MAX_WIDTH), "c_dim": (0, MAX_WIDTH)}
-        bounds |= {"mapping_layers": (1, MAX_MAPPING_LAYERS)}
-        _check_counts(self, bounds)
-        _check_positive(self, ("input_sampling_rate", "input_bandwidth", "mapping_lr_multiplier", "output_scale"))
+        BackboneConfig.__post_init__(self)
+        check_counts(self, {"input_channels": (1, MAX_WIDTH), "input_size": (1, MAX_SIZE)})
+        check_positive(self, ["input_sampling_rate", "input_bandwidth", "output_scale"])
         if self.input_bandwidth * 2 >= self.input_sampling_rate:
             _refuse(
                 f"input_bandwidth is {self.input_bandwidth}, expected less than half of input_sampling_rate "
                 f"{self.input_sampling_rate}",
                 "input_bandwidth",
             )
-        if self.image_channels not in (1, 3):
-            _refuse(f"image_channels is {self.image_channels}, expected 1 or 3", "image_channels")
         if not 1 <= len(self.layers) <= MAX_LAYERS or len({layer.name for layer in self.layers}) != len(self.layers):
             _refuse(f"there are {len(self.layers)} layers, expected 1 to {MAX_LAYERS} of different names", "layers")
         self._check_chain()

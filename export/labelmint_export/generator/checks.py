@@ -1,0 +1,73 @@
+"""Checks of shapes that all backbones share.
+
+Legend: N images, L num_ws, D w_dim, r resolution of a layer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from labelmint_export.errors import GeneratorError
+
+if TYPE_CHECKING:
+    from labelmint_export.generator.config import BackboneConfig, TapSpec
+
+
+def check_counts(owner: object, bounds: Mapping[str, tuple[int, int]], prefix: str = "") -> None:
+    """Check that fields are whole numbers between bounds.
+
+    Raises:
+        GeneratorError: One is not.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(owner, name)
+        if type(value) is not int or not low <= value <= high:
+            raise GeneratorError(
+                f"{prefix}{name} is {value!r}, expected a whole number from {low} to {high}", field=prefix + name
+            )
+
+
+def check_positive(owner: object, names: Sequence[str], prefix: str = "") -> None:
+    """Check that fields are finite numbers above zero.
+
+    Raises:
+        GeneratorError: One is not.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+            raise GeneratorError(f"{prefix}{name} is {value!r}, expected a finite number above 0", field=prefix + name)
+
+
+def check_ws(ws: torch.Tensor, config: "BackboneConfig") -> None:
+    """Check that ws [N, L, D] are a generator's.
+
+    Raises:
+        GeneratorError: They have another shape.
+    """
+    expected = (config.num_ws, config.w_dim)
+    if ws.ndim != 3 or ws.shape[1:] != expected:
+        raise GeneratorError(
+            f"ws has shape {list(ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; map z with this generator",
+            field="ws",
+        )
+
+
+def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence["TapSpec"], count: int) -> None:
+    """Check noise that was given layer by layer.
+
+    Raises:
+        GeneratorError: It names no layer, or has another shape than [count or 1, 1, r, r].
+    """
+    sides = {layer.name: layer.resolution for layer in layers}
+    for name, values in noise.items():
+        if name not in sides:
+            raise GeneratorError(f"noise names {name!r}, expected layers of {', '.join(sides)}", field="noise")
+        side = sides[name]
+        if tuple(values.shape) not in {(1, 1, side, side), (count, 1, side, side)}:
+            raise GeneratorError(
+                f"noise of {name} has shape {list(values.shape)}, expected [{count} or 1, 1, {side}, {side}]",
+                field="noise",
+            )

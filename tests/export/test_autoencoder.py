@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import (
     Encoder,
     divergence_from_normal,
@@ -66,7 +67,7 @@ def test_divergence_is_that_of_torch() -> None:
     assert float(divergence_from_normal(mean, log_variance)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_reconstruction_reaches_every_weight_but_the_noise() -> None:
+def test_reconstruction_reaches_every_weight_but_mapping_and_noise() -> None:
     torch.manual_seed(0)
     config = make_config()
     generator, encoder = Generator(config), Encoder(config, config.channels)
@@ -77,7 +78,8 @@ def test_reconstruction_reaches_every_weight_but_the_noise() -> None:
     assert result.divergence > 0
     assert not torch.equal(generator.mapping.w_avg, before)
     untouched = {name for name, p in generator.named_parameters() if p.grad is None}
-    assert untouched == {name for name, _ in generator.named_parameters() if name.endswith("noise_strength")}
+    mapping_or_noise = {n for n, _ in generator.named_parameters() if n.startswith("mapping.") or "noise_str" in n}
+    assert untouched == mapping_or_noise
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 
 
@@ -97,7 +99,11 @@ def test_variance_is_bounded() -> None:
 def make_autoencoding_config(resolution: int = 16) -> TrainConfig:
     """Ten pictures (three steps of four) without a discriminator, then a reconstruction every second step."""
     return dataclasses.replace(
-        make_train_config(resolution), autoencoder_images=10, reconstruction_rate=0.5, reconstruction_interval=2
+        make_train_config(resolution),
+        autoencoder_images=10,
+        reconstruction_rate=0.5,
+        reconstruction_interval=2,
+        prior_steps=20,
     )
 
 
@@ -122,16 +128,35 @@ def test_discriminator_starts_with_the_eyes_of_the_encoder(tmp_path: Path) -> No
     state = make_state(make_autoencoding_config(), CPU)
     fresh = {name: p.clone() for name, p in state.discriminator.named_parameters()}
     run_until(state, 12, tmp_path)
-    assert state.autoencoding is not None
-    of_encoder = state.autoencoding.encoder.state_dict()
+    assert not state.mapping_fitted
     for name, parameter in state.discriminator.named_parameters():
-        expected = of_encoder[name] if name.startswith("blocks.") else fresh[name]
-        assert torch.equal(parameter, expected), name
+        assert torch.equal(parameter, fresh[name]), name
+    assert state.autoencoding is not None
+    of_encoder = {name: p.clone() for name, p in state.autoencoding.encoder.named_parameters()}
     run_until(state, 16, tmp_path)
-    assert not torch.equal(state.discriminator.conv.weight, fresh["conv.weight"])
-    assert not torch.equal(
-        state.discriminator.blocks.state_dict()["b16.conv0.weight"], of_encoder["blocks.b16.conv0.weight"]
-    )
+    assert state.mapping_fitted
+    for name, parameter in state.discriminator.named_parameters():
+        start = of_encoder[name] if name.startswith("blocks.") else fresh[name]
+        moved = float((parameter.detach() - start).abs().max())
+        assert 0 < moved < 5 * state.config.learning_rate, name  # one step of Adam, and one of the penalty
+
+
+def test_networks_without_a_mapping_need_an_encoder(tmp_path: Path) -> None:
+    run_until(make_state(make_autoencoding_config(), CPU), 12, tmp_path)
+    config = dataclasses.replace(make_autoencoding_config(), autoencoder_images=0, reconstruction_rate=0.0)
+    with pytest.raises(TrainingError, match="reconstruction_rate is 0, expected more than 0"):
+        run_until(start_from(tmp_path, config, CPU), 4, tmp_path / "next")
+    reconstructing = dataclasses.replace(config, reconstruction_rate=1.0)
+    state = start_from(tmp_path, reconstructing, CPU)
+    assert not state.mapping_fitted
+    run_until(state, 4, tmp_path / "next")
+    assert state.mapping_fitted
+
+
+def test_latents_of_an_autoencoder_keep_their_space() -> None:
+    config = make_autoencoding_config()
+    with pytest.raises(TrainingError, match="z_dim is 8, expected 16 like w_dim"):
+        dataclasses.replace(config, generator=dataclasses.replace(config.generator, z_dim=8, w_dim=16))
 
 
 def test_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
@@ -142,8 +167,9 @@ def test_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
     def distance() -> float:
         assert state.autoencoding is not None
         with torch.no_grad():
-            z, _ = state.autoencoding.encoder(pictures)
-            return float(laplacian_distance(state.generator(z, noise_mode="none").image, pictures))
+            w, _ = state.autoencoding.encoder(pictures)
+            ws = w[:, None].expand(-1, state.config.generator.num_ws, -1)
+            return float(laplacian_distance(state.generator.synthesis(ws, "none").image, pictures))
 
     before = distance()
     folder = tmp_path / "run"

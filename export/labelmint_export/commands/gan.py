@@ -24,7 +24,7 @@ from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.oracle.network import Segmenter, load_segmenter
 
-SHAPE_FIELDS = ("z_dim", "w_dim", "c_dim", "mapping_layers", "image_channels")
+SHAPE_FIELDS = ("z_dim", "w_dim", "c_dim", "mapping_layers", "hidden_dim", "image_channels")
 """What a new generator may choose beside its widths."""
 DEFAULT_CHANNELS = "4:128,8:128,16:128,32:96,64:64,128:32,256:16,512:16"
 

@@ -4,7 +4,9 @@ A discriminator tells a young generator little: it oscillates for hundreds of th
 eyes. A reconstruction tells it where every part belongs. So a training may start with reconstructions alone, and may
 keep a few of them between its adversarial steps, where they hold on to the variety of the set.
 
-Legend: N images, C channels, Z z_dim, r resolution.
+The encoder finds w, not z: what synthesis reads. `prior` then teaches the mapping to go where the pictures are.
+
+Legend: N images, C channels, D w_dim, r resolution.
 """
 
 from collections.abc import Mapping
@@ -17,10 +19,13 @@ from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.layers import FullyConnected, binomial_filter, downsample_2x, upsample_2x
 
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
+SQUARE_WEIGHT = 8.0
+FIRST_LOG_VARIANCE = -3.0
+"""Of an untrained encoder: a wide distribution would drown what its mean says."""
 
 
 class Encoder(PictureTrunk):
-    """Picture -> normal distribution of the z that paints it.
+    """Picture -> normal distribution of the w that paints it.
 
     Args:
         config: Shape of the generator that decodes.
@@ -31,8 +36,10 @@ class Encoder(PictureTrunk):
         super().__init__(config, channels)
         top = channels[4]
         self.conv = PlainConv(top, top, kernel=3)
-        self.fc = FullyConnected(top * 16, 2 * config.z_dim, activation="lrelu")
-        self.out = FullyConnected(2 * config.z_dim, 2 * config.z_dim)
+        self.fc = FullyConnected(top * 16, 2 * config.w_dim, activation="lrelu")
+        self.out = FullyConnected(2 * config.w_dim, 2 * config.w_dim)
+        with torch.no_grad():
+            self.out.bias[config.w_dim :] = FIRST_LOG_VARIANCE
 
     def forward(
         self, image: torch.Tensor, compute_dtype: torch.dtype = torch.float32
@@ -44,7 +51,7 @@ class Encoder(PictureTrunk):
             compute_dtype: dtype of the feature maps; the last layers are float32.
 
         Returns:
-            Mean and logarithm of the variance, float32 [N, Z] each.
+            Mean and logarithm of the variance, float32 [N, D] each.
         """
         x = self.conv(self.features(image, compute_dtype))
         mean, log_variance = self.out(self.fc(x.flatten(1))).chunk(2, dim=1)
@@ -56,9 +63,9 @@ class Reconstruction:
     """How well the pictures of one step came back."""
 
     distance: float
-    """Laplacian distance, colour units of [-1, 1] summed over levels."""
+    """Laplacian and weighted squared distance, colour units of [-1, 1]."""
     divergence: float
-    """Kullback-Leibler divergence from the distribution of z, nats a picture."""
+    """Kullback-Leibler divergence from the standard normal distribution, nats a picture."""
 
 
 def laplacian_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -85,8 +92,8 @@ def divergence_from_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> to
     """Kullback-Leibler divergence of normal distributions from the standard one.
 
     Args:
-        mean: float32 [N, Z].
-        log_variance: float32 [N, Z].
+        mean: float32 [N, D].
+        log_variance: float32 [N, D].
 
     Returns:
         float32 [], nats a picture.
@@ -103,10 +110,13 @@ def reconstruction_step(
     w_avg_beta: float,
     compute_dtype: torch.dtype,
 ) -> Reconstruction:
-    """Back-propagate distance + kl_weight * divergence into generator and encoder.
+    """Back-propagate distance + kl_weight * divergence into synthesis and encoder.
+
+    The distance is the Laplacian one, and the mean square with a weight: small parts that are wholly wrong, such as
+    eyes, must outweigh a slight error of colour in the whole background.
 
     Args:
-        generator: Paints without noise; its mean w moves.
+        generator: Paints without noise; its mean w moves, its mapping is not used.
         encoder: Of the same resolution.
         real: float32 [N, C, r, r], [-1, 1].
         kl_weight: Laplacian distance that a nat is worth.
@@ -117,13 +127,12 @@ def reconstruction_step(
         Distance and divergence.
     """
     mean, log_variance = encoder(real, compute_dtype)
-    z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-    w = generator.mapping.map_to_w(z)
+    w = mean + torch.randn_like(mean) * (log_variance / 2).exp()
     w_avg = generator.mapping.w_avg
     w_avg.copy_(w.detach().mean(dim=0).lerp(w_avg, w_avg_beta))
     ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
     image = generator.synthesis(ws, "none", compute_dtype).image
-    distance = laplacian_distance(image, real)
+    distance = laplacian_distance(image, real) + SQUARE_WEIGHT * (image - real).square().mean()
     divergence = divergence_from_normal(mean, log_variance)
     loss = distance + kl_weight * divergence
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped

@@ -46,13 +46,15 @@ class TrainConfig:
     w_avg_beta: float = 0.998
     """Decay of the running mean of w, each step."""
     autoencoder_images: int = 0
-    """Pictures at the start from which the generator learns as the decoder of an autoencoder alone."""
+    """Pictures at the start from which synthesis learns as the decoder of an autoencoder alone."""
     reconstruction_rate: float = 0.0
     """Learning rate of the reconstructions between adversarial steps, relative to theirs; 0 switches them off."""
     reconstruction_interval: int = 4
     """Adversarial steps between two reconstructions."""
-    kl_weight: float = 5e-4
-    """Laplacian distance that the autoencoder pays for a nat of its latent."""
+    kl_weight: float = 1e-4
+    """Distance that the autoencoder pays for a nat of its latent."""
+    prior_steps: int = 10_000
+    """Steps in which the mapping learns where the autoencoder's pictures are, before the first adversarial one."""
     compute_dtype: str = "bfloat16"
     """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling)."""
 
@@ -74,6 +76,7 @@ class TrainConfig:
             "path_length_shrink",
             "ada_interval",
             "reconstruction_interval",
+            "prior_steps",
         ):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
@@ -106,6 +109,12 @@ class TrainConfig:
             raise TrainingError(
                 f"architecture is {self.generator.architecture!r}, expected 'skip': training grows by adding colours",
                 field="architecture",
+            )
+        if self.autoencoder_images and self.generator.z_dim != self.generator.w_dim:
+            raise TrainingError(
+                f"z_dim is {self.generator.z_dim}, expected {self.generator.w_dim} like w_dim: the mapping of an "
+                "autoencoder learns paths from one to the other",
+                field="z_dim",
             )
         missing = [r for r in self.generator.block_resolutions if self.discriminator_channels.get(r, 0) < 1]
         if missing:

@@ -37,6 +37,8 @@ class Networks:
     path_length_mean: float
     images: int
     """Pictures seen so far, at all resolutions."""
+    mapping_fitted: bool
+    """False while synthesis knows w from an encoder alone."""
 
 
 def networks_of(state: TrainState) -> Networks:
@@ -49,6 +51,7 @@ def networks_of(state: TrainState) -> Networks:
         None if state.autoencoding is None else state.autoencoding.encoder,
         float(state.path_length_mean),
         state.images_before + state.images_seen,
+        state.mapping_fitted,
     )
 
 
@@ -74,6 +77,7 @@ def save_networks(networks: Networks, folder: Path) -> None:
             "format_version": FORMAT_VERSION,
             "config": config_to_json(networks.config),
             "images": networks.images,
+            "mapping_fitted": networks.mapping_fitted,
             "path_length_mean": networks.path_length_mean,
         },
     )
@@ -103,7 +107,10 @@ def load_networks(folder: Path) -> Networks:
             load_weights(getattr(made, name), part, path)
     try:
         return dataclasses.replace(
-            made, path_length_mean=float(record["path_length_mean"]), images=int(record["images"])
+            made,
+            path_length_mean=float(record["path_length_mean"]),
+            images=int(record["images"]),
+            mapping_fitted=bool(record["mapping_fitted"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -146,6 +153,7 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
         _copy_into(state.autoencoding.encoder, old.encoder, folder)
     state.path_length_mean.fill_(old.path_length_mean)
     state.images_before = old.images
+    state.mapping_fitted = old.mapping_fitted and config.autoencoder_images == 0
     return state
 
 

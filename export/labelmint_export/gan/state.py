@@ -36,7 +36,7 @@ class Autoencoding:
 
     encoder: Encoder
     optimizer: torch.optim.Adam
-    """Of the generator, without its noise, and the encoder; with the usual betas, as no adversary answers it."""
+    """Of synthesis, without its noise, and the encoder; with the usual betas, as no adversary answers it."""
 
 
 @dataclass(slots=True)
@@ -55,6 +55,8 @@ class TrainState:
     step: int = 0
     images_before: int = 0
     """Pictures seen at lower resolutions, before this one grew out of them."""
+    mapping_fitted: bool = True
+    """False while synthesis knows w from an encoder alone."""
 
     @property
     def images_seen(self) -> int:
@@ -84,7 +86,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
     if config.has_encoder:
         encoder = Encoder(config.generator, config.discriminator_channels)
         encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
-        decoding = [p for name, p in generator.named_parameters() if not name.endswith("noise_strength")]
+        decoding = [p for name, p in generator.synthesis.named_parameters() if not name.endswith("noise_strength")]
         parameters = [*decoding, *encoder.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), eps=1e-8, foreach=True)
         autoencoding = Autoencoding(encoder, optimizer)
@@ -98,6 +100,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
         path_length_mean=torch.zeros([], device=device),
         adaptive=AdaptiveProbability(target=config.ada_target, speed_images=config.ada_speed_images),
         autoencoding=autoencoding,
+        mapping_fitted=config.autoencoder_images == 0,
     )
 
 
@@ -162,6 +165,7 @@ def save_state(state: TrainState, folder: Path) -> None:
             "config": config_to_json(state.config),
             "step": state.step,
             "images_before": state.images_before,
+            "mapping_fitted": state.mapping_fitted,
             "adaptive": {
                 "p": state.adaptive.p,
                 "sign_sum": state.adaptive.sign_sum,
@@ -240,6 +244,7 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
         state.adaptive.sign_count = int(record["adaptive"]["sign_count"])
         state.step = int(record["step"])
         state.images_before = int(record["images_before"])
+        state.mapping_fitted = bool(record["mapping_fitted"])
         torch.set_rng_state(tensors["random.cpu"])
         if device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import reconstruction_step
 from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
 from labelmint_export.gan.pictures import save_grid, to_range, to_uint8
+from labelmint_export.gan.prior import PriorFit, encode_set, fit_mapping
 from labelmint_export.gan.state import TrainState, save_state
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
@@ -84,9 +86,25 @@ def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> N
             _reconstruct(state, real, config.reconstruction_rate, averages)
     state.step += 1
     _average_generator(state)
-    if state.autoencoding is not None and state.images_seen - config.batch_size < config.autoencoder_images:
-        # At its first step the discriminator sees what the encoder has learned to see.
-        state.discriminator.blocks.load_state_dict(state.autoencoding.encoder.blocks.state_dict())
+
+
+def _begin_adversarial(state: TrainState, pictures: npt.NDArray[np.uint8]) -> PriorFit:
+    """Turn an autoencoder into a GAN: the mapping learns where the pictures are, the discriminator what to look at."""
+    config = state.config
+    if state.autoencoding is None:
+        raise TrainingError(
+            "reconstruction_rate is 0, expected more than 0, or autoencoder_images: the networks to start from have "
+            "no mapping yet, and only an encoder can teach it",
+            field="reconstruction_rate",
+        )
+    encoder, mapping = state.autoencoding.encoder, state.generator.mapping
+    dtype = getattr(torch, config.compute_dtype)
+    posterior = encode_set(encoder, pictures, mapping.w_avg.device, dtype)
+    fit = fit_mapping(mapping, posterior, steps=config.prior_steps, compute_dtype=dtype)
+    state.ema.mapping.load_state_dict(mapping.state_dict())
+    state.discriminator.blocks.load_state_dict(encoder.blocks.state_dict())
+    state.mapping_fitted = True
+    return fit
 
 
 def _reconstruct(state: TrainState, real: torch.Tensor, rate: float, averages: _Averages) -> None:
@@ -175,9 +193,21 @@ def paint_many(generator: Generator, count: int, truncation_psi: float = 1.0) ->
     return np.concatenate([to_uint8(generator.synthesis(part).image) for part in ws.split(20)])
 
 
-def _write_snapshot(state: TrainState, folder: Path, record: dict[str, float]) -> None:
+@torch.no_grad()
+def reconstruct_many(state: TrainState, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Paint what the encoder sees in pictures: uint8 [N, H, W, 3] to uint8 [2N, r, r, 3], the pictures first."""
+    assert state.autoencoding is not None
+    real = to_range(pictures, state.config.generator.resolution, state.path_length_mean.device)
+    w, _ = state.autoencoding.encoder(real)
+    ws = w[:, None, :].expand(-1, state.config.generator.num_ws, -1)
+    return np.concatenate([to_uint8(real), to_uint8(state.ema.synthesis(ws, "none").image)])
+
+
+def _write_snapshot(state: TrainState, pictures: npt.NDArray[np.uint8], folder: Path, record: dict[str, float]) -> None:
     seen = state.images_before + state.images_seen
-    save_grid(paint_many(state.ema, GRID_COLUMNS * GRID_ROWS), GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
+    count = GRID_COLUMNS * GRID_ROWS
+    grid = paint_many(state.ema, count) if state.mapping_fitted else reconstruct_many(state, pictures[: count // 2])
+    save_grid(grid, GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
     provenance: dict[str, object] = {"images_seen": seen, "seed": state.config.seed, **record}
     save_generator(state.ema, folder / "generator.safetensors", provenance)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -208,6 +238,10 @@ def train(
     saved_at = logged_at = state.images_seen
     bar = tqdm(total=schedule.total_images, initial=state.images_seen, unit="img", mininterval=2.0, dynamic_ncols=True)
     while state.images_seen < schedule.total_images:
+        if not state.mapping_fitted and state.images_seen >= state.config.autoencoder_images:
+            fit = _begin_adversarial(state, pictures)
+            averages.add("flow_loss", fit.flow_loss)
+            averages.add("mapping_error", fit.mapping_error)
         indices = [next(order) for _ in range(batch)]
         _train_step(state, to_range(pictures[indices], resolution, device), averages)
         bar.update(batch)
@@ -219,10 +253,10 @@ def train(
             random_state = torch.get_rng_state()
             record = {"images": float(state.images_before + state.images_seen), "resolution": float(resolution)}
             record |= averages.take() | {"ada_p": state.adaptive.p, "seconds": seconds}
-            if evaluate is not None:
+            if evaluate is not None and state.mapping_fitted:
                 record |= evaluate(state.ema)
             torch.set_rng_state(random_state)  # measuring must not change what comes after
-            _write_snapshot(state, folder, record)
+            _write_snapshot(state, pictures, folder, record)
             bar.set_postfix({k: f"{record[k]:.3g}" for k in ("frechet", "ada_p") if k in record})
             logged_at = state.images_seen
         if last or state.images_seen - saved_at >= schedule.state_images:

@@ -1,0 +1,71 @@
+"""The mapping that learns where an autoencoder's pictures are, against distributions that are known."""
+
+import math
+
+import pytest
+import torch
+
+from labelmint_export.gan.prior import Posterior, VelocityField, fit_field, fit_mapping, follow
+from labelmint_export.generator.backbone import MappingNetwork
+from labelmint_export.generator.config import GeneratorConfig
+from labelmint_export.generator.layers import normalize_second_moment
+
+DIM = 8
+WIDTH = 64
+
+
+def make_mapping() -> MappingNetwork:
+    config = GeneratorConfig(resolution=8, channels={4: 4, 8: 4}, z_dim=DIM, w_dim=DIM, mapping_layers=4, hidden_dim=64)
+    return MappingNetwork(config)
+
+
+def make_clusters() -> Posterior:
+    """A quarter of the pictures around (4, 0, ...), three quarters around (-1, 2, ...), with small clouds."""
+    mean = torch.zeros(4000, DIM)
+    mean[:1000, 0] = 4.0
+    mean[1000:, 0] = -1.0
+    mean[1000:, 1] = 2.0
+    return Posterior(mean + 0.1 * torch.randn(4000, DIM), torch.full([4000, DIM], 0.2))
+
+
+def test_constant_velocity_is_followed_exactly() -> None:
+    field = VelocityField(DIM, WIDTH)
+    with torch.no_grad():
+        field.outward.bias.copy_(torch.arange(DIM) / 4)
+    begin = torch.randn(5000, DIM)
+    torch.testing.assert_close(follow(field, begin), begin + torch.arange(DIM) / 4, rtol=0, atol=1e-5)
+
+
+def test_paths_lead_to_a_normal_distribution() -> None:
+    torch.manual_seed(0)
+    spread = torch.linspace(0.2, 1.6, DIM)
+    field, _ = fit_field(Posterior(torch.ones(1, DIM), spread[None]), 800, WIDTH)
+    ends = follow(field, normalize_second_moment(torch.randn(4000, DIM)))
+    torch.testing.assert_close(ends.mean(dim=0), torch.ones(DIM), rtol=0, atol=0.1)
+    torch.testing.assert_close(ends.std(dim=0), spread, rtol=0.12, atol=0.03)
+
+
+def test_mapping_draws_clusters_in_their_shares() -> None:
+    torch.manual_seed(0)
+    mapping, posterior = make_mapping(), make_clusters()
+    fit = fit_mapping(mapping, posterior, steps=1200, compute_dtype=torch.float32, width=WIDTH)
+    assert math.isfinite(fit.flow_loss)
+    assert fit.mapping_error < 0.1
+    with torch.no_grad():
+        w = mapping.map_to_w(torch.randn(4000, DIM))
+    first = w[:, 0] > 1.5
+    assert float(first.float().mean()) == pytest.approx(0.25, abs=0.05)
+    for members, centre in ((first, (4.0, 0.0)), (~first, (-1.0, 2.0))):
+        near = (w[members][:, :2] - torch.tensor(centre)).norm(dim=1) < 0.8
+        assert float(near.float().mean()) > 0.85
+    torch.testing.assert_close(mapping.w_avg, posterior.mean.mean(dim=0), rtol=0, atol=0.15)
+
+
+def test_same_random_state_gives_the_same_mapping() -> None:
+    made = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        mapping, posterior = make_mapping(), make_clusters()
+        fit_mapping(mapping, posterior, steps=5, compute_dtype=torch.bfloat16, width=WIDTH)
+        made.append(mapping.state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])

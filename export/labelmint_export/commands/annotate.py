@@ -52,6 +52,16 @@ def toonhead_schema() -> AnnotationSchema:
     )
 
 
+def schema_of_names(classes: list[str], keypoints: list[str]) -> AnnotationSchema:
+    """Names with colours that depend on their order alone."""
+    hues = np.random.Generator(np.random.Philox(key=[0, 3])).integers(32, 224, (len(classes), 3))
+    return AnnotationSchema(
+        class_names=tuple(classes),
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in hues),
+        keypoint_names=tuple(keypoints),
+    )
+
+
 def _paint(arguments: argparse.Namespace) -> tuple[Generator, torch.Tensor, torch.Tensor]:
     if arguments.count < 1:
         raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
@@ -79,12 +89,7 @@ def run_sample(arguments: argparse.Namespace) -> str:
     """Write pictures with empty masks (every pixel 255) for a person to fill."""
     generator, z, ws = _paint(arguments)
     pictures = _pictures(generator, ws)
-    hues = np.random.Generator(np.random.Philox(key=[0, 3])).integers(32, 224, (len(arguments.classes), 3))
-    schema = AnnotationSchema(
-        class_names=tuple(arguments.classes),
-        palette=tuple((int(r), int(g), int(b)) for r, g, b in hues),
-        keypoint_names=tuple(arguments.keypoints),
-    )
+    schema = schema_of_names(arguments.classes, arguments.keypoints)
     masks = np.full(pictures.shape[:3], 255, np.uint8)
     keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
     write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, z, ws), arguments.out)

@@ -44,11 +44,13 @@ def read_coco(path: Path, keypoint_offset: float | None) -> LabelSource:
     names = {key: text_of(entry, "name", f"{path}, category {key}") for key, entry in categories.items()}
     regions: dict[int, list[Region]] = {key: [] for key in images}
     points: dict[int, list[Point]] = {key: [] for key in images}
+    used: set[int] = set()
     sizes = {key: _size_of(entry, f"{path}, image {key}") for key, entry in images.items()}
     for index, entry in enumerate(objects_of(record, "annotations", str(path))):
         where = f"{path}, annotation {entry.get('id', f'number {index}')}"
         image, category = _referred(entry, "image_id", images, where), _referred(entry, "category_id", names, where)
         where = f"{where} ({names[category]!r})"
+        used.add(category)
         shape = _shape_of(entry, sizes[image], where)
         if shape is not None:
             regions[image].append(Region(names[category], shape, where))
@@ -67,7 +69,7 @@ def read_coco(path: Path, keypoint_offset: float | None) -> LabelSource:
             )
             for key in images
         ),
-        tuple(names.values()),
+        tuple(name for key, name in names.items() if key not in used),
         _skeleton(categories, path),
         note,
     )

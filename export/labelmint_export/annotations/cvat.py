@@ -41,7 +41,9 @@ def read_cvat(path: Path, line_width: float | None) -> LabelSource:
         raise AnnotationError(
             f"{path} is no list of annotated images; export it from CVAT as 'CVAT for images 1.1'", field="annotations"
         )
-    declared = [name.text.strip() for name in root.findall(".//meta//labels/label/name") if name.text]
+    figures = {figure.get("label") for figure in root.iter("skeleton")}  # these are used, though no shape is called so
+    listed = [name.text.strip() for name in root.findall(".//meta//labels/label/name") if name.text]
+    declared = [name for name in listed if name not in figures]
     pictures, num_tags = [], 0
     for image in root.findall("image"):
         pictures.append(_read_image(image, path, line_width))

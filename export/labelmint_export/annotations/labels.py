@@ -66,7 +66,7 @@ class LabelSource:
     pictures: tuple[PictureLabels, ...]
     """One a labelled picture."""
     declared: tuple[str, ...] = ()
-    """Names of labels that the file lists, used or not."""
+    """Names of labels that the file lists; whether a shape has them is found out later."""
     skeleton: tuple[tuple[str, str], ...] = ()
     """Pairs of names of keypoints."""
     notes: tuple[str, ...] = ()

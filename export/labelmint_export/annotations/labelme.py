@@ -99,6 +99,8 @@ def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) ->
     """A mask is a PNG in base64 that fills the box of two points, the second one included."""
     (left, top), (right, bottom) = points_of(entry.get("points"), where, at_least=2, at_most=2)
     box = (round(right) - round(left) + 1, round(bottom) - round(top) + 1)
+    if box[0] > 0 and box[1] > 0:
+        check_size(box[1], box[0], where)
     try:
         data = base64.b64decode(text_of(entry, "mask", where), validate=True)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

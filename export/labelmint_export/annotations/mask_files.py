@@ -83,6 +83,7 @@ def _read_npy(path: Path, palette: MaskPalette) -> PictureLabels:
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise AnnotationError(f"{path} cannot be read as .npy ({error})", field=path.name) from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise AnnotationError(f"{path} holds several arrays, expected one .npy array", field=path.name)
     values = array.squeeze()
     if values.ndim != 2 or not 0 < values.size <= MAX_PICTURE_PIXELS or values.dtype.kind not in "biuf":

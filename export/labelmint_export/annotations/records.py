@@ -1,6 +1,5 @@
 """Checked access to parsed label files: every error names the place, what came and what was expected."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +54,7 @@ def number_of(value: object, where: str, name: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise AnnotationError(f"{where}: {name} is {_show(value)}, expected a number", field=name)
-    if not math.isfinite(value) or abs(value) > MAX_COORDINATE:
+    if not abs(value) <= MAX_COORDINATE:  # so neither are nan, inf and integers beyond every float
         raise AnnotationError(
             f"{where}: {name} is {_show(value)}, expected a finite number of pixels, at most {MAX_COORDINATE:g}",
             field=name,

@@ -79,7 +79,7 @@ def labelme_mask(label: str, inside: npt.NDArray[np.bool_]) -> dict[str, Any]:
 
 def coco_record(masks: Mask, *, compressed: bool = True) -> dict[str, Any]:
     """One annotation a class and picture, as RLE."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for index, mask in enumerate(masks):
         for value in np.unique(mask[mask > 0]).tolist():
             inside = np.asfortranarray(mask == value).astype(np.uint8)

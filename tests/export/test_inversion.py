@@ -141,7 +141,8 @@ def test_labelled_photographs_become_an_annotated_set(
     report = json.loads((files / "r.json").read_text())["pictures"]
     assert {name: entry["kept"] for name, entry in report.items()} == {"cat.a": True, "cat.b": True, "noise": False}
     assert report["noise"]["error_levels"] > 25 > report["cat.a"]["error_levels"]
-    assert Image.open(files / "sheet.png").size == (48, 32)
+    with Image.open(files / "sheet.png") as sheet:
+        assert sheet.size == (48, 32)
     assert not bool(pictures.z.any())
 
     shape = labelme_shape("disc", "circle", [[32, 32], [32, 52]])

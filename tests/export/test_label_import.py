@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +143,27 @@ def write_masks(folder: Path, kind: str) -> Path:
     return folder
 
 
-WRITERS: dict[str, Callable[[Path], Path]] = {
-    **{f"labelme {k}": lambda t, k=k: write_labelme(t / "l", k) for k in ("polygon", "rectangle", "mask")},
-    **{f"coco {k}": lambda t, k=k: write_coco(t / "c.json", k) for k in ("polygon", "compressed", "uncompressed")},
-    **{f"cvat {k}": lambda t, k=k: write_cvat(t / "c.xml", k) for k in ("polygon", "box", "mask")},
-    **{f"png {k}": lambda t, k=k: write_masks(t / "m", k) for k in ("grey", "indexed", "sixteen bits", "colours")},
-    "npy": lambda t: write_masks(t / "m", "npy"),
-}
+def write(folder: Path, name: str) -> Path:
+    """Write the labels in the format and manner that a name says."""
+    kind, _, manner = name.partition(" ")
+    if kind == "labelme":
+        return write_labelme(folder / "l", manner)
+    if kind == "coco":
+        return write_coco(folder / "c.json", manner)
+    if kind == "cvat":
+        return write_cvat(folder / "c.xml", manner)
+    return write_masks(folder / "m", manner or kind)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+MANNERS = (
+    *("labelme polygon", "labelme rectangle", "labelme mask", "coco polygon", "coco compressed", "coco uncompressed"),
+    *("cvat polygon", "cvat box", "cvat mask", "png grey", "png indexed", "png sixteen bits", "png colours", "npy"),
+)
+
+
+@pytest.mark.parametrize("name", MANNERS)
 def test_same_labels_give_the_same_masks(pictures: Path, tmp_path: Path, name: str) -> None:
-    annotated, report = run(pictures, WRITERS[name](tmp_path))
+    annotated, report = run(pictures, write(tmp_path, name))
     assert np.array_equal(annotated.masks, truth())
     assert annotated.schema.class_names == CLASSES
     assert report["sources"][0]["format"] == name.partition(" ")[0]
@@ -171,7 +179,7 @@ def test_same_labels_give_the_same_masks(pictures: Path, tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", ["labelme polygon", "coco compressed", "cvat box", "png grey", "png colours", "npy"])
 def test_format_that_was_named_is_the_one_that_is_found(pictures: Path, tmp_path: Path, name: str) -> None:
-    annotated, _ = run(pictures, WRITERS[name](tmp_path), options=("--format", name.partition(" ")[0]))
+    annotated, _ = run(pictures, write(tmp_path, name), options=("--format", name.partition(" ")[0]))
     assert np.array_equal(annotated.masks, truth())
 
 

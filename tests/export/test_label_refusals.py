@@ -95,6 +95,11 @@ def npy_that_claims(shape: tuple[int, ...]) -> Callable[[Path], object]:
     return make
 
 
+def archive(path: Path) -> None:
+    with (path / "image_mask0.npy").open("wb") as file:
+        np.savez(file, GREY)
+
+
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
 OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
 BOX = labelme_shape("cat", "rectangle", [[3, 4], [19, 15]])
@@ -284,7 +289,7 @@ BAD: dict[str, Case] = {
     "npy: not finite": (npy(GREY + np.nan), (), "fractions or numbers that are not finite"),
     "npy: negative": (npy(GREY.astype(np.int64) - 1), (), "the value -1 of 480 pixels"),
     "npy: several": (
-        lambda path: [np.savez(path / "a.npz", GREY), (path / "a.npz").rename(path / "image_mask0.npy")],
+        archive,
         (),
         "holds several arrays",
     ),

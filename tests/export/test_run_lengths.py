@@ -51,7 +51,7 @@ def test_uncompressed_runs_mean_what_pycocotools_makes_of_them(inside: Mask) -> 
 @given(MASKS)
 def test_runs_along_rows_are_decoded(inside: Mask) -> None:
     runs = plain_runs(inside.ravel().tolist())
-    assert np.array_equal(decode_runs(runs, *inside.shape, "here", by_column=False), inside)
+    assert np.array_equal(decode_runs(runs, len(inside), inside.shape[1], "here", by_column=False), inside)
 
 
 def test_large_mask_with_long_runs() -> None:

@@ -101,8 +101,8 @@ def _shape_of(element: "Element", size: tuple[int, int], line_width: float | Non
     if kind == "polygon":
         return Polygons((_places(element, where, at_least=3),))
     if kind == "box":
-        corners = [_number(element, name, where) for name in ("xtl", "ytl", "xbr", "ybr")]
-        return rectangle(*corners, _number(element, "rotation", where, default="0"))
+        left, top, right, bottom = (_number(element, name, where) for name in ("xtl", "ytl", "xbr", "ybr"))
+        return rectangle(left, top, right, bottom, _number(element, "rotation", where, default="0"))
     if kind == "ellipse":
         x, y, radius_x, radius_y = (_number(element, name, where) for name in ("cx", "cy", "rx", "ry"))
         if not (radius_x > 0 and radius_y > 0):

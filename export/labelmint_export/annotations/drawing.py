@@ -37,8 +37,8 @@ class Frame:
 
     def centres(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Centres of the mask's pixels in the picture that was drawn on: x float64 [1, W], y float64 [H, 1]."""
-        x = (np.arange(self.width) + 0.5) * (self.drawn_width / self.width)
-        y = (np.arange(self.height) + 0.5) * (self.drawn_height / self.height)
+        x = (np.arange(self.width, dtype=np.float64) + 0.5) * (self.drawn_width / self.width)
+        y = (np.arange(self.height, dtype=np.float64) + 0.5) * (self.drawn_height / self.height)
         return x[None, :], y[:, None]
 
 

@@ -68,7 +68,7 @@ def import_labels(
         ws=pictures.ws[kept],
         names=tuple(pictures.names[index] for index in kept),
     )
-    used = {shape.label for source in sources for one in source.pictures for shape in (*one.regions, *one.points)}
+    used = {shape.label for source in sources for one in source.pictures for shape in one.shapes}
     declared = dict.fromkeys(label for source in sources for label in source.declared if label not in used)
     report = ImportReport(
         sources=tuple({"path": str(s.path), "format": s.format, "num_pictures": len(s.pictures)} for s in sources),

@@ -54,6 +54,11 @@ class PictureLabels:
     points: tuple[Point, ...] = ()
     """In the order of the file."""
 
+    @property
+    def shapes(self) -> tuple[Region | Point, ...]:
+        """Areas and points."""
+        return (*self.regions, *self.points)
+
 
 @dataclass(frozen=True, slots=True)
 class LabelSource:

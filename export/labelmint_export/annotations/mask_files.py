@@ -49,7 +49,7 @@ def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
             f"the palette holds {'numbers' if palette.numbers else 'colours'}",
             field="mask",
         )
-    if "transparency" in image.info or (image.mode == "RGBA" and image.getextrema()[3] != (255, 255)):
+    if "transparency" in image.info or (image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)):
         raise AnnotationError(f"{path} is transparent in places; save it opaque", field="mask")
     if not palette.colors:
         raise AnnotationError(f"{path} is in colours; say with --palette what they stand for", field="palette")

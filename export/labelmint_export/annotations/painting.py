@@ -65,7 +65,7 @@ class Names:
     def check(self, sources: Sequence[LabelSource]) -> None:
         """Refuse labels that are neither known, renamed, skipped nor ignored, all at once."""
         unknown: dict[str, str] = {}
-        for shape in (s for source in sources for one in source.pictures for s in (*one.regions, *one.points)):
+        for shape in (s for source in sources for one in source.pictures for s in one.shapes):
             if shape.label is None or self.is_skipped(shape):
                 continue
             if isinstance(shape, Region):

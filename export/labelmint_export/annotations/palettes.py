@@ -50,10 +50,10 @@ def parse_palette(entries: list[str]) -> MaskPalette:
     Raises:
         AnnotationError: An entry is malformed, or one value has two labels.
     """
+    pairs: list[tuple[str, object]] = []
     if len(entries) == 1 and Path(entries[0]).is_file():
         pairs = _read_file(Path(entries[0]))
     else:
-        pairs = []
         for entry in entries:
             name, equals, value = entry.rpartition("=")
             if not equals:

@@ -20,7 +20,7 @@ MAX_GROUPS = 7
 """35 bits: more than any run of a picture that is read."""
 
 
-def decode_runs(lengths: Sequence[int], height: int, width: int, where: str, *, by_column: bool = True) -> Mask:
+def decode_runs(lengths: Sequence[object], height: int, width: int, where: str, *, by_column: bool = True) -> Mask:
     """Turn lengths of runs into a mask.
 
     Args:
@@ -37,18 +37,19 @@ def decode_runs(lengths: Sequence[int], height: int, width: int, where: str, *, 
         AnnotationError: A length is no integer of at least 0, or they do not add up to H * W.
     """
     pixels = height * width
-    if any(isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= pixels for length in lengths):
+    whole = [length for length in lengths if isinstance(length, int) and not isinstance(length, bool)]
+    if len(whole) != len(lengths) or any(not 0 <= length <= pixels for length in whole):
         raise AnnotationError(
             f"{where}: a run of the mask is no integer from 0 to {pixels}, the pixels of its {width} x {height} frame",
             field="counts",
         )
-    if sum(lengths) != pixels:
+    if sum(whole) != pixels:
         raise AnnotationError(
-            f"{where}: the runs of the mask add up to {sum(lengths)} pixels, expected {pixels} = {width} x {height}; "
+            f"{where}: the runs of the mask add up to {sum(whole)} pixels, expected {pixels} = {width} x {height}; "
             "the mask is damaged or belongs to another size",
             field="counts",
         )
-    inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    inside = np.repeat(np.arange(len(whole)) % 2 == 1, whole)
     return inside.reshape(width, height).T if by_column else inside.reshape(height, width)
 
 

@@ -70,9 +70,13 @@ class ImportReport:
     notes: tuple[str, ...] = ()
     """What the readers say."""
 
+    def to_record(self) -> dict[str, object]:
+        """Everything, ready for JSON."""
+        return dataclasses.asdict(self)
+
     def to_json(self) -> str:
         """Everything, as JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        return json.dumps(self.to_record(), indent=1)
 
     def to_text(self) -> str:
         """Everything that matters, for a terminal."""

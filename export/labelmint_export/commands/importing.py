@@ -11,6 +11,7 @@ from labelmint_export.annotations.palettes import palette_of_schema, parse_palet
 from labelmint_export.annotations.sources import FORMATS, ReadSettings, read_labels
 from labelmint_export.commands.annotate import schema_of_names
 from labelmint_export.errors import AnnotationError
+from labelmint_export.generator.snapshots import write_json
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -80,7 +81,8 @@ def run_import(arguments: argparse.Namespace) -> str:
     annotated, report = import_labels(pictures, sources, settings)
     write_annotations(annotated, arguments.out)
     if arguments.report is not None:
-        _write_text(arguments.report, report.to_json() + "\n")
+        arguments.report.parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.report, report.to_record())
     if arguments.json:
         return report.to_json()
     return f"{report.to_text()}\nwrote {arguments.out}: {len(annotated)} pictures"
@@ -105,13 +107,3 @@ def _parse_renames(entries: list[str]) -> dict[str, str]:
             raise AnnotationError(f"--rename has {entry!r}, expected LABEL=NAME, each label once", field="rename")
         renames[old] = new
     return renames
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -100,7 +100,7 @@ def _match(names: tuple[str, ...], sources: Sequence[LabelSource]) -> tuple[list
         for one in source.pictures:
             base = re.split(r"[\\/]", one.picture)[-1]
             index = by_name.get(base, by_name.get(base.rpartition(".")[0] or base))
-            if index is None and source.format == "npy" and (number := re.search(r"(\d{1,9})$", base)):
+            if index is None and source.format == "npy" and (number := re.search(r"mask_?(\d{1,9})$", base)):
                 index = by_number.get(int(number[1]))
             if index is None:
                 strangers.append(one.picture)

@@ -36,11 +36,7 @@ def read_png_masks(path: Path, paths: list[Path], palette: MaskPalette) -> Label
 
 def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
     image = open_image(path)
-    name = path.name.removesuffix(path.suffix)
-    for suffix in SUFFIXES:
-        if name.endswith(suffix) and name != suffix:
-            name = name.removesuffix(suffix)
-            break
+    name = _picture_of(path)
     if image.mode in GREY_MODES and palette.numbers:
         return _split_numbers(np.asarray(image).astype(np.int64), name, path, palette)
     if image.mode not in ("P", "RGB", "RGBA"):
@@ -57,6 +53,14 @@ def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
     packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
     codes = {(r << 16) | (g << 8) | b: label for (r, g, b), label in palette.colors.items()}
     return _split(packed, codes, name, path, "the colour #{:06x}")
+
+
+def _picture_of(path: Path) -> str:
+    name = path.name.removesuffix(path.suffix)
+    for suffix in SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return name
 
 
 def read_npy_masks(path: Path, paths: list[Path], palette: MaskPalette) -> LabelSource:
@@ -92,7 +96,7 @@ def _read_npy(path: Path, palette: MaskPalette) -> PictureLabels:
             field="mask",
         )
     whole = values.astype(np.int64) if values.dtype.kind != "f" else _whole_numbers(values, path)
-    return _split_numbers(whole, path.stem, path, palette)
+    return _split_numbers(whole, _picture_of(path), path, palette)
 
 
 def _whole_numbers(values: npt.NDArray[np.floating], path: Path) -> npt.NDArray[np.int64]:

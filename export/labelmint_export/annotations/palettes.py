@@ -64,12 +64,12 @@ def parse_palette(entries: list[str]) -> MaskPalette:
             pairs.append((name, value))
     numbers: dict[int, str | None] = {}
     colors: dict[Color, str | None] = {}
-    for name, value in pairs:
-        parsed = _parse_value(name, value)
+    for label, given in pairs:
+        parsed = _parse_value(label, given)
         target: dict[Any, str | None] = numbers if isinstance(parsed, int) else colors  # Any: keys of either
         if parsed in target:
-            raise AnnotationError(f"palette gives {value} to {target[parsed]!r} and {name!r}", field="palette")
-        target[parsed] = name
+            raise AnnotationError(f"palette gives {given} to {target[parsed]!r} and {label!r}", field="palette")
+        target[parsed] = label
     if bool(numbers) == bool(colors):
         raise AnnotationError("palette holds nothing, or numbers and colours; give one of both", field="palette")
     return MaskPalette(numbers, colors)

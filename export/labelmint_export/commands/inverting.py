@@ -18,7 +18,7 @@ from labelmint_export.inversion.perceptual import load_features
 from labelmint_export.inversion.photographs import read_photographs
 from labelmint_export.inversion.projector import Inversion, InversionSettings, project
 
-MAX_ERROR = 15.0
+MAX_ERROR = 10.0
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

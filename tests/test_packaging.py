@@ -24,7 +24,18 @@ MAX_BUNDLE_BYTES = 12_000_000
 # Top-level modules that neither grpcio nor protobuf nor numpy brings along.
 SERVER_LIBRARIES = ["grpc_health", "grpc_reflection", "prometheus_client", "pydantic", "pydantic_settings", "dotenv"]
 ENGINES = ["onnxruntime", "tensorrt", "tensorrt_rtx"]
-TRAINING = ["torch", "onnx", "onnxscript", "safetensors", "scipy", "dicebear", "dicebear_styles", "resvg_py", "rich"]
+TRAINING = [
+    "defusedxml",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "scipy",
+    "dicebear",
+    "dicebear_styles",
+    "resvg_py",
+    "rich",
+]
 PICTURES = ["PIL", "simplejpeg", "zstandard", "tqdm"]
 DEVELOPMENT = ["pytest", "hypothesis", "mpmath", "pycocotools"]
 

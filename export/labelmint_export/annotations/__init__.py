@@ -1,5 +1,11 @@
-"""Annotated GAN pictures as ordinary files: PNG, LabelMe JSON and latents."""
+"""Annotated GAN pictures as ordinary files: PNG, LabelMe JSON and latents; other programs' labels read into them."""
 
-from labelmint_export.annotations.folder import AnnotatedSet, AnnotationSchema, read_annotations, write_annotations
+from labelmint_export.annotations.folder import (
+    AnnotatedSet,
+    AnnotationSchema,
+    read_annotations,
+    read_pictures,
+)
+from labelmint_export.annotations.writing import write_annotations
 
-__all__ = ["AnnotatedSet", "AnnotationSchema", "read_annotations", "write_annotations"]
+__all__ = ["AnnotatedSet", "AnnotationSchema", "read_annotations", "read_pictures", "write_annotations"]

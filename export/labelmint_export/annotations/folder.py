@@ -9,23 +9,20 @@
 Legend: N pictures, K keypoints, H rows, W columns.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
 
+from labelmint_export.annotations.files import open_image, read_json_object
 from labelmint_export.errors import AnnotationError, CheckpointError
-from labelmint_export.generator.snapshots import read_tensors, write_json, write_tensors
+from labelmint_export.generator.snapshots import read_tensors
 
 IGNORE_LABEL = 255
-LABELME_VERSION = "5.5.0"
-MAX_PICTURE_PIXELS = 4096 * 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,72 +81,21 @@ class AnnotatedSet:
     """float32 [N, z_dim]."""
     ws: torch.Tensor
     """float32 [N, num_ws, w_dim]."""
+    names: tuple[str, ...] = ()
+    """N names of the files without their endings, ascending; empty: numbers."""
 
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.pictures)
 
-
-def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
-    """Write an annotation folder.
-
-    Raises:
-        AnnotationError: The folder already holds something.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise AnnotationError(f"{folder} is not empty; give a new folder so that no annotation is lost", field="folder")
-    schema = annotated.schema
-    write_json(
-        folder / "classes.json",
-        {
-            "classes": [
-                {"name": name, "color": list(color)}
-                for name, color in zip(schema.class_names, schema.palette, strict=True)
-            ],
-            "keypoints": list(schema.keypoint_names),
-            "skeleton": [list(pair) for pair in schema.skeleton],
-            "left_right_pairs": [list(pair) for pair in schema.left_right_pairs],
-        },
-    )
-    write_tensors(folder / "latents.safetensors", {"z": annotated.z, "ws": annotated.ws})
-    palette = bytes(value for color in schema.palette for value in color).ljust(768, b"\xff")
-    for index in range(len(annotated)):
-        stem = folder / _stem_of(annotated, index)
-        Image.fromarray(annotated.pictures[index]).save(stem.with_suffix(".png"), optimize=True)
-        mask = Image.fromarray(annotated.masks[index], mode=None).convert("L")
-        mask.putpalette(palette)
-        mask.save(stem.with_suffix(".mask.png"), optimize=True)
-        write_json(stem.with_suffix(".json"), _labelme_record(annotated, index))
-
-
-def _stem_of(annotated: AnnotatedSet, index: int) -> str:
-    """The picture's number with so many digits that the order of the names is the order of the numbers."""
-    return f"{index:0{max(2, len(str(len(annotated) - 1)))}d}"
-
-
-def _labelme_record(annotated: AnnotatedSet, index: int) -> dict[str, object]:
-    height, width = annotated.masks.shape[1:]
-    shapes: list[dict[str, object]] = [
-        {
-            "label": name,
-            "points": [[round(float(x), 2), round(float(y), 2)]],
-            "group_id": None,
-            "shape_type": "point",
-            "flags": {},
-        }
-        for name, (x, y, visible) in zip(annotated.schema.keypoint_names, annotated.keypoints[index], strict=True)
-        if visible > 0.5
-    ]
-    return {
-        "version": LABELME_VERSION,
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": f"{_stem_of(annotated, index)}.png",
-        "imageData": None,
-        "imageHeight": height,
-        "imageWidth": width,
-    }
+    def with_schema(self, schema: AnnotationSchema) -> "AnnotatedSet":
+        """The same pictures with other names, not yet labelled."""
+        return replace(
+            self,
+            schema=schema,
+            masks=np.full_like(self.masks, IGNORE_LABEL),
+            keypoints=np.zeros((len(self), len(schema.keypoint_names), 3), np.float32),
+        )
 
 
 def read_annotations(folder: Path) -> AnnotatedSet:
@@ -160,25 +106,61 @@ def read_annotations(folder: Path) -> AnnotatedSet:
     """
     schema = _read_schema(folder / "classes.json")
     latents = _read_latents(folder / "latents.safetensors")
-    stems = sorted(path.with_suffix("").with_suffix("") for path in folder.glob("*.mask.png"))
-    if not stems or len(stems) != len(latents["z"]):
+    names = sorted(path.name.removesuffix(".mask.png") for path in folder.glob("*.mask.png"))
+    if not names or len(names) != len(latents["z"]):
         raise AnnotationError(
-            f"{folder} holds {len(stems)} masks and {len(latents['z'])} latents, expected the same number, at least 1",
+            f"{folder} holds {len(names)} masks and {len(latents['z'])} latents, expected the same number, at least 1",
             field="masks",
         )
-    pictures = [_read_picture(stem.with_suffix(".png")) for stem in stems]
-    masks = [_read_mask(stem.with_suffix(".mask.png"), pictures[i].shape[:2], schema) for i, stem in enumerate(stems)]
-    if len({picture.shape for picture in pictures}) != 1:
-        raise AnnotationError(f"the pictures in {folder} are not all of one size", field="pictures")
-    keypoints = [_read_keypoints(stem.with_suffix(".json"), schema, masks[0].shape) for stem in stems]
+    pictures = [_read_picture(folder / f"{name}.png") for name in names]
+    masks = [_read_mask(folder / f"{name}.mask.png", pictures[i].shape[:2], schema) for i, name in enumerate(names)]
+    keypoints = [_read_keypoints(folder / f"{name}.json", schema, masks[0].shape) for name in names]
     return AnnotatedSet(
         schema=schema,
-        pictures=np.stack(pictures),
+        pictures=_stack_pictures(pictures, folder),
         masks=np.stack(masks),
         keypoints=np.stack(keypoints),
         z=latents["z"],
         ws=latents["ws"],
+        names=tuple(names),
     )
+
+
+def read_pictures(folder: Path) -> AnnotatedSet:
+    """Read the pictures of an annotation folder, whatever was drawn on them.
+
+    Returns:
+        The set with empty masks (every pixel 255) and without keypoints.
+
+    Raises:
+        AnnotationError: A file is missing, malformed or contradicts another; the message names it.
+    """
+    schema = _read_schema(folder / "classes.json")
+    latents = _read_latents(folder / "latents.safetensors")
+    found = sorted(path.name.removesuffix(".png") for path in folder.glob("*.png"))
+    names = [name for name in found if not name.endswith(".mask")]
+    if not names or len(names) != len(latents["z"]):
+        raise AnnotationError(
+            f"{folder} holds {len(names)} pictures (*.png that are no *.mask.png) and {len(latents['z'])} latents, "
+            "expected the same number, at least 1; keep other pictures in another folder",
+            field="pictures",
+        )
+    pictures = _stack_pictures([_read_picture(folder / f"{name}.png") for name in names], folder)
+    return AnnotatedSet(
+        schema=schema,
+        pictures=pictures,
+        masks=np.full(pictures.shape[:3], IGNORE_LABEL, np.uint8),
+        keypoints=np.zeros((len(names), len(schema.keypoint_names), 3), np.float32),
+        z=latents["z"],
+        ws=latents["ws"],
+        names=tuple(names),
+    )
+
+
+def _stack_pictures(pictures: list[npt.NDArray[np.uint8]], folder: Path) -> npt.NDArray[np.uint8]:
+    if len({picture.shape for picture in pictures}) != 1:
+        raise AnnotationError(f"the pictures in {folder} are not all of one size", field="pictures")
+    return np.stack(pictures)
 
 
 def _read_latents(path: Path) -> dict[str, torch.Tensor]:
@@ -202,18 +184,8 @@ def _read_latents(path: Path) -> dict[str, torch.Tensor]:
     return latents
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the callers
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path} cannot be read as JSON ({error}); write it anew", field=path.name) from error
-    if not isinstance(record, dict):
-        raise AnnotationError(f"{path} holds {type(record).__name__}, expected a JSON object", field=path.name)
-    return record
-
-
 def _read_schema(path: Path) -> AnnotationSchema:
-    record = _read_json_object(path)
+    record = read_json_object(path)
     try:
         return AnnotationSchema(
             class_names=tuple(str(entry["name"]) for entry in record["classes"]),
@@ -234,26 +206,12 @@ def _color(value: object) -> tuple[int, int, int]:
     return (value[0], value[1], value[2])
 
 
-def _open_image(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PICTURE_PIXELS:
-                raise AnnotationError(
-                    f"{path} has {image.width} x {image.height} pixels, expected at most {MAX_PICTURE_PIXELS}",
-                    field=path.name,
-                )
-            image.load()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise AnnotationError(f"{path} cannot be read as a picture ({error})", field=path.name) from error
-    return image
-
-
 def _read_picture(path: Path) -> npt.NDArray[np.uint8]:
-    return np.asarray(_open_image(path).convert("RGB"))
+    return np.asarray(open_image(path).convert("RGB"))
 
 
 def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> npt.NDArray[np.uint8]:
-    image = _open_image(path)
+    image = open_image(path)
     if image.mode not in ("P", "L"):
         raise AnnotationError(
             f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids", field="mask"
@@ -280,7 +238,7 @@ def _read_keypoints(path: Path, schema: AnnotationSchema, size: tuple[int, ...])
     keypoints = np.zeros([len(schema.keypoint_names), 3], np.float32)
     if not schema.keypoint_names and not path.exists():
         return keypoints
-    record = _read_json_object(path)
+    record = read_json_object(path)
     shapes = record.get("shapes")
     if not isinstance(shapes, list):
         raise AnnotationError(f"{path} has no list of shapes; save it with LabelMe", field="shapes")

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from labelmint.addresses import latents
-from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, write_annotations
+from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, read_pictures, write_annotations
 from labelmint_export.checkpoints.loading import load_stylegan2
 from labelmint_export.commands.checkpoints import GENERATOR_HELP
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
 from labelmint_export.errors import AnnotationError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator
-from labelmint_export.interpreter.diversity import pick_diverse
+from labelmint_export.interpreter.choosing import Chosen, choose
+from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.oracle.network import load_segmenter, predict
 
 CANDIDATES = 400
@@ -31,8 +32,23 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         command.add_argument("--count", type=int, default=16, help="pictures (default 16)")
         command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
         command.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
+        choice = command.add_mutually_exclusive_group()
+        choice.add_argument(
+            "--diverse", action="store_true", help="pick those of the candidates that stand for the others best"
+        )
+        if command is sample:
+            choice.add_argument(
+                "--uncertain",
+                type=Path,
+                metavar="INTERPRETER",
+                help="pick those of which this interpreter (.safetensors from train-interpreter) is least sure, and "
+                "that lie apart from each other and from the annotated ones",
+            )
         command.add_argument(
-            "--diverse", action="store_true", help=f"pick those of {CANDIDATES} pictures that stand for the others best"
+            "--annotated", type=Path, nargs="+", default=[], metavar="FOLDER", help="leave out the pictures of these"
+        )
+        command.add_argument(
+            "--candidates", type=int, default=CANDIDATES, help="pictures to pick from (default %(default)s)"
         )
     label.add_argument("--oracle", type=Path, required=True, help=".safetensors from train-oracle")
     sample.add_argument("--classes", nargs="+", required=True, metavar="NAME", help="classes to draw, background first")
@@ -52,7 +68,17 @@ def toonhead_schema() -> AnnotationSchema:
     )
 
 
-def _paint(arguments: argparse.Namespace) -> tuple[Generator, torch.Tensor, torch.Tensor]:
+def schema_of_names(classes: list[str], keypoints: list[str]) -> AnnotationSchema:
+    """Names with colours that depend on their order alone."""
+    hues = np.random.Generator(np.random.Philox(key=[0, 3])).integers(32, 224, (len(classes), 3))
+    return AnnotationSchema(
+        class_names=tuple(classes),
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in hues),
+        keypoint_names=tuple(keypoints),
+    )
+
+
+def _paint(arguments: argparse.Namespace) -> tuple[Generator, Chosen]:
     if arguments.count < 1:
         raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
     if not 0 <= arguments.truncation_psi <= 1:
@@ -60,14 +86,15 @@ def _paint(arguments: argparse.Namespace) -> tuple[Generator, torch.Tensor, torc
             f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
         )
     generator = load_stylegan2(arguments.generator)
-    pool = max(CANDIDATES, arguments.count) if arguments.diverse else arguments.count
+    uncertain = getattr(arguments, "uncertain", None)  # `label` knows no interpreter
+    interpreter = None if uncertain is None else load_interpreter(uncertain)
+    known = [read_pictures(folder) for folder in arguments.annotated]
+    picks = bool(arguments.diverse or uncertain or known)
+    pool = max(arguments.candidates, arguments.count) if picks else arguments.count
     z = torch.from_numpy(latents(arguments.seed, np.arange(pool, dtype=np.uint64), generator.config.z_dim))
     with torch.no_grad():
         ws = generator.mapping(z, None, arguments.truncation_psi)
-    if arguments.diverse:
-        chosen = pick_diverse(ws[:, 0], arguments.count)
-        z, ws = z[chosen], ws[chosen]
-    return generator, z, ws.contiguous()
+    return generator, choose(generator, z, ws, arguments.count, known, interpreter, diverse=arguments.diverse)
 
 
 def _pictures(generator: Generator, ws: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -77,31 +104,37 @@ def _pictures(generator: Generator, ws: torch.Tensor) -> np.ndarray[tuple[int, .
 
 def run_sample(arguments: argparse.Namespace) -> str:
     """Write pictures with empty masks (every pixel 255) for a person to fill."""
-    generator, z, ws = _paint(arguments)
-    pictures = _pictures(generator, ws)
-    hues = np.random.Generator(np.random.Philox(key=[0, 3])).integers(32, 224, (len(arguments.classes), 3))
-    schema = AnnotationSchema(
-        class_names=tuple(arguments.classes),
-        palette=tuple((int(r), int(g), int(b)) for r, g, b in hues),
-        keypoint_names=tuple(arguments.keypoints),
-    )
+    generator, chosen = _paint(arguments)
+    pictures = _pictures(generator, chosen.ws)
+    schema = schema_of_names(arguments.classes, arguments.keypoints)
     masks = np.full(pictures.shape[:3], 255, np.uint8)
     keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
-    write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, z, ws), arguments.out)
+    write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, chosen.z, chosen.ws), arguments.out)
     return (
         f"{len(pictures)} pictures in {arguments.out}: fill the .mask.png files with class ids and set the points in "
-        "LabelMe"
+        f"LabelMe, or draw with another program and give its files to import-annotations{_describe_scores(chosen)}"
+    )
+
+
+def _describe_scores(chosen: Chosen) -> str:
+    if chosen.scores is None or chosen.pool_scores is None:
+        return ""
+    return (
+        f"\nuncertainty of the pictures {', '.join(f'{score:.3f}' for score in chosen.scores.tolist())}; the median of "
+        f"the {len(chosen.pool_scores)} candidates is {float(chosen.pool_scores.median()):.3f}"
     )
 
 
 def run_label(arguments: argparse.Namespace) -> str:
     """Write pictures with the oracle's masks and keypoints."""
-    generator, z, ws = _paint(arguments)
-    pictures = _pictures(generator, ws)
+    generator, chosen = _paint(arguments)
+    pictures = _pictures(generator, chosen.ws)
     labels = predict(load_segmenter(arguments.oracle), pictures)
     seen = labels.keypoints[..., 2:] > 0.5
     keypoints = np.where(seen, labels.keypoints, 0).astype(np.float32)
-    write_annotations(AnnotatedSet(toonhead_schema(), pictures, labels.mask, keypoints, z, ws), arguments.out)
+    write_annotations(
+        AnnotatedSet(toonhead_schema(), pictures, labels.mask, keypoints, chosen.z, chosen.ws), arguments.out
+    )
     shares = np.bincount(labels.mask.ravel(), minlength=len(CLASS_NAMES)) / labels.mask.size
     area = dict(zip(CLASS_NAMES, shares.round(5).tolist(), strict=True))
     return json.dumps({"num_pictures": len(pictures), "area": area})

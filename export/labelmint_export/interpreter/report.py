@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from labelmint.addresses import latents
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
+from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.labelling import label_ws
 from labelmint_export.oracle.network import Labels, Segmenter, predict
 from labelmint_export.oracle.training import LabelledPictures, score_labels
 
@@ -32,15 +32,8 @@ def label_addresses(
     for start in range(0, count, batch_size):
         indices = np.arange(start, min(start + batch_size, count), dtype=np.uint64)
         z = torch.from_numpy(latents(seed, indices, generator.config.z_dim))
-        painted = generator.synthesis(generator.mapping(z, None, truncation_psi), "const")
-        stacks = {
-            stack_name(r): torch.cat(
-                [painted.taps[t.name] for t in interpreter.config.taps if t.resolution == r], dim=1
-            )
-            for r in fused.resolutions
-        }
-        output = fused(stacks)
-        pictures.append(to_uint8(painted.image))
+        picture, output = label_ws(generator, fused, generator.mapping(z, None, truncation_psi))
+        pictures.append(picture)
         masks.append(output.label.numpy())
         if output.keypoints is not None:
             keypoints.append(output.keypoints[..., [0, 1, 3]].numpy())

@@ -1,0 +1,117 @@
+"""Reading LabelMe's JSON files, one a picture.
+
+Areas are polygons, rectangles, circles, masks, and lines if a thickness is given; points are keypoints.
+
+Legend: h, w rows and columns of the picture that was drawn on.
+"""
+
+import base64
+import binascii
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from labelmint_export.annotations.drawing import Ellipse, Polygons, Raster, Shape, Stroke, rectangle
+from labelmint_export.annotations.files import read_json_object
+from labelmint_export.annotations.labels import LabelSource, PictureLabels, Point, Region
+from labelmint_export.annotations.records import check_size, count_of, number_of, objects_of, points_of, text_of
+from labelmint_export.errors import AnnotationError
+
+KINDS = "polygon, rectangle, oriented_rectangle, circle, mask, line, linestrip or point"
+
+# Any: parsed JSON, checked here.
+
+
+def read_labelme(path: Path, paths: list[Path], line_width: float | None) -> LabelSource:
+    """Read LabelMe files.
+
+    Args:
+        path: What the user gave, for the report.
+        paths: The JSON files.
+        line_width: Thickness of lines, pixels; None refuses them.
+
+    Raises:
+        AnnotationError: A file is malformed; the message names file and shape.
+    """
+    return LabelSource(path, "labelme", tuple(_read_file(one, line_width) for one in paths))
+
+
+def _read_file(path: Path, line_width: float | None) -> PictureLabels:
+    record = read_json_object(path)
+    regions: list[Region] = []
+    points: list[Point] = []
+    size = _size_of(record, path)
+    for index, entry in enumerate(objects_of(record, "shapes", str(path))):
+        where = f"{path}, shape {index}"
+        label, kind = text_of(entry, "label", where), text_of(entry, "shape_type", where)
+        where = f"{where} ({kind} {label!r})"
+        if kind == "point":
+            ((x, y),) = points_of(entry.get("points"), where, at_least=1, at_most=1)
+            points.append(Point(label, float(x), float(y), True, where))
+        else:
+            regions.append(Region(label, _shape_of(entry, kind, size, line_width, where), where))
+    picture = record.get("imagePath")
+    name = picture if isinstance(picture, str) and picture else path.stem
+    return PictureLabels(name, path, size, tuple(regions), tuple(points))
+
+
+def _size_of(record: dict[str, Any], path: Path) -> tuple[int, int] | None:
+    if record.get("imageHeight") is None and record.get("imageWidth") is None:
+        return None
+    height, width = count_of(record, "imageHeight", str(path)), count_of(record, "imageWidth", str(path))
+    return check_size(height, width, str(path))
+
+
+def _shape_of(
+    entry: dict[str, Any], kind: str, size: tuple[int, int] | None, line_width: float | None, where: str
+) -> Shape:
+    given = entry.get("points")
+    if kind == "polygon":
+        return Polygons((points_of(given, where, at_least=3),))
+    if kind == "oriented_rectangle" or (kind == "rectangle" and isinstance(given, list) and len(given) == 4):
+        return Polygons((points_of(given, where, at_least=4, at_most=4),))
+    if kind == "rectangle":
+        (x0, y0), (x1, y1) = points_of(given, where, at_least=2, at_most=2)
+        return rectangle(x0, y0, x1, y1)
+    if kind == "circle":
+        (x, y), (edge_x, edge_y) = points_of(given, where, at_least=2, at_most=2)
+        radius = number_of(math.hypot(edge_x - x, edge_y - y), where, "radius")
+        if not radius:
+            raise AnnotationError(f"{where} has radius 0; draw it again", field="points")
+        return Ellipse(float(x), float(y), radius, radius)
+    if kind == "mask":
+        return _mask_of(entry, size, where)
+    if kind in ("line", "linestrip"):
+        if line_width is None:
+            raise AnnotationError(
+                f"{where} is a line, which has no area; give its thickness with --line-width, or draw a polygon",
+                field="line_width",
+            )
+        return Stroke(points_of(given, where, at_least=2), line_width)
+    raise AnnotationError(f"{where} is a {kind}, expected {KINDS}", field="shape_type")
+
+
+def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) -> Raster:
+    """A mask is a PNG in base64 that fills the box of two points, the second one included."""
+    (left, top), (right, bottom) = points_of(entry.get("points"), where, at_least=2, at_most=2)
+    box = (round(right) - round(left) + 1, round(bottom) - round(top) + 1)
+    if box[0] > 0 and box[1] > 0:
+        check_size(box[1], box[0], where)
+    try:
+        data = base64.b64decode(text_of(entry, "mask", where), validate=True)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            found = image.size
+            if found != box or (size is not None and (found[1] > size[0] or found[0] > size[1])):
+                raise AnnotationError(
+                    f"{where}: the mask has {found[0]} x {found[1]} pixels, expected {box[0]} x {box[1]}, those of its "
+                    "box in the picture",
+                    field="mask",
+                )
+            inside = np.asarray(image.convert("L")) > 0
+    except (binascii.Error, OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise AnnotationError(f"{where}: the mask is no PNG in base64 ({error})", field="mask") from error
+    return Raster(inside, round(left), round(top))

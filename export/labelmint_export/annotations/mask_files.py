@@ -1,0 +1,132 @@
+"""Reading masks of whole pictures: PNG (indexed, grey or in colours) and DatasetGAN's `.npy`.
+
+Legend: h, w rows and columns of the picture that was drawn on.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint_export.annotations.drawing import Raster
+from labelmint_export.annotations.files import MAX_PICTURE_PIXELS, check_file_size, open_image
+from labelmint_export.annotations.labels import LabelSource, PictureLabels, Region
+from labelmint_export.annotations.palettes import MaskPalette
+from labelmint_export.errors import AnnotationError
+
+SUFFIXES = (".mask", "_mask", "-mask", "_label", "_labels", "_seg")
+"""What programs add to a picture's name."""
+GREY_MODES = ("1", "L", "P", "I", "I;16")
+
+
+def read_png_masks(path: Path, paths: list[Path], palette: MaskPalette) -> LabelSource:
+    """Read PNG masks, one a picture.
+
+    Args:
+        path: What the user gave, for the report.
+        paths: The files.
+        palette: What numbers and colours stand for. An indexed file is read by its colours if the palette holds no
+            numbers.
+
+    Raises:
+        AnnotationError: A file is malformed, or holds a value that the palette lacks.
+    """
+    return LabelSource(path, "png", tuple(_read_png(one, palette) for one in paths), palette.labels)
+
+
+def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
+    image = open_image(path)
+    name = _picture_of(path)
+    if image.mode in GREY_MODES and palette.numbers:
+        return _split_numbers(np.asarray(image).astype(np.int64), name, path, palette)
+    if image.mode not in ("P", "RGB", "RGBA"):
+        raise AnnotationError(
+            f"{path} has mode {image.mode}, expected an indexed, grey or RGB PNG; "
+            f"the palette holds {'numbers' if palette.numbers else 'colours'}",
+            field="mask",
+        )
+    if "transparency" in image.info or (image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)):
+        raise AnnotationError(f"{path} is transparent in places; save it opaque", field="mask")
+    if not palette.colors:
+        raise AnnotationError(f"{path} is in colours; say with --palette what they stand for", field="palette")
+    rgb = np.asarray(image.convert("RGB")).astype(np.int64)  # [h, w, 3]
+    packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+    codes = {(r << 16) | (g << 8) | b: label for (r, g, b), label in palette.colors.items()}
+    return _split(packed, codes, name, path, "the colour #{:06x}")
+
+
+def _picture_of(path: Path) -> str:
+    name = path.name.removesuffix(path.suffix)
+    for suffix in SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return name
+
+
+def read_npy_masks(path: Path, paths: list[Path], palette: MaskPalette) -> LabelSource:
+    """Read `.npy` masks as DatasetGAN has them, one a picture: integers [h, w].
+
+    Args:
+        path: What the user gave, for the report.
+        paths: The files.
+        palette: What numbers stand for.
+
+    Raises:
+        AnnotationError: A file is malformed or holds objects, or holds a value that the palette lacks.
+    """
+    if not palette.numbers:
+        raise AnnotationError("masks in .npy files hold numbers, but the palette holds colours", field="palette")
+    return LabelSource(path, "npy", tuple(_read_npy(one, palette) for one in paths), palette.labels)
+
+
+def _read_npy(path: Path, palette: MaskPalette) -> PictureLabels:
+    check_file_size(path)
+    try:
+        # Mapped: a header that claims more than the file holds takes no memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise AnnotationError(f"{path} cannot be read as .npy ({error})", field=path.name) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise AnnotationError(f"{path} holds several arrays, expected one .npy array", field=path.name)
+    values = array.squeeze()
+    if values.ndim != 2 or not 0 < values.size <= MAX_PICTURE_PIXELS or values.dtype.kind not in "biuf":
+        raise AnnotationError(
+            f"{path} holds {array.dtype} {list(array.shape)}, expected numbers [h, w], at most {MAX_PICTURE_PIXELS}",
+            field="mask",
+        )
+    whole = values.astype(np.int64) if values.dtype.kind != "f" else _whole_numbers(values, path)
+    return _split_numbers(whole, _picture_of(path), path, palette)
+
+
+def _whole_numbers(values: npt.NDArray[np.floating], path: Path) -> npt.NDArray[np.int64]:
+    if not bool(np.isfinite(values).all()) or bool((values != np.round(values)).any()):
+        raise AnnotationError(
+            f"{path} holds fractions or numbers that are not finite, expected class ids", field="mask"
+        )
+    return values.clip(-1, 2**31).astype(np.int64)
+
+
+def _split_numbers(values: npt.NDArray[np.int64], name: str, path: Path, palette: MaskPalette) -> PictureLabels:
+    return _split(values, palette.numbers, name, path, "the value {}")
+
+
+def _split(
+    values: npt.NDArray[np.int64], labels: dict[int, str | None], name: str, path: Path, shown: str
+) -> PictureLabels:
+    """Turn a map of values into one region a value."""
+    regions = []
+    found, counts = np.unique(values, return_counts=True)
+    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+        inside = values == value
+        if value not in labels:
+            row, column = (int(index[0]) for index in np.nonzero(inside))
+            raise AnnotationError(
+                f"{path}: {shown.format(value)} of {count} pixels, the first in row {row}, column {column}, is not in "
+                f"the palette ({len(found)} values in the file); add it with --palette, and save masks without "
+                "anti-aliasing",
+                field="mask",
+            )
+        regions.append(Region(labels[value], Raster(inside), f"{path}, {shown.format(value)}"))
+    height, width = values.shape
+    return PictureLabels(name, path, (height, width), tuple(regions))

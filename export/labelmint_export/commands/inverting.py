@@ -1,0 +1,118 @@
+"""`invert`: photographs that have labels already become pictures that a generator can paint."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from labelmint_export.annotations import AnnotatedSet, write_annotations
+from labelmint_export.checkpoints.loading import load_stylegan2
+from labelmint_export.commands.annotate import schema_of_names
+from labelmint_export.commands.checkpoints import GENERATOR_HELP
+from labelmint_export.errors import AnnotationError
+from labelmint_export.generator.snapshots import write_json
+from labelmint_export.inversion.perceptual import load_features
+from labelmint_export.inversion.photographs import read_photographs
+from labelmint_export.inversion.projector import Inversion, InversionSettings, project
+
+MAX_ERROR = 10.0
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    defaults = InversionSettings()
+    parser = commands.add_parser(
+        "invert",
+        help="find latents that paint photographs, so that their labels can be imported",
+        description="Find latents that paint photographs. The folder holds what the generator makes of them, under the "
+        "names of the photographs: import-annotations --rescale then brings their labels. Pictures that are not "
+        "reconstructed are left out and reported.",
+    )
+    parser.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
+    parser.add_argument("--images", type=Path, required=True, help="folder of square photographs")
+    parser.add_argument("--out", type=Path, required=True, help="new folder")
+    parser.add_argument("--classes", nargs="+", required=True, metavar="NAME", help="classes, background first")
+    parser.add_argument("--keypoints", nargs="*", default=[], metavar="NAME", help="points")
+    parser.add_argument(
+        "--features", type=Path,
+        help="compare features too: a segmentation network (.safetensors from train-oracle) or a folder of train-gan "
+        "or keep-networks, whose discriminator is taken",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="of the optimiser (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=defaults.batch_size, help="default %(default)s")
+    parser.add_argument(
+        "--max-error", type=float, default=MAX_ERROR, metavar="LEVELS",
+        help="leave out what differs by more on average, of 255 (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="PNG: photographs above, reconstructions below")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the errors, as JSON")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.set_defaults(run=run_invert)
+
+
+def run_invert(arguments: argparse.Namespace) -> str:
+    """Invert, write what was reconstructed, and give the errors."""
+    if not 0 < arguments.max_error <= 255:
+        raise AnnotationError(
+            f"--max-error is {arguments.max_error}, expected more than 0, at most 255 levels", field="max_error"
+        )
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    settings = InversionSettings(steps=arguments.steps, batch_size=arguments.batch_size)
+    schema = schema_of_names(arguments.classes, arguments.keypoints)
+    generator = load_stylegan2(arguments.generator)
+    features = None if arguments.features is None else load_features(arguments.features, generator.config)
+    names, photographs = read_photographs(arguments.images, generator.config.resolution)
+    found = project(generator, photographs, features, settings)
+    kept = np.flatnonzero(found.error <= arguments.max_error)
+    report = _report(names, found, kept, arguments.max_error)
+    if arguments.sheet is not None:
+        _save_sheet(photographs, found, arguments.sheet)
+    if arguments.report is not None:
+        arguments.report.parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.report, report)
+    if not len(kept):
+        raise AnnotationError(
+            f"no picture of {arguments.images} was reconstructed: the smallest error is {found.error.min():.1f} "
+            f"levels, --max-error {arguments.max_error:g}; does the generator paint such pictures?",
+            field="max_error",
+        )
+    annotated = AnnotatedSet(
+        schema=schema,
+        pictures=found.pictures[kept],
+        masks=np.full((len(kept), *photographs.shape[1:3]), 255, np.uint8),
+        keypoints=np.zeros((len(kept), len(schema.keypoint_names), 3), np.float32),
+        z=torch.zeros(len(kept), generator.config.z_dim),  # there is none: w_plus alone paints them
+        ws=found.ws[torch.from_numpy(kept)],
+        names=tuple(names[index] for index in kept),
+    )
+    write_annotations(annotated, arguments.out)
+    return f"{json.dumps(report, indent=1)}\nwrote {arguments.out}: {len(kept)} of {len(names)} pictures"
+
+
+def _report(
+    names: tuple[str, ...], found: Inversion, kept: np.ndarray[tuple[int], np.dtype[np.intp]], max_error: float
+) -> dict[str, object]:
+    chosen = set(kept.tolist())
+    return {
+        "max_error_levels": max_error,
+        "median_error_levels": round(float(np.median(found.error)), 3),
+        "pictures": {
+            name: {"error_levels": round(float(found.error[index]), 3), "kept": index in chosen}
+            for index, name in enumerate(names)
+        },
+    }
+
+
+def _save_sheet(photographs: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], found: Inversion, path: Path) -> None:
+    rows = [np.concatenate(list(pictures), axis=1) for pictures in (photographs, found.pictures)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        Image.fromarray(np.concatenate(rows)).save(partial, "PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

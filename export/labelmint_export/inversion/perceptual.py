@@ -1,0 +1,117 @@
+"""How different two pictures look, without a network that would have to be downloaded.
+
+Two parts: the levels of a Laplacian pyramid, compared by their mean absolute difference (as Bojanowski et al. 2018,
+"Optimizing the latent space of generative networks", train on pictures); and features of a network that knows these
+pictures, compared as LPIPS does (Zhang et al. 2018) without its learned weights: unit length at each place, squared
+difference, mean.
+
+Legend: N images, C channels, H rows, W columns.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from labelmint_export.errors import GeneratorError
+from labelmint_export.gan.discriminator import Discriminator
+from labelmint_export.gan.growing import load_networks
+from labelmint_export.generator import GeneratorConfig
+from labelmint_export.generator.layers import downsample_2x
+from labelmint_export.oracle.network import Segmenter, load_segmenter
+
+Features = Callable[[torch.Tensor], list[torch.Tensor]]
+"""float [N, C, H, W], [-1, 1] -> feature maps float [N, C_i, H_i, W_i]."""
+
+SMALLEST_SIDE = 4
+UNIT_EPSILON = 1e-8
+
+
+def laplacian_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Compare the levels of two Laplacian pyramids, down to a side of four pixels; every level counts the same.
+
+    Args:
+        a: float [N, C, H, W].
+        b: Likewise.
+
+    Returns:
+        float [N], mean absolute difference.
+    """
+    difference = a - b  # a pyramid is linear
+    total = torch.zeros(len(a), dtype=a.dtype, device=a.device)
+    levels = 0
+    while min(difference.shape[2:]) > SMALLEST_SIDE and not difference.shape[2] % 2 and not difference.shape[3] % 2:
+        coarse = functional.avg_pool2d(difference, 2)
+        fine = difference - functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+        total = total + fine.abs().mean(dim=(1, 2, 3))
+        difference, levels = coarse, levels + 1
+    return (total + difference.abs().mean(dim=(1, 2, 3))) / (levels + 1)
+
+
+def feature_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+    """Compare feature maps.
+
+    Args:
+        a: Maps float [N, C_i, H_i, W_i].
+        b: Likewise.
+
+    Returns:
+        float [N], from 0 to 4.
+    """
+    distances = [(_unit(x) - _unit(y)).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)]
+    return torch.stack(distances).mean(dim=0)
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    return x * (x.square().sum(dim=1, keepdim=True) + UNIT_EPSILON).rsqrt()
+
+
+def load_features(path: Path, config: GeneratorConfig) -> Features:
+    """Load a network whose features to compare.
+
+    Args:
+        path: A segmentation network (`.safetensors` from train-oracle), or a folder of train-gan or keep-networks,
+            whose discriminator is taken.
+        config: Of the generator that paints.
+
+    Raises:
+        CheckpointError: The files are missing or malformed.
+        GeneratorError: The discriminator judges pictures of another shape.
+    """
+    if not path.is_dir():
+        return features_of_segmenter(load_segmenter(path))
+    discriminator = load_networks(path).discriminator
+    judged = discriminator.config
+    if (judged.resolution, judged.image_channels) != (config.resolution, config.image_channels):
+        raise GeneratorError(
+            f"the discriminator in {path} judges pictures {judged.resolution} pixels wide of {judged.image_channels} "
+            f"channels, expected {config.resolution} and {config.image_channels}; give the one of this generator",
+            field="features",
+        )
+    return features_of_discriminator(discriminator)
+
+
+def features_of_segmenter(network: Segmenter) -> Features:
+    """Features of every level of the encoder."""
+    network.eval().requires_grad_(False)
+
+    def features(image: torch.Tensor) -> list[torch.Tensor]:
+        return network.encode(image.expand(-1, 3, -1, -1))
+
+    return features
+
+
+def features_of_discriminator(network: Discriminator) -> Features:
+    """Features behind every block."""
+    network.eval().requires_grad_(False)
+
+    def features(image: torch.Tensor) -> list[torch.Tensor]:
+        maps: list[torch.Tensor] = []
+        for r in network.resolutions:
+            maps.append(network.block(r)(maps[-1] if maps else None, image))
+            if r > 8:
+                image = downsample_2x(image, network.resample_filter)
+        return maps
+
+    return features

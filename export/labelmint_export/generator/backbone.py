@@ -68,9 +68,14 @@ class MappingNetwork(nn.Module):
                 f"c has shape {got}, expected [N, {self.config.c_dim}], one-hot; leave it away where that is 0",
                 field="c",
             )
-        x = normalize_second_moment(z.to(self.w_avg.dtype))
+        x = z.to(self.w_avg.dtype)
         if self.config.c_dim and c is not None:
-            x = torch.cat([x, normalize_second_moment(self.embed(c.to(x.dtype)))], dim=1)
+            embedded = self.embed(c.to(x.dtype))
+            if not self.config.joint_normalization:
+                x, embedded = normalize_second_moment(x), normalize_second_moment(embedded)
+            x = torch.cat([x, embedded], dim=1)
+        if not self.config.c_dim or self.config.joint_normalization:
+            x = normalize_second_moment(x)
         for layer in self.layers:
             x = layer(x)
         return x

@@ -35,6 +35,8 @@ class BackboneConfig(abc.ABC):
     """Depth of the mapping network."""
     embed_dim: int | None = None
     """Length of the embedded class in front of the mapping; None for w_dim."""
+    joint_normalization: bool = False
+    """Whether latent and embedded class are normalised as one vector, as StyleGAN2's TensorFlow program does."""
     hidden_dim: int | None = None
     """Width of the mapping's inner layers; None for w_dim."""
     mapping_lr_multiplier: float = 0.01

@@ -196,6 +196,11 @@ def test_snapshot_that_does_not_fit_is_refused_by_name(
         (make_stylegan1(CHANNELS), {"use_wscale": 1}, "use_wscale"),
         (make_stylegan2(CHANNELS), {"resample_kernel": [1, 2, 1]}, "resample_kernel"),
         (make_stylegan2(CHANNELS), {"architecture": "other"}, "architecture"),
+        (make_stylegan2(CHANNELS), {"architecture": 10**30}, "architecture"),
+        (make_stylegan2(CHANNELS), {"nonlinearity": np.zeros(3)}, "nonlinearity"),
+        (make_stylegan2(CHANNELS), {"resample_kernel": [np.zeros(2), 3, 3, 1]}, "resample_kernel"),
+        (make_stylegan1(CHANNELS), {"fused_scale": np.zeros(3)}, "fused_scale"),
+        (make_stylegan1(CHANNELS), {"blur_filter": np.zeros(3)}, "blur_filter"),
         (
             make_stylegan1(CHANNELS) | {"G_mapping/LabelConcat/weight": np.zeros((2, 3), np.float32)},
             {},

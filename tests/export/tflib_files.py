@@ -37,11 +37,11 @@ def fake_dnnlib() -> Iterator[types.SimpleNamespace]:
     try:
         yield types.SimpleNamespace(EasyDict=EasyDict, Network=Network)
     finally:
-        for name, module in before.items():
-            if module is None:
+        for name, original in before.items():
+            if original is None:
                 del sys.modules[name]
             else:
-                sys.modules[name] = module
+                sys.modules[name] = original
 
 
 def write_snapshot(path: Path, variables: Variables, options: Mapping[str, object], *, version: int = 4) -> Path:

@@ -49,25 +49,9 @@ def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -
     path = Path(path)
     mean = None if mean_latent is None else _read_array(Path(mean_latent))
     if path.suffix == ".safetensors":
-        return load_snapshot(path)
+        return _without_mean(lambda: load_snapshot(path), path)(mean)
     _, make = _recognise(read_checkpoint(path), path)
     return make(mean)
-
-
-def load_stylegan2(path: Path | str) -> Generator:
-    """Read a StyleGAN2 generator; see `load_generator`.
-
-    Raises:
-        CheckpointError: Likewise, or the file holds another backbone.
-    """
-    generator = load_generator(path)
-    if not isinstance(generator, Generator):
-        raise CheckpointError(
-            f"{path} holds a {type(generator).__name__}, expected a StyleGAN2: interpreters on other backbones are not "
-            "trained yet",
-            field="generator",
-        )
-    return generator
 
 
 def inspect_checkpoint(path: Path | str) -> dict[str, object]:

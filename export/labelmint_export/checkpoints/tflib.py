@@ -62,6 +62,7 @@ class NetworkReader:
 
     def refuse(self, name: str, got: str, expected: str) -> NoReturn:
         """Raise the error that names a variable or an option."""
+        name = name[:120]
         raise CheckpointError(
             f"{name} in {self.path} {got}, expected {expected}; give a snapshot that NVIDIA's TensorFlow programs "
             "wrote",
@@ -76,7 +77,10 @@ class NetworkReader:
         """Refuse an option that is set to anything else than what is computed here."""
         got = self.option(name, expected)
         got = list(got) if isinstance(got, tuple) else got
-        if got != expected or isinstance(got, bool) != isinstance(expected, bool):
+        # Other types first: arrays do not compare to one truth.
+        items = got if isinstance(got, list) else [got]
+        plain = type(got) is type(expected) and all(isinstance(item, str | int | float) for item in items)
+        if not plain or got != expected:
             self.refuse(name, f"is {show(got)}", show(expected))
 
     def flag(self, name: str, *, default: bool) -> bool:
@@ -84,6 +88,13 @@ class NetworkReader:
         value = self.option(name, default)
         if not isinstance(value, bool):
             self.refuse(name, f"is {show(value)}", "True or False")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        """An option that is a word."""
+        value = self.option(name, default)
+        if not isinstance(value, str) or len(value) > 40:
+            self.refuse(name, f"is {show(value)}", "a word")
         return value
 
     def real(self, name: str, default: float) -> float:

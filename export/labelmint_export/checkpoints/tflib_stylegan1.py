@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from labelmint_export.checkpoints.fields import show
 from labelmint_export.checkpoints.records import TflibNetwork
 from labelmint_export.checkpoints.tensors import to_float32
 from labelmint_export.checkpoints.tflib import Floats, NetworkReader, read_mapping, take_mapping
@@ -37,8 +38,8 @@ class _Layers:
         self.config = config
         self.scaled = reader.flag("use_wscale", default=True)
         fused = reader.option("fused_scale", "auto")
-        if fused != "auto" and not isinstance(fused, bool):
-            reader.refuse("fused_scale", "is unknown", "auto, True or False")
+        if not isinstance(fused, str | bool) or fused not in ("auto", True, False):
+            reader.refuse("fused_scale", f"is {show(fused)}", "auto, True or False")
         self.fused = fused
 
     def unscale(self, weight: Floats, fan_in: int, gain: float) -> Floats:
@@ -95,9 +96,9 @@ def _config(reader: NetworkReader) -> StyleGAN1Config:
 def _blur_filter(reader: NetworkReader) -> torch.Tensor:
     """The filter behind every upsampling, float32 [3, 3]; one pixel where the network blurs nothing."""
     value = reader.option("blur_filter", [1, 2, 1])
-    line = [0, 1, 0] if not value else list(value) if isinstance(value, list | tuple) else []
+    line = [0, 1, 0] if value is None else list(value) if isinstance(value, list | tuple) else []
     if len(line) != 3 or not all(type(tap) in (int, float) for tap in line) or sum(line) == 0:
-        reader.refuse("blur_filter", "is unknown", "three numbers that do not cancel out, or None")
+        reader.refuse("blur_filter", f"is {show(value)}", "three numbers that do not cancel out, or None")
     return binomial_filter(tuple(float(tap) for tap in line))
 
 

@@ -62,7 +62,7 @@ def _config(reader: NetworkReader) -> GeneratorConfig:
     grown = reader.has("synthesis/ToRGB_lod0/weight")  # configurations B to D: no sums, but one picture a stage
     colours = f"synthesis/{'ToRGB_lod0' if grown else f'{resolution}x{resolution}/ToRGB'}/weight"
     clamp = reader.option("conv_clamp", None)
-    architecture = reader.option("architecture", "skip")
+    architecture = "orig" if grown else reader.text("architecture", "skip")
     try:
         return GeneratorConfig(
             resolution=resolution,
@@ -70,7 +70,7 @@ def _config(reader: NetworkReader) -> GeneratorConfig:
             **read_mapping(reader),
             joint_normalization=is_label_concatenated(reader),
             image_channels=reader.shape(colours, 4)[3],
-            architecture="orig" if grown else str(architecture),  # type: ignore[arg-type]  # the config checks the name
+            architecture=architecture,  # type: ignore[arg-type]  # the config checks the name
             conv_clamp=None if clamp is None else reader.real("conv_clamp", 256.0),
         )
     except GeneratorError as error:

@@ -5,6 +5,7 @@ Legend: N images, L num_ws, D w_dim.
 
 import abc
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -120,11 +121,18 @@ class Synthesis(nn.Module, abc.ABC):
     def tap_specs(self) -> tuple[TapSpec, ...]:
         """The taps in their order."""
 
+    @property
+    def feature_specs(self) -> tuple[TapSpec, ...]:
+        """What `SynthesisOutput.features` holds, in its order."""
+        return self.tap_specs
 
-class Backbone(nn.Module):
+
+class Backbone(nn.Module, abc.ABC):
     """Mapping and synthesis. A subclass adds the synthesis."""
 
     synthesis: Synthesis
+    family: ClassVar[str]
+    """What a bundle's manifest calls the backbone."""
 
     def __init__(self, config: BackboneConfig, layer: type[MappingLayer] = MappingLayer) -> None:
         super().__init__()
@@ -135,6 +143,16 @@ class Backbone(nn.Module):
     def tap_specs(self) -> tuple[TapSpec, ...]:
         """The taps in their order."""
         return self.synthesis.tap_specs
+
+    @property
+    def feature_specs(self) -> tuple[TapSpec, ...]:
+        """What interpreters may learn from: taps that cover the picture and nothing else, and learned inputs."""
+        return self.synthesis.feature_specs
+
+    @property
+    @abc.abstractmethod
+    def architecture(self) -> str:
+        """What a bundle's manifest calls the variant of the family."""
 
     @property
     def w_avg(self) -> torch.Tensor:

@@ -152,3 +152,16 @@ class SynthesisOutput:
     """float [N, image_channels, resolution, resolution], about [-1, 1], not clamped."""
     taps: dict[str, torch.Tensor] = field(default_factory=dict)
     """Layer name -> float [N, C, r, r], in the order of the layers."""
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name -> float [N, C, r, r]: learned inputs that interpreters may look at too, no layer's output."""
+    margins: Mapping[str, int] = field(default_factory=dict)
+    """Layer name -> pixels on each side of its tap that lie outside the picture; those that are not named have none."""
+
+    @property
+    def features(self) -> dict[str, torch.Tensor]:
+        """What interpreters learn from: name -> float [N, C, r, r] that covers the picture and nothing else."""
+        return self.inputs | {name: _crop(tap, self.margins.get(name, 0)) for name, tap in self.taps.items()}
+
+
+def _crop(tap: torch.Tensor, margin: int) -> torch.Tensor:
+    return tap[:, :, margin:-margin, margin:-margin] if margin else tap

@@ -243,7 +243,13 @@ class StyleGAN1Generator(Backbone):
 
     config: StyleGAN1Config
     synthesis: SynthesisNetwork
+    family = "stylegan1"
 
     def __init__(self, config: StyleGAN1Config) -> None:
         super().__init__(config, BiasAfterGain)
         self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def architecture(self) -> str:
+        """Blocks in a row, without sums, as StyleGAN2's paper calls it."""
+        return "orig"

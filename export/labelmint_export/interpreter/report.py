@@ -6,9 +6,9 @@ Legend: N images, H rows, W columns, K keypoints.
 import numpy as np
 import torch
 
-from labelmint.addresses import latents
 from labelmint_export.gan.pictures import to_uint8
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
+from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
 from labelmint_export.oracle.network import Labels, Segmenter, predict
@@ -20,7 +20,7 @@ REPORT_SEED = 2**64 - 4
 
 @torch.no_grad()
 def label_addresses(
-    generator: Generator, interpreter: Interpreter, seed: int, count: int, truncation_psi: float, batch_size: int = 4
+    generator: Backbone, interpreter: Interpreter, seed: int, count: int, truncation_psi: float, batch_size: int = 4
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], Labels]:
     """Paint and label the first addresses of a seed.
 
@@ -31,12 +31,11 @@ def label_addresses(
     pictures, masks, keypoints = [], [], []
     for start in range(0, count, batch_size):
         indices = np.arange(start, min(start + batch_size, count), dtype=np.uint64)
-        z = torch.from_numpy(latents(seed, indices, generator.config.z_dim))
-        painted = generator.synthesis(generator.mapping(z, None, truncation_psi), "const")
+        z, c = draw_latents(generator.config, seed, indices)
+        painted = generator.synthesis(generator.mapping(z, c, truncation_psi), "const")
+        features = painted.features
         stacks = {
-            stack_name(r): torch.cat(
-                [painted.taps[t.name] for t in interpreter.config.taps if t.resolution == r], dim=1
-            )
+            stack_name(r): torch.cat([features[t.name] for t in interpreter.config.taps if t.resolution == r], dim=1)
             for r in fused.resolutions
         }
         output = fused(stacks)
@@ -49,7 +48,7 @@ def label_addresses(
 
 
 def judge(
-    generator: Generator,
+    generator: Backbone,
     interpreter: Interpreter,
     oracle: Segmenter,
     class_names: tuple[str, ...],

@@ -21,6 +21,12 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|\+00:00)"
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?<!\.)")
 _WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
+_ARCHITECTURES = {
+    "stylegan1": frozenset({"orig"}),
+    "stylegan2": frozenset({"orig", "resnet", "skip"}),
+    "stylegan3": frozenset({"r", "t"}),
+}
+
 _MAX_TEXT = 4096
 _MAX_SIDE = 16384
 _MAX_WIDTH = 65536
@@ -57,7 +63,7 @@ def validate_manifest(manifest: bundle_pb2.Manifest) -> None:
     _check_classes(manifest)
     _check_ensembles(manifest)
     _check_keypoints(manifest.keypoints)
-    _one_of("vote_rule", manifest.vote_rule, {"majority", "mean_probability"})
+    _one_of("vote_rule", manifest.vote_rule, {"majority", "mean_probability", "mean_logits"})
     _one_of("uncertainty_rule", manifest.uncertainty_rule, {"js_divergence"})
     _one_of("noise_mode", manifest.noise_mode, {"const", "none"})
     _one_of("precision", manifest.precision, {"float32", "float16", "bfloat16"})
@@ -84,8 +90,8 @@ def _check_identity(manifest: bundle_pb2.Manifest) -> None:
 
 
 def _check_backbone(backbone: bundle_pb2.Backbone) -> None:
-    _one_of("backbone.family", backbone.family, {"stylegan2"})
-    _one_of("backbone.architecture", backbone.architecture, {"skip", "resnet"})
+    _one_of("backbone.family", backbone.family, _ARCHITECTURES.keys())
+    _one_of("backbone.architecture", backbone.architecture, _ARCHITECTURES[backbone.family])
     _within("backbone.resolution", backbone.resolution, 4, _MAX_SIDE)
     if backbone.resolution & (backbone.resolution - 1):
         raise _error("backbone.resolution", backbone.resolution, "a power of two")

@@ -51,7 +51,7 @@ def plain_labels(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rul
         winners = logits.argmax(dim=2)
         label = torch.tensor([_most_frequent(votes) for votes in winners.T.tolist()])
     else:
-        label = mean.argmax(dim=1)
+        label = (mean if rule == "mean_probability" else logits.mean(dim=0)).argmax(dim=1)
     shape = (len(features), side, side)
     keypoints, peak_margin = torch.zeros(len(features), 0, 4), torch.zeros(len(features), 0)
     if interpreter.regressors is not None:

@@ -19,6 +19,7 @@ from labelmint_export.interpreter.fused import (
     level_to_knots,
     refine_knots,
 )
+from labelmint_export.interpreter.labels import VOTE_RULES
 from labelmint_export.interpreter.reference import concatenate_taps, interpret_reference
 from tests.export.plain_interpreter import PlainLabels, plain_labels
 from tests.export.tiny_parts import make_interpreter, make_taps, stack_taps
@@ -40,6 +41,7 @@ LAYOUTS: dict[str, tuple[tuple[TapSpec, ...], int]] = {
     "one fine level": (specs(("a", 6, 16)), 16),
     "half of the labels only": (specs(("a", 6, 8)), 16),
     "levels left out": (specs(("a", 3, 4), ("b", 5, 16), ("c", 2, 64)), 64),
+    "a tap finer than the labels": (specs(("a", 3, 4), ("b", 5, 16), ("c", 2, 32)), 16),
     "many levels left out": (specs(("a", 3, 2), ("b", 5, 16)), 64),
 }
 
@@ -59,7 +61,7 @@ def assert_keypoints_close(got: torch.Tensor, expected: PlainLabels, min_margin:
     torch.testing.assert_close(got.double()[..., 2:], expected.keypoints[..., 2:], rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("rule", ["majority", "mean_probability"])
+@pytest.mark.parametrize("rule", VOTE_RULES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_plain_interpreter_follows_the_definitions(layout: str, rule: str) -> None:
     taps_of, side = LAYOUTS[layout]
@@ -73,7 +75,7 @@ def test_plain_interpreter_follows_the_definitions(layout: str, rule: str) -> No
     assert bool(got.finite.all())
 
 
-@pytest.mark.parametrize("rule", ["majority", "mean_probability"])
+@pytest.mark.parametrize("rule", VOTE_RULES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fused_interpreter_equals_the_plain_one(layout: str, rule: str) -> None:
     taps_of, side = LAYOUTS[layout]
@@ -174,10 +176,10 @@ def test_non_finite_row_is_reported_and_leaves_its_neighbours_alone(bad: float) 
 
 
 @pytest.mark.parametrize(
-    ("taps_of", "side"), [(specs(("a", 2, 8)), 24), (specs(("a", 2, 16)), 8), (specs(("a", 2, 6)), 16)]
+    ("taps_of", "side"), [(specs(("a", 2, 8)), 24), (specs(("a", 2, 24)), 8), (specs(("a", 2, 6)), 16)]
 )
 def test_label_resolution_that_no_doubling_reaches_is_refused(taps_of: tuple[TapSpec, ...], side: int) -> None:
-    with pytest.raises(BuildError, match="no power-of-two multiple") as caught:
+    with pytest.raises(BuildError, match="no power of two times or part of") as caught:
         FusedInterpreter(make_interpreter(taps_of, side))
     assert caught.value.field == "label_resolution"
 

@@ -18,7 +18,7 @@ from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
 from labelmint_export.errors import BuildError
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.heatmaps import PEAK_RULE
 from labelmint_export.interpreter.ensemble import Interpreter
 
@@ -27,7 +27,7 @@ VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 def build_bundle(
-    generator: Generator,
+    generator: Backbone,
     interpreter: Interpreter,
     schema: AnnotationSchema,
     settings: BuildSettings,
@@ -88,7 +88,7 @@ def build_bundle(
 
 
 def _write_graph_files(
-    generator: Generator,
+    generator: Backbone,
     interpreter: Interpreter,
     settings: BuildSettings,
     folder: Path,
@@ -119,7 +119,7 @@ def _write_graph_files(
 
 
 def _describe(
-    generator: Generator,
+    generator: Backbone,
     interpreter: Interpreter,
     schema: AnnotationSchema,
     settings: BuildSettings,
@@ -143,8 +143,8 @@ def _describe(
     )
     manifest.backbone.CopyFrom(
         bundle_pb2.Backbone(
-            family="stylegan2",
-            architecture="skip",
+            family=generator.family,
+            architecture=generator.architecture,
             resolution=config.resolution,
             image_channels=config.image_channels,
             z_dim=config.z_dim,

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from labelmint_export.errors import BuildError
-from labelmint_export.generator import Generator, NoiseMode, TapSpec
+from labelmint_export.generator import Backbone, NoiseMode, TapSpec
 from labelmint_export.generator.layers import FullyConnected
-from labelmint_export.generator.stylegan2 import ModulatedConv
+from labelmint_export.generator.stylegan1 import Convolution
+from labelmint_export.generator.stylegan2 import ModulatedConv, Upsampling1x1
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
 
@@ -28,12 +29,12 @@ class CropWindow:
     width: int
 
 
-def bake_gains(generator: Generator) -> Generator:
+def bake_gains(generator: Backbone) -> Backbone:
     """Copy a generator with the run-time gains of equalised learning rate multiplied into its weights."""
     baked = copy.deepcopy(generator).eval()
     with torch.no_grad():
         for module in baked.modules():
-            if isinstance(module, FullyConnected | ModulatedConv):
+            if isinstance(module, FullyConnected | ModulatedConv | Upsampling1x1 | Convolution):
                 module.weight.mul_(module.weight_gain)
                 module.weight_gain = 1.0
             if isinstance(module, FullyConnected):
@@ -45,7 +46,7 @@ def bake_gains(generator: Generator) -> Generator:
 class MappingGraph(nn.Module):
     """z, (c), truncation_psi -> ws."""
 
-    def __init__(self, generator: Generator, truncation_cutoff: int | None) -> None:
+    def __init__(self, generator: Backbone, truncation_cutoff: int | None) -> None:
         super().__init__()
         self.mapping = generator.mapping
         self.truncation_cutoff = truncation_cutoff
@@ -59,9 +60,7 @@ class MappingGraph(nn.Module):
 class SynthesisGraph(nn.Module):
     """ws -> picture, one stack of taps a resolution, finite."""
 
-    def __init__(
-        self, generator: Generator, taps: tuple[TapSpec, ...], noise_mode: NoiseMode, crop: CropWindow
-    ) -> None:
+    def __init__(self, generator: Backbone, taps: tuple[TapSpec, ...], noise_mode: NoiseMode, crop: CropWindow) -> None:
         super().__init__()
         if noise_mode == "random":
             raise BuildError(
@@ -88,9 +87,9 @@ class SynthesisGraph(nn.Module):
         image = torch.floor((image * 127.5 + 128.0).clamp(0, 255))
         if image.shape[1] == 1:
             image = image.expand(-1, 3, -1, -1)
+        features = output.features
         stacks = [
-            torch.cat([output.taps[tap.name] for tap in self.taps if tap.resolution == r], dim=1)
-            for r in self.resolutions
+            torch.cat([features[tap.name] for tap in self.taps if tap.resolution == r], dim=1) for r in self.resolutions
         ]
         return (image.permute(0, 2, 3, 1).to(torch.uint8), *stacks, finite)
 

@@ -17,7 +17,7 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.bundle.quantiles import RunModel, make_feeds
 from labelmint_export.bundle.runtime import Arrays
-from labelmint_export.generator import Generator, NoiseMode
+from labelmint_export.generator import Backbone, NoiseMode
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
 from labelmint_export.interpreter.reference import interpret_reference
@@ -39,7 +39,7 @@ TOLERANCES: dict[str, tuple[float, str]] = {
 
 @torch.no_grad()
 def reference_outputs(
-    generator: Generator,
+    generator: Backbone,
     interpreter: Interpreter,
     feeds: Mapping[str, npt.NDArray[np.float32]],
     *,
@@ -60,7 +60,7 @@ def reference_outputs(
         crop: The delivered frame.
 
     Returns:
-        Outputs by name in float64 (image before rounding to levels is not kept), and the taps.
+        Outputs by name in float64 (image before rounding to levels is not kept), and the features.
     """
     z = torch.from_numpy(np.asarray(feeds["z"])).double()
     c = torch.from_numpy(np.asarray(feeds["c"])).double() if "c" in feeds else None
@@ -70,7 +70,7 @@ def reference_outputs(
     truncated = generator.mapping.w_avg + psi[:, None, None] * (ws - generator.mapping.w_avg)
     cutoff = generator.config.num_ws if truncation_cutoff is None else truncation_cutoff
     output = generator.synthesis(torch.cat([truncated[:, :cutoff], ws[:, cutoff:]], dim=1), noise_mode, torch.float64)
-    labels = interpret_reference(interpreter, output.taps, vote_rule)
+    labels = interpret_reference(interpreter, output.features, vote_rule)
     scale = generator.config.resolution / interpreter.config.label_resolution
     image = torch.floor((output.image.double() * 127.5 + 128).clamp(0, 255)).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
     top, left = int(crop.top / scale), int(crop.left / scale)
@@ -88,22 +88,28 @@ def reference_outputs(
         x, y = keypoints[..., 0], keypoints[..., 1]
         keypoints[..., 3] *= (x >= 0) & (x <= crop.width) & (y >= 0) & (y <= crop.height)
         arrays["keypoints"] = keypoints.numpy()
-    return arrays, output.taps
+    return arrays, output.features
 
 
-def _map_double(generator: Generator, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+def _map_double(generator: Backbone, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
     """The mapping network without its own cast to float32."""
-    x = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-    if c is not None:
-        y = generator.mapping.embed(c)
-        x = torch.cat([x, y * (y.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()], dim=1)
+
+    def unit(x: torch.Tensor) -> torch.Tensor:
+        return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+    if c is None:
+        x = unit(z)
+    elif generator.config.joint_normalization:
+        x = unit(torch.cat([z, generator.mapping.embed(c)], dim=1))
+    else:
+        x = torch.cat([unit(z), unit(generator.mapping.embed(c))], dim=1)
     for layer in generator.mapping.layers:
         x = layer(x)
     return x
 
 
 def measure_parity(
-    generator: Generator, interpreter: Interpreter, run_model: RunModel, manifest: bundle_pb2.Manifest, num_samples: int
+    generator: Backbone, interpreter: Interpreter, run_model: RunModel, manifest: bundle_pb2.Manifest, num_samples: int
 ) -> bundle_pb2.Parity:
     """Compare the deployed graph with the float64 reference, and the fused form with separate MLPs.
 

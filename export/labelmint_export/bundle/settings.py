@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.errors import BuildError
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 
 MAX_BATCH_SIZE = 1024
@@ -30,7 +30,7 @@ class BuildSettings:
     url: str = ""
     """Where the licence or the source is found."""
     vote_rule: str = "majority"
-    """Either majority or mean_probability."""
+    """majority, mean_probability or mean_logits."""
     noise_mode: str = "const"
     """Either const or none."""
     default_psi: float = 1.0
@@ -52,7 +52,7 @@ class BuildSettings:
 
 
 def check_parts(
-    generator: Generator, interpreter: Interpreter, schema: AnnotationSchema, settings: BuildSettings
+    generator: Backbone, interpreter: Interpreter, schema: AnnotationSchema, settings: BuildSettings
 ) -> None:
     """Refuse, before anything is computed, parts and settings that make no bundle.
 
@@ -75,7 +75,7 @@ def check_parts(
     _check_class_distribution(generator, settings)
 
 
-def crop_of(generator: Generator, settings: BuildSettings) -> CropWindow:
+def crop_of(generator: Backbone, settings: BuildSettings) -> CropWindow:
     """Find the part of the picture that is delivered.
 
     Args:
@@ -102,7 +102,7 @@ def _check_terms(settings: BuildSettings) -> None:
             raise BuildError(f"{name} is empty; weights and data of a bundle carry their terms", field=name)
 
 
-def _check_counts(generator: Generator, settings: BuildSettings) -> None:
+def _check_counts(generator: Backbone, settings: BuildSettings) -> None:
     for name in ("num_calibration_samples", "num_parity_samples"):
         if getattr(settings, name) < 1:
             raise BuildError(f"{name} is {getattr(settings, name)}, expected at least 1", field=name)
@@ -119,8 +119,8 @@ def _check_psi(settings: BuildSettings) -> None:
             raise BuildError(f"{name} is {getattr(settings, name)}, expected at least one psi, from 0 to 1", field=name)
 
 
-def _check_taps(generator: Generator, interpreter: Interpreter) -> None:
-    available = {tap.name: tap for tap in generator.tap_specs}
+def _check_taps(generator: Backbone, interpreter: Interpreter) -> None:
+    available = {tap.name: tap for tap in generator.feature_specs}
     for tap in interpreter.config.taps:
         if available.get(tap.name) != tap:
             raise BuildError(
@@ -138,7 +138,7 @@ def _check_names(interpreter: Interpreter, schema: AnnotationSchema) -> None:
         )
 
 
-def _check_class_distribution(generator: Generator, settings: BuildSettings) -> None:
+def _check_class_distribution(generator: Backbone, settings: BuildSettings) -> None:
     if settings.class_distribution and len(settings.class_distribution) != generator.config.c_dim:
         raise BuildError(
             f"class_distribution has {len(settings.class_distribution)} entries for {generator.config.c_dim} classes",

@@ -11,14 +11,14 @@ from labelmint_export.bundle.parity import failed_checks, measure_parity
 from labelmint_export.bundle.quantiles import make_feeds
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.errors import BuildError
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 
 VERIFY_SEED = 2**64 - 3
 
 
 def verify_bundle(
-    path: Path, parts: tuple[Generator, Interpreter] | None = None, num_samples: int = 8
+    path: Path, parts: tuple[Backbone, Interpreter] | None = None, num_samples: int = 8
 ) -> list[tuple[str, str]]:
     """Check a bundle.
 

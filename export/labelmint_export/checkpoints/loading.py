@@ -10,6 +10,9 @@ from labelmint_export.checkpoints import rosinality, stylegan2, stylegan3
 from labelmint_export.checkpoints.archives import read_checkpoint
 from labelmint_export.checkpoints.datasetgan import stylegan1_from_state_dict
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
+from labelmint_export.checkpoints.tflib import find_generator, is_stylegan1
+from labelmint_export.checkpoints.tflib_stylegan1 import stylegan1_from_network
+from labelmint_export.checkpoints.tflib_stylegan2 import stylegan2_from_network
 from labelmint_export.errors import CheckpointError
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator as load_snapshot
@@ -19,8 +22,9 @@ from labelmint_export.generator.stylegan3 import StyleGAN3Generator
 AnyGenerator: TypeAlias = Generator | StyleGAN1Generator | StyleGAN3Generator
 
 KINDS = (
-    "a snapshot of StyleGAN2-ADA or of the StyleGAN3 programs (.pkl), a StyleGAN2 of rosinality's program (.pt), a "
-    "StyleGAN1 of DatasetGAN's program (.pt), or labelmint's own .safetensors"
+    "a snapshot of StyleGAN2-ADA, of the StyleGAN3 programs, or of the TensorFlow programs of StyleGAN and StyleGAN2 "
+    "(.pkl), a StyleGAN2 of rosinality's program (.pt), a StyleGAN1 of DatasetGAN's program (.pt), or labelmint's own "
+    ".safetensors"
 )
 AVERAGED = ("G_ema", "g_running", "generator", "state_dict")
 """Where programs keep the generator inside a snapshot."""
@@ -30,8 +34,8 @@ def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -
     """Read a generator from any file that people hold; nothing in the file is executed.
 
     Args:
-        path: NVIDIA's StyleGAN2-ADA or StyleGAN3 `.pkl`, rosinality's StyleGAN2 `.pt`, DatasetGAN's StyleGAN1 `.pt`, or
-            labelmint's `.safetensors`.
+        path: NVIDIA's StyleGAN2-ADA or StyleGAN3 `.pkl`, the TensorFlow `.pkl` of StyleGAN1 and StyleGAN2, rosinality's
+            StyleGAN2 `.pt`, DatasetGAN's StyleGAN1 `.pt`, or labelmint's `.safetensors`.
         mean_latent: `.npy` file, float [w_dim] or [1, w_dim], for files that lack the mean w (StyleGAN1, old snapshots
             of rosinality's program); None takes what the file has, or the mean of 8,000 mapped latents.
 
@@ -45,25 +49,9 @@ def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -
     path = Path(path)
     mean = None if mean_latent is None else _read_array(Path(mean_latent))
     if path.suffix == ".safetensors":
-        return load_snapshot(path)
+        return _without_mean(lambda: load_snapshot(path), path)(mean)
     _, make = _recognise(read_checkpoint(path), path)
     return make(mean)
-
-
-def load_stylegan2(path: Path | str) -> Generator:
-    """Read a StyleGAN2 generator; see `load_generator`.
-
-    Raises:
-        CheckpointError: Likewise, or the file holds another backbone.
-    """
-    generator = load_generator(path)
-    if not isinstance(generator, Generator):
-        raise CheckpointError(
-            f"{path} holds a {type(generator).__name__}, expected a StyleGAN2: interpreters on other backbones are not "
-            "trained yet",
-            field="generator",
-        )
-    return generator
 
 
 def inspect_checkpoint(path: Path | str) -> dict[str, object]:
@@ -128,24 +116,33 @@ def _recognise(content: object, path: Path) -> tuple[str, Make]:
         is_third = "input" in content.modules["synthesis"].modules
         kind = "NVIDIA StyleGAN3" if is_third else "NVIDIA StyleGAN2"
         make = stylegan3.generator_from_record if is_third else stylegan2.generator_from_record
-
-        def make_with_mean(mean: Array | None) -> AnyGenerator:
-            if mean is not None:
-                raise CheckpointError(
-                    f"mean_latent was given, but {path} holds a mean w; leave it out", field="mean_latent"
-                )
-            return make(content, path)
-
-        return kind, make_with_mean
-    networks = content if isinstance(content, tuple | list) else [content]
-    if any(isinstance(network, TflibNetwork) for network in networks):
+        return kind, _without_mean(lambda: make(content, path), path)
+    network = find_generator(content)
+    if network is not None:
+        is_first = is_stylegan1(network)
+        convert = stylegan1_from_network if is_first else stylegan2_from_network
+        kind = "TensorFlow StyleGAN1" if is_first else "TensorFlow StyleGAN2"
+        return kind, _without_mean(lambda: convert(network, path), path)
+    if any(isinstance(part, TflibNetwork) for part in (content if isinstance(content, tuple | list) else [content])):
         raise CheckpointError(
-            f"{path} holds TensorFlow networks, which can be read but not yet be turned into a generator; convert the "
-            f"file with NVIDIA's legacy.py, expected {KINDS}",
+            f"{path} holds TensorFlow networks, none of which has a mapping and a synthesis network, expected {KINDS}",
             field="path",
         )
     keys = [str(name)[:40] for name in content][:8] if isinstance(content, dict) else type(content).__name__
     raise CheckpointError(f"{path} holds {keys}, expected {KINDS}", field="path")
+
+
+def _without_mean(make: Callable[[], AnyGenerator], path: Path) -> Make:
+    """For files that hold a mean w: refuse another one."""
+
+    def make_with_mean(mean: Array | None) -> AnyGenerator:
+        if mean is not None:
+            raise CheckpointError(
+                f"mean_latent was given, but {path} holds a mean w; leave it out", field="mean_latent"
+            )
+        return make()
+
+    return make_with_mean
 
 
 def _as_array(value: object, path: Path) -> Array | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from labelmint.addresses import latents
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, read_pictures, write_annotations
-from labelmint_export.checkpoints.loading import load_stylegan2
-from labelmint_export.commands.checkpoints import GENERATOR_HELP
+from labelmint_export.commands.checkpoints import add_generator, read_generator
+from labelmint_export.commands.naming import name_classes
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
 from labelmint_export.errors import AnnotationError
 from labelmint_export.gan.pictures import to_uint8
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
+from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.choosing import Chosen, choose
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.oracle.network import load_segmenter, predict
@@ -27,11 +27,15 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sample = commands.add_parser("sample", help="write GAN pictures with their latents, to be drawn on")
     label = commands.add_parser("label", help="write GAN pictures annotated by the ToonHead oracle")
     for command in (sample, label):
-        command.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
+        add_generator(command)
         command.add_argument("--out", type=Path, required=True, help="new folder")
         command.add_argument("--count", type=int, default=16, help="pictures (default 16)")
         command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
         command.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
+        command.add_argument("--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all")
+        command.add_argument(
+            "--generator-class", type=int, metavar="INDEX", help="class of a conditional generator; all if not given"
+        )
         choice = command.add_mutually_exclusive_group()
         choice.add_argument(
             "--diverse", action="store_true", help="pick those of the candidates that stand for the others best"
@@ -68,36 +72,32 @@ def toonhead_schema() -> AnnotationSchema:
     )
 
 
-def schema_of_names(classes: list[str], keypoints: list[str]) -> AnnotationSchema:
-    """Names with colours that depend on their order alone."""
-    hues = np.random.Generator(np.random.Philox(key=[0, 3])).integers(32, 224, (len(classes), 3))
-    return AnnotationSchema(
-        class_names=tuple(classes),
-        palette=tuple((int(r), int(g), int(b)) for r, g, b in hues),
-        keypoint_names=tuple(keypoints),
-    )
-
-
-def _paint(arguments: argparse.Namespace) -> tuple[Generator, Chosen]:
+def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
     if arguments.count < 1:
         raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
     if not 0 <= arguments.truncation_psi <= 1:
         raise AnnotationError(
             f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
         )
-    generator = load_stylegan2(arguments.generator)
+    generator = read_generator(arguments)
+    cutoff = arguments.truncation_cutoff
+    if not 0 <= cutoff <= generator.config.num_ws:
+        raise AnnotationError(
+            f"--truncation-cutoff is {cutoff}, expected 0 to {generator.config.num_ws}", field="truncation_cutoff"
+        )
     uncertain = getattr(arguments, "uncertain", None)  # `label` knows no interpreter
     interpreter = None if uncertain is None else load_interpreter(uncertain)
     known = [read_pictures(folder) for folder in arguments.annotated]
     picks = bool(arguments.diverse or uncertain or known)
     pool = max(arguments.candidates, arguments.count) if picks else arguments.count
-    z = torch.from_numpy(latents(arguments.seed, np.arange(pool, dtype=np.uint64), generator.config.z_dim))
+    indices = np.arange(pool, dtype=np.uint64)
+    z, c = draw_latents(generator.config, arguments.seed, indices, arguments.generator_class)
     with torch.no_grad():
-        ws = generator.mapping(z, None, arguments.truncation_psi)
+        ws = generator.mapping(z, c, arguments.truncation_psi, cutoff or None)
     return generator, choose(generator, z, ws, arguments.count, known, interpreter, diverse=arguments.diverse)
 
 
-def _pictures(generator: Generator, ws: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _pictures(generator: Backbone, ws: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with torch.no_grad():
         return to_uint8(generator.synthesis(ws, "const").image)
 
@@ -106,7 +106,7 @@ def run_sample(arguments: argparse.Namespace) -> str:
     """Write pictures with empty masks (every pixel 255) for a person to fill."""
     generator, chosen = _paint(arguments)
     pictures = _pictures(generator, chosen.ws)
-    schema = schema_of_names(arguments.classes, arguments.keypoints)
+    schema = name_classes(arguments.classes, arguments.keypoints)
     masks = np.full(pictures.shape[:3], 255, np.uint8)
     keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
     write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, chosen.z, chosen.ws), arguments.out)

@@ -1,13 +1,30 @@
-"""`inspect`: what a checkpoint holds."""
+"""`inspect`: what a checkpoint holds. Also how every other command is given a generator."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import cast
 
-from labelmint_export.checkpoints.loading import inspect_checkpoint
+from labelmint_export.checkpoints.loading import AnyGenerator, inspect_checkpoint, load_generator
 
-GENERATOR_HELP = "generator: .safetensors from train-gan, or a StyleGAN2 .pkl or .pt of another program"
+GENERATOR_HELP = "generator: .safetensors from train-gan, or a StyleGAN .pkl or .pt of another program"
+
+
+def add_generator(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the arguments that name a generator; `read_generator` reads it."""
+    parser.add_argument("--generator", type=Path, required=required, help=GENERATOR_HELP)
+    parser.add_argument(
+        "--mean-latent",
+        type=Path,
+        metavar="NPY",
+        help="mean w of a generator whose file has none (DatasetGAN's StyleGAN1); estimated if not given. Give the "
+        "same to every command",
+    )
+
+
+def read_generator(arguments: argparse.Namespace) -> AnyGenerator:
+    """Read the generator that the arguments name."""
+    return load_generator(arguments.generator, mean_latent=arguments.mean_latent)
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

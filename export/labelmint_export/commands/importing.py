@@ -9,7 +9,7 @@ from labelmint_export.annotations.importing import import_labels
 from labelmint_export.annotations.painting import ImportSettings, Overlap
 from labelmint_export.annotations.palettes import palette_of_schema, parse_palette
 from labelmint_export.annotations.sources import FORMATS, ReadSettings, read_labels
-from labelmint_export.commands.annotate import schema_of_names
+from labelmint_export.commands.naming import name_classes
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator.snapshots import write_json
 
@@ -92,7 +92,7 @@ def _with_names(pictures: AnnotatedSet, classes: list[str] | None, keypoints: li
     if classes is None and keypoints is None:
         return pictures
     return pictures.with_schema(
-        schema_of_names(
+        name_classes(
             classes if classes is not None else list(pictures.schema.class_names),
             keypoints if keypoints is not None else list(pictures.schema.keypoint_names),
         )

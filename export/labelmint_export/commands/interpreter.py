@@ -1,4 +1,4 @@
-"""`train-interpreter` and `report`."""
+"""`train-interpreter`, `import-interpreter` and `report`."""
 
 import argparse
 import json
@@ -8,24 +8,26 @@ import torch
 
 from labelmint_export.annotations import read_annotations
 from labelmint_export.bundle.build import sha256_of_files
-from labelmint_export.checkpoints.loading import load_stylegan2
-from labelmint_export.commands.checkpoints import GENERATOR_HELP
-from labelmint_export.errors import AnnotationError, TrainingError
-from labelmint_export.generator import TapSpec
+from labelmint_export.checkpoints.classifiers import read_classifiers
+from labelmint_export.commands.checkpoints import add_generator, read_generator
+from labelmint_export.errors import AnnotationError
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 from labelmint_export.interpreter.report import judge
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
+from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
 from labelmint_export.oracle.network import load_segmenter
+
+TAPS_HELP = f"layers to look at, or one of {', '.join(TAP_SETS)}; the outputs of all layers if not given"
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
     train = commands.add_parser("train-interpreter", help="train the style interpreter from annotated pictures")
-    train.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
+    add_generator(train)
     train.add_argument("--annotations", type=Path, required=True, help="folder from `label`, or filled after `sample`")
     train.add_argument("--out", type=Path, required=True, help=".safetensors to write")
-    train.add_argument("--taps", nargs="+", metavar="LAYER", help="feature taps; all if not given")
+    train.add_argument("--taps", nargs="+", metavar="LAYER", help=TAPS_HELP)
     train.add_argument("--members", type=int, default=10, help="pixel classifiers (default 10)")
     train.add_argument("--hidden", type=int, nargs=2, help="their widths; 128 32, or 256 128 from 32 classes")
     train.add_argument(
@@ -35,8 +37,18 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     train.add_argument("--threads", type=int, help="threads of torch")
     train.set_defaults(run=run_train)
 
+    imported = commands.add_parser("import-interpreter", help="read the pixel classifiers that DatasetGAN trained")
+    add_generator(imported)
+    imported.add_argument("--classifiers", type=Path, required=True, help="folder of model_0.pth, model_1.pth, ...")
+    imported.add_argument("--out", type=Path, required=True, help=".safetensors to write")
+    imported.add_argument("--taps", nargs="+", metavar="LAYER", help=TAPS_HELP)
+    imported.add_argument(
+        "--label-resolution", type=int, help="side of the labels before the crop; the picture's if not given"
+    )
+    imported.set_defaults(run=run_import)
+
     report = commands.add_parser("report", help="score an interpreter on unseen GAN pictures; the oracle judges")
-    report.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
+    add_generator(report)
     report.add_argument("--interpreter", type=Path, required=True, help=".safetensors from train-interpreter")
     report.add_argument("--oracle", type=Path, required=True, help=".safetensors from train-oracle")
     report.add_argument("--annotations", type=Path, required=True, help="folder with the names of the classes")
@@ -45,31 +57,16 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     report.set_defaults(run=run_report)
 
 
-def select_taps(available: tuple[TapSpec, ...], names: list[str] | None) -> tuple[TapSpec, ...]:
-    """Pick taps by name, in the order of synthesis.
-
-    Raises:
-        TrainingError: A name is unknown.
-    """
-    if names is None:
-        return available
-    known = {tap.name for tap in available}
-    for name in names:
-        if name not in known:
-            raise TrainingError(f"tap {name!r} is unknown, expected some of {sorted(known)}", field="taps")
-    return tuple(tap for tap in available if tap.name in names)
-
-
 def run_train(arguments: argparse.Namespace) -> str:
     """Train and write."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    generator = load_stylegan2(arguments.generator)
+    generator = read_generator(arguments)
     annotated = read_annotations(arguments.annotations)
     num_classes = len(annotated.schema.class_names)
     first, second = arguments.hidden or ((128, 32) if num_classes < 32 else (256, 128))
     config = InterpreterConfig(
-        taps=select_taps(generator.tap_specs, arguments.taps),
+        taps=select_taps(generator, arguments.taps),
         label_resolution=annotated.masks.shape[1],
         num_classes=num_classes,
         num_members=arguments.members,
@@ -92,6 +89,28 @@ def run_train(arguments: argparse.Namespace) -> str:
     return f"wrote {arguments.out}: {config.num_members} members on {config.num_features} features"
 
 
+def run_import(arguments: argparse.Namespace) -> str:
+    """Read and write."""
+    generator = read_generator(arguments)
+    interpreter, files = read_classifiers(
+        arguments.classifiers,
+        taps=select_taps(generator, arguments.taps),
+        label_resolution=arguments.label_resolution or generator.config.resolution,
+    )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    provenance: dict[str, object] = {
+        "imported_from": [path.name for path in files],
+        "classifiers_sha256": sha256_of_files(files),
+        "generator_sha256": sha256_of_files([arguments.generator]),
+    }
+    save_interpreter(interpreter, arguments.out, provenance)
+    config = interpreter.config
+    return (
+        f"wrote {arguments.out}: {config.num_members} members of {config.num_classes} classes on {config.num_features} "
+        "features"
+    )
+
+
 def run_report(arguments: argparse.Namespace) -> str:
     """Give the scores as JSON."""
     if arguments.count < 1:
@@ -101,7 +120,7 @@ def run_report(arguments: argparse.Namespace) -> str:
             f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
         )
     scores = judge(
-        load_stylegan2(arguments.generator),
+        read_generator(arguments),
         load_interpreter(arguments.interpreter),
         load_segmenter(arguments.oracle),
         read_annotations(arguments.annotations).schema.class_names,

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 from labelmint_export.annotations import AnnotatedSet, write_annotations
-from labelmint_export.checkpoints.loading import load_stylegan2
-from labelmint_export.commands.annotate import schema_of_names
-from labelmint_export.commands.checkpoints import GENERATOR_HELP
+from labelmint_export.commands.checkpoints import add_generator, read_generator
+from labelmint_export.commands.naming import name_classes
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator.snapshots import write_json
 from labelmint_export.inversion.perceptual import load_features
@@ -31,7 +30,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "names of the photographs: import-annotations --rescale then brings their labels. Pictures that are not "
         "reconstructed are left out and reported.",
     )
-    parser.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
+    add_generator(parser)
     parser.add_argument("--images", type=Path, required=True, help="folder of square photographs")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument("--classes", nargs="+", required=True, metavar="NAME", help="classes, background first")
@@ -62,8 +61,8 @@ def run_invert(arguments: argparse.Namespace) -> str:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     settings = InversionSettings(steps=arguments.steps, batch_size=arguments.batch_size)
-    schema = schema_of_names(arguments.classes, arguments.keypoints)
-    generator = load_stylegan2(arguments.generator)
+    schema = name_classes(arguments.classes, arguments.keypoints)
+    generator = read_generator(arguments)
     features = None if arguments.features is None else load_features(arguments.features, generator.config)
     names, photographs = read_photographs(arguments.images, generator.config.resolution)
     found = project(generator, photographs, features, settings)

@@ -4,14 +4,18 @@ import argparse
 from pathlib import Path
 
 from labelmint.v1 import bundle_pb2
-from labelmint_export.annotations import read_annotations
+from labelmint_export.annotations import AnnotationSchema, read_annotations
 from labelmint_export.bundle.build import build_bundle, sha256_of_files
+from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
-from labelmint_export.checkpoints.loading import load_stylegan2
-from labelmint_export.commands.checkpoints import GENERATOR_HELP
+from labelmint_export.commands.checkpoints import add_generator, read_generator
+from labelmint_export.commands.naming import name_classes
 from labelmint_export.errors import BuildError
+from labelmint_export.generator import TapSpec
+from labelmint_export.interpreter.labels import VOTE_RULES
 from labelmint_export.interpreter.storage import load_interpreter
+from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 
 LICENCE_HELP = (
     "licence of the generator's weights, an SPDX identifier or a name. Weights are often not free to use: "
@@ -24,9 +28,11 @@ LICENCE_HELP = (
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
     build = commands.add_parser("build", help="export generator and interpreter to a bundle")
-    build.add_argument("--generator", type=Path, required=True, help=GENERATOR_HELP)
+    add_generator(build)
     build.add_argument("--interpreter", type=Path, required=True, help=".safetensors from train-interpreter")
-    build.add_argument("--annotations", type=Path, required=True, help="folder with names and colours of the classes")
+    names = build.add_mutually_exclusive_group(required=True)
+    names.add_argument("--annotations", type=Path, help="folder that was learned from, for the names and colours")
+    names.add_argument("--classes", nargs="+", metavar="NAME", help="names of an imported interpreter's classes")
     build.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     build.add_argument("--name", required=True, help="model name that requests use")
     build.add_argument("--version", default="1", help="of the model (default 1)")
@@ -36,12 +42,21 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument("--attribution", required=True, help="text that every data set repeats")
     build.add_argument("--url", default="", help="where the licence or source is found")
     build.add_argument("--truncation-psi", type=float, default=1.0, help="default of requests (default 1)")
+    build.add_argument("--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all")
     build.add_argument("--psi-grid", type=float, nargs="+", default=[0.7, 1.0], help="calibrated truncations")
     build.add_argument("--calibration-samples", type=int, default=2000, help="for each psi (default 2000)")
     build.add_argument("--parity-samples", type=int, default=16, help="compared with float64 (default 16)")
     build.add_argument("--batch-size", type=int, default=4, help="rows of every run of the service (default 4)")
+    build.add_argument("--vote-rule", choices=VOTE_RULES, help="how members vote; that of --taps, or majority")
     build.add_argument(
-        "--vote-rule", choices=["majority", "mean_probability"], default="majority", help="how members vote"
+        "--taps", nargs="+", metavar="LAYER", help="refuse an interpreter on other taps: as for train-interpreter"
+    )
+    build.add_argument("--noise-mode", choices=["const", "none"], default="const", help="fixed noise, or none")
+    build.add_argument(
+        "--crop", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="part to deliver, pixels"
+    )
+    build.add_argument(
+        "--class-distribution", type=float, nargs="+", metavar="P", help="of a conditional generator; all alike"
     )
     build.add_argument("--commit", default="", help="revision of the sources, for the manifest")
     build.add_argument("--overwrite", action="store_true", help="replace an existing folder")
@@ -49,7 +64,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     verify = commands.add_parser("verify", help="check a bundle: hashes, graphs, and parity if its sources are given")
     verify.add_argument("bundle", type=Path, help="folder of the bundle")
-    verify.add_argument("--generator", type=Path, help=".safetensors that it was built from")
+    add_generator(verify, required=False)
     verify.add_argument("--interpreter", type=Path, help=".safetensors that it was built from")
     verify.add_argument("--samples", type=int, default=8, help="samples to run (default 8)")
     verify.set_defaults(run=run_verify)
@@ -57,9 +72,34 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run_build(arguments: argparse.Namespace) -> str:
     """Build the bundle and give its digest."""
-    annotated = read_annotations(arguments.annotations)
-    generator, interpreter = load_stylegan2(arguments.generator), load_interpreter(arguments.interpreter)
-    settings = BuildSettings(
+    generator, interpreter = read_generator(arguments), load_interpreter(arguments.interpreter)
+    if arguments.taps is not None:
+        _check_taps(select_taps(generator, arguments.taps), interpreter.config.taps)
+    schema, provenance = _names_of(arguments)
+    settings = _settings_of(arguments)
+    bundle = build_bundle(
+        generator, interpreter, schema, settings, provenance, arguments.out, overwrite=arguments.overwrite
+    )
+    lines = [f"{c.name:48} {c.measured:12.6g}   {c.bound} {c.tolerance:g}" for c in bundle.manifest.parity.checks]
+    return "\n".join([*lines, f"wrote {arguments.out}: digest {bundle.digest}"])
+
+
+def _check_taps(wanted: tuple[TapSpec, ...], taken: tuple[TapSpec, ...]) -> None:
+    if wanted != taken:
+        raise BuildError(
+            f"the interpreter looks at {' '.join(tap.name for tap in taken)}, but --taps means "
+            f"{' '.join(tap.name for tap in wanted)}; train it anew or leave --taps out",
+            field="taps",
+        )
+
+
+def _settings_of(arguments: argparse.Namespace) -> BuildSettings:
+    tap_set = TAP_SETS.get(arguments.taps[0]) if arguments.taps else None
+    crop = None
+    if arguments.crop is not None:
+        top, left, height, width = arguments.crop
+        crop = CropWindow(top=top, left=left, height=height, width=width)
+    return BuildSettings(
         name=arguments.name,
         version=arguments.version,
         description=arguments.description,
@@ -67,32 +107,33 @@ def run_build(arguments: argparse.Namespace) -> str:
         data_licence=arguments.data_licence,
         attribution=arguments.attribution,
         url=arguments.url,
-        vote_rule=arguments.vote_rule,
+        vote_rule=arguments.vote_rule or (VOTE_RULES[0] if tap_set is None else tap_set.vote_rule),
+        noise_mode=arguments.noise_mode,
         default_psi=arguments.truncation_psi,
+        truncation_cutoff=arguments.truncation_cutoff,
         psi_grid=tuple(sorted(arguments.psi_grid)),
         num_calibration_samples=arguments.calibration_samples,
         num_parity_samples=arguments.parity_samples,
         batch_size=arguments.batch_size,
+        class_distribution=tuple(arguments.class_distribution or ()),
+        crop=crop,
     )
+
+
+def _names_of(arguments: argparse.Namespace) -> tuple[AnnotationSchema, bundle_pb2.Provenance]:
+    """Names and colours, and where the parts come from."""
     provenance = bundle_pb2.Provenance(
         created_by="labelmint-export",
         checkpoint_sha256=sha256_of_files([arguments.generator]),
         interpreter_sha256=sha256_of_files([arguments.interpreter]),
-        annotations_sha256=sha256_of_files(sorted(path for path in arguments.annotations.iterdir() if path.is_file())),
-        num_annotated_images=len(annotated),
         commit=arguments.commit,
     )
-    bundle = build_bundle(
-        generator,
-        interpreter,
-        annotated.schema,
-        settings,
-        provenance,
-        arguments.out,
-        overwrite=arguments.overwrite,
-    )
-    lines = [f"{c.name:48} {c.measured:12.6g}   {c.bound} {c.tolerance:g}" for c in bundle.manifest.parity.checks]
-    return "\n".join([*lines, f"wrote {arguments.out}: digest {bundle.digest}"])
+    if arguments.annotations is None:
+        return name_classes(arguments.classes), provenance
+    annotated = read_annotations(arguments.annotations)
+    files = sorted(path for path in arguments.annotations.iterdir() if path.is_file())
+    provenance.annotations_sha256, provenance.num_annotated_images = sha256_of_files(files), len(annotated)
+    return annotated.schema, provenance
 
 
 def run_verify(arguments: argparse.Namespace) -> str:
@@ -101,5 +142,5 @@ def run_verify(arguments: argparse.Namespace) -> str:
         raise BuildError("--generator and --interpreter go together; give both or none", field="generator")
     parts = None
     if arguments.generator is not None:
-        parts = (load_stylegan2(arguments.generator), load_interpreter(arguments.interpreter))
+        parts = (read_generator(arguments), load_interpreter(arguments.interpreter))
     return "\n".join(f"{name:48} {seen}" for name, seen in verify_bundle(arguments.bundle, parts, arguments.samples))

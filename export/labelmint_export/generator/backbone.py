@@ -5,6 +5,7 @@ Legend: N images, L num_ws, D w_dim.
 
 import abc
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -68,9 +69,14 @@ class MappingNetwork(nn.Module):
                 f"c has shape {got}, expected [N, {self.config.c_dim}], one-hot; leave it away where that is 0",
                 field="c",
             )
-        x = normalize_second_moment(z.to(self.w_avg.dtype))
+        x = z.to(self.w_avg.dtype)
         if self.config.c_dim and c is not None:
-            x = torch.cat([x, normalize_second_moment(self.embed(c.to(x.dtype)))], dim=1)
+            embedded = self.embed(c.to(x.dtype))
+            if not self.config.joint_normalization:
+                x, embedded = normalize_second_moment(x), normalize_second_moment(embedded)
+            x = torch.cat([x, embedded], dim=1)
+        if not self.config.c_dim or self.config.joint_normalization:
+            x = normalize_second_moment(x)
         for layer in self.layers:
             x = layer(x)
         return x
@@ -115,11 +121,18 @@ class Synthesis(nn.Module, abc.ABC):
     def tap_specs(self) -> tuple[TapSpec, ...]:
         """The taps in their order."""
 
+    @property
+    def feature_specs(self) -> tuple[TapSpec, ...]:
+        """What `SynthesisOutput.features` holds, in its order."""
+        return self.tap_specs
 
-class Backbone(nn.Module):
+
+class Backbone(nn.Module, abc.ABC):
     """Mapping and synthesis. A subclass adds the synthesis."""
 
     synthesis: Synthesis
+    family: ClassVar[str]
+    """What a bundle's manifest calls the backbone."""
 
     def __init__(self, config: BackboneConfig, layer: type[MappingLayer] = MappingLayer) -> None:
         super().__init__()
@@ -130,6 +143,16 @@ class Backbone(nn.Module):
     def tap_specs(self) -> tuple[TapSpec, ...]:
         """The taps in their order."""
         return self.synthesis.tap_specs
+
+    @property
+    def feature_specs(self) -> tuple[TapSpec, ...]:
+        """What interpreters may learn from: taps that cover the picture and nothing else, and learned inputs."""
+        return self.synthesis.feature_specs
+
+    @property
+    @abc.abstractmethod
+    def architecture(self) -> str:
+        """What a bundle's manifest calls the variant of the family."""
 
     @property
     def w_avg(self) -> torch.Tensor:

@@ -35,6 +35,8 @@ class BackboneConfig(abc.ABC):
     """Depth of the mapping network."""
     embed_dim: int | None = None
     """Length of the embedded class in front of the mapping; None for w_dim."""
+    joint_normalization: bool = False
+    """Whether latent and embedded class are normalised as one vector, as StyleGAN2's TensorFlow program does."""
     hidden_dim: int | None = None
     """Width of the mapping's inner layers; None for w_dim."""
     mapping_lr_multiplier: float = 0.01
@@ -150,3 +152,16 @@ class SynthesisOutput:
     """float [N, image_channels, resolution, resolution], about [-1, 1], not clamped."""
     taps: dict[str, torch.Tensor] = field(default_factory=dict)
     """Layer name -> float [N, C, r, r], in the order of the layers."""
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name -> float [N, C, r, r]: learned inputs that interpreters may look at too, no layer's output."""
+    margins: Mapping[str, int] = field(default_factory=dict)
+    """Layer name -> pixels on each side of its tap that lie outside the picture; those that are not named have none."""
+
+    @property
+    def features(self) -> dict[str, torch.Tensor]:
+        """What interpreters learn from: name -> float [N, C, r, r] that covers the picture and nothing else."""
+        return self.inputs | {name: _crop(tap, self.margins.get(name, 0)) for name, tap in self.taps.items()}
+
+
+def _crop(tap: torch.Tensor, margin: int) -> torch.Tensor:
+    return tap[:, :, margin:-margin, margin:-margin] if margin else tap

@@ -18,11 +18,12 @@ from torch.nn import functional
 
 from labelmint_export.errors import GeneratorError
 from labelmint_export.generator.backbone import Backbone, MappingLayer, Synthesis
-from labelmint_export.generator.checks import check_noise, check_ws
+from labelmint_export.generator.checks import check_noise, check_positive, check_ws
 from labelmint_export.generator.config import BlockConfig, NoiseMode, SynthesisOutput, TapSpec
 from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, binomial_filter, blur
 
 NORM_EPSILON = 1e-5
+"""Of DatasetGAN's program, torch's own."""
 FUSED_RESOLUTION = 128
 """From this output resolution up the original upsamples by a transposed convolution, below by repeating pixels."""
 
@@ -31,6 +32,9 @@ FUSED_RESOLUTION = 128
 class StyleGAN1Config(BlockConfig):
     """Shape of a StyleGAN1 generator, which is unconditional. Everything else follows from the weights."""
 
+    norm_epsilon: float = NORM_EPSILON
+    """What is added to the variance in front of the normalisation: the original's is 1e-8."""
+
     def __post_init__(self) -> None:
         """Check the shape.
 
@@ -38,6 +42,7 @@ class StyleGAN1Config(BlockConfig):
             GeneratorError: A field is out of range.
         """
         BlockConfig.__post_init__(self)
+        check_positive(self, ["norm_epsilon"])
         if self.c_dim:
             raise GeneratorError(f"c_dim is {self.c_dim}, expected 0: StyleGAN1 is unconditional", field="c_dim")
 
@@ -100,10 +105,12 @@ class Epilogue(nn.Module):
 
     noise_const: torch.Tensor
 
-    def __init__(self, w_dim: int, channels: int, resolution: int) -> None:
+    def __init__(self, config: StyleGAN1Config, resolution: int) -> None:
         super().__init__()
+        channels = config.channels[resolution]
         self.resolution = resolution
-        self.affine = FullyConnected(w_dim, 2 * channels)
+        self.norm_epsilon = config.norm_epsilon
+        self.affine = FullyConnected(config.w_dim, 2 * channels)
         self.noise_strength = nn.Parameter(torch.zeros(channels))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
@@ -122,8 +129,7 @@ class Epilogue(nn.Module):
             x = x + (noise * self.noise_strength[:, None, None]).to(x.dtype)
         return self._normalize(functional.leaky_relu(x, LRELU_SLOPE), self.affine(w))
 
-    @staticmethod
-    def _normalize(x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
         """Give each feature map the mean and the deviation that its style asks for (equation 1).
 
         Args:
@@ -139,7 +145,7 @@ class Epilogue(nn.Module):
         # are flat, as the first ones are without noise.
         variance, average = torch.var_mean(x.to(wide), dim=[2, 3], correction=0, keepdim=True)
         centred = x - average.to(x.dtype)
-        factor = (scale + 1.0) * (variance + NORM_EPSILON).rsqrt()
+        factor = (scale + 1.0) * (variance + self.norm_epsilon).rsqrt()
         return centred * factor.to(x.dtype) + mean.to(x.dtype)
 
 
@@ -154,9 +160,9 @@ class SynthesisBlock(nn.Module):
             self.bias = nn.Parameter(torch.zeros(channels))
         else:
             self.conv0 = UpsamplingConvolution(config.channels[resolution // 2], channels, resolution)
-        self.epi1 = Epilogue(config.w_dim, channels, resolution)
+        self.epi1 = Epilogue(config, resolution)
         self.conv1 = Convolution(channels, channels, kernel=3, gain=LRELU_GAIN)
-        self.epi2 = Epilogue(config.w_dim, channels, resolution)
+        self.epi2 = Epilogue(config, resolution)
 
 
 class SynthesisNetwork(Synthesis):
@@ -237,7 +243,13 @@ class StyleGAN1Generator(Backbone):
 
     config: StyleGAN1Config
     synthesis: SynthesisNetwork
+    family = "stylegan1"
 
     def __init__(self, config: StyleGAN1Config) -> None:
         super().__init__(config, BiasAfterGain)
         self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def architecture(self) -> str:
+        """Blocks in a row, without sums, as StyleGAN2's paper calls it."""
+        return "orig"

@@ -26,6 +26,9 @@ from labelmint_export.generator.layers import (
     upsample_2x,
 )
 
+CONSTANT_INPUT = "b4.const"
+"""Name of the learned input among the features."""
+
 
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style, optionally normalised to unit output variance."""
@@ -187,6 +190,11 @@ class SynthesisNetwork(Synthesis):
         channels = self.config.channels
         return tuple(TapSpec(name, channels[side], side) for name, side in self.config.layer_sides.items())
 
+    @property
+    def feature_specs(self) -> tuple[TapSpec, ...]:
+        """The constant input in front of the taps."""
+        return (TapSpec(CONSTANT_INPUT, self.config.channels[4], 4), *self.tap_specs)
+
     def forward(
         self,
         ws: torch.Tensor,
@@ -212,6 +220,7 @@ class SynthesisNetwork(Synthesis):
         noise = noise or {}
         check_noise(noise, self.tap_specs, ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
+        inputs: dict[str, torch.Tensor] = {}
         image: torch.Tensor | None = None
         x = ws.new_zeros([])
         next_w = 0
@@ -220,7 +229,7 @@ class SynthesisNetwork(Synthesis):
             residual = None
             if r == 4:
                 x = block.constant_input.to(compute_dtype)[None].expand(ws.shape[0], -1, -1, -1)
-                x = x.contiguous(memory_format=torch.channels_last)
+                x = inputs[CONSTANT_INPUT] = x.contiguous(memory_format=torch.channels_last)
             else:
                 residual = None if block.skip is None else block.skip(x)
                 name = f"b{r}.conv0"
@@ -235,7 +244,7 @@ class SynthesisNetwork(Synthesis):
                 colours = block.torgb(x, ws[:, next_w])  # shares its w with the next block's first layer
                 image = colours if image is None else upsample_2x(image, block.resample_filter) + colours
         assert image is not None
-        return SynthesisOutput(image=image, taps=taps)
+        return SynthesisOutput(image=image, taps=taps, inputs=inputs)
 
 
 class Generator(Backbone):
@@ -243,7 +252,13 @@ class Generator(Backbone):
 
     config: GeneratorConfig
     synthesis: SynthesisNetwork
+    family = "stylegan2"
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def architecture(self) -> str:
+        """How blocks join."""
+        return self.config.architecture

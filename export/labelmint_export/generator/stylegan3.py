@@ -203,6 +203,11 @@ class SynthesisNetwork(Synthesis):
         """The taps in the order in which synthesis makes them; `config.layers` tells their margins."""
         return tuple(TapSpec(layer.name, layer.out_channels, layer.out_size) for layer in self.config.layers)
 
+    @property
+    def feature_specs(self) -> tuple[TapSpec, ...]:
+        """The taps without their margins."""
+        return tuple(TapSpec(layer.name, layer.out_channels, layer.out_sampling_rate) for layer in self.config.layers)
+
     def forward(
         self,
         ws: torch.Tensor,
@@ -227,7 +232,8 @@ class SynthesisNetwork(Synthesis):
         x = self.input(ws[:, 0]).to(compute_dtype)
         for index, layer in enumerate(self.config.layers, start=1):
             x = taps[layer.name] = self.get_submodule(layer.name)(x, ws[:, index])
-        return SynthesisOutput(image=x.to(ws.dtype) * self.config.output_scale, taps=taps)
+        margins = {layer.name: layer.margin for layer in self.config.layers}
+        return SynthesisOutput(image=x.to(ws.dtype) * self.config.output_scale, taps=taps, margins=margins)
 
 
 class StyleGAN3Generator(Backbone):
@@ -235,7 +241,13 @@ class StyleGAN3Generator(Backbone):
 
     config: StyleGAN3Config
     synthesis: SynthesisNetwork
+    family = "stylegan3"
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def architecture(self) -> str:
+        """`r` turns with the picture, by filters that are square and not separable; `t` only moves."""
+        return "r" if any(layer.down_radial for layer in self.config.layers) else "t"

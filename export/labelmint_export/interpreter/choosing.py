@@ -13,7 +13,7 @@ from tqdm import tqdm
 from labelmint.scores import image_score
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.diversity import pick_diverse, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
@@ -37,7 +37,7 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    generator: Generator,
+    generator: Backbone,
     z: torch.Tensor,
     ws: torch.Tensor,
     count: int,
@@ -96,9 +96,7 @@ def _is_annotated(z: torch.Tensor, ws: torch.Tensor, annotated: Sequence[Annotat
     return known
 
 
-def score_latents(
-    generator: Generator, interpreter: Interpreter, ws: torch.Tensor, batch_size: int = 4
-) -> torch.Tensor:
+def score_latents(generator: Backbone, interpreter: Interpreter, ws: torch.Tensor, batch_size: int = 4) -> torch.Tensor:
     """Compute how unsure an interpreter is of pictures: the image score that the service delivers and filters by.
 
     Args:

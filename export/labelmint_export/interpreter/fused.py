@@ -31,7 +31,7 @@ from torch.nn import functional
 from labelmint_export.errors import BuildError
 from labelmint_export.heatmaps import find_peaks
 from labelmint_export.interpreter.ensemble import FoldedMembers, Interpreter
-from labelmint_export.interpreter.labels import InterpreterOutput
+from labelmint_export.interpreter.labels import VOTE_RULES, InterpreterOutput
 
 
 def level_to_knots(resolution: int) -> torch.Tensor:
@@ -132,11 +132,11 @@ class FusedInterpreter(nn.Module):
 
     Args:
         interpreter: What was trained.
-        vote_rule: "majority" (lowest class wins a tie) or "mean_probability".
+        vote_rule: One of `VOTE_RULES`.
         dtype: Of the arithmetic.
 
     Raises:
-        BuildError: The label resolution is no power-of-two multiple of a tap's, or the rule is unknown.
+        BuildError: The label resolution is no power of two times or part of a tap's, or the rule is unknown.
     """
 
     weight_fine: torch.Tensor
@@ -148,17 +148,19 @@ class FusedInterpreter(nn.Module):
         self, interpreter: Interpreter, vote_rule: str = "majority", dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        if vote_rule not in ("majority", "mean_probability"):
-            raise BuildError(f"vote_rule is {vote_rule!r}, expected majority or mean_probability", field="vote_rule")
+        if vote_rule not in VOTE_RULES:
+            raise BuildError(f"vote_rule is {vote_rule!r}, expected one of {', '.join(VOTE_RULES)}", field="vote_rule")
         config = interpreter.config
         self.config = config
         self.vote_rule = vote_rule
         self.resolutions = sorted({tap.resolution for tap in config.taps})
         for r in self.resolutions:
-            ratio = config.label_resolution // r
-            if ratio * r != config.label_resolution or ratio & (ratio - 1):
+            low, high = sorted((config.label_resolution, r))
+            ratio = high // low
+            if ratio * low != high or ratio & (ratio - 1):
                 raise BuildError(
-                    f"label resolution {config.label_resolution} is no power-of-two multiple of tap resolution {r}",
+                    f"label resolution {config.label_resolution} is no power of two times or part of tap resolution "
+                    f"{r}; leave that tap out or choose another label resolution",
                     field="label_resolution",
                 )
         ensembles = [interpreter.classifiers.fold()]
@@ -280,8 +282,10 @@ class FusedInterpreter(nn.Module):
             winners = logits.argmax(dim=2)  # [N, M, P]
             votes = (winners[:, :, None] == order).to(logits.dtype).sum(dim=1)  # [N, C, P]
             label = (votes * classes + (classes - 1 - order).to(logits.dtype)).argmax(dim=1)
-        else:
+        elif self.vote_rule == "mean_probability":
             label = mean.argmax(dim=1)
+        else:
+            label = logits.mean(dim=1).argmax(dim=1)
         return label.to(torch.uint8), (entropy_of_mean - mean_of_entropies).clamp(min=0)
 
 

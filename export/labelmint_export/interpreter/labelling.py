@@ -9,20 +9,20 @@ import torch
 
 from labelmint_export.errors import GeneratorError
 from labelmint_export.gan.pictures import to_uint8
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
 from labelmint_export.interpreter.labels import InterpreterOutput
 
 
-def check_fit(generator: Generator, interpreter: Interpreter) -> None:
+def check_fit(generator: Backbone, interpreter: Interpreter) -> None:
     """Refuse an interpreter of another generator's shape.
 
     Raises:
         GeneratorError: A tap of the interpreter is not one of the generator's.
     """
     for tap in interpreter.config.taps:
-        if tap not in generator.tap_specs:
+        if tap not in generator.feature_specs:
             raise GeneratorError(
                 f"the interpreter reads {tap.name} with {tap.channels} channels at {tap.resolution}, which the "
                 "generator does not have; give the interpreter that was trained with this generator",
@@ -32,7 +32,7 @@ def check_fit(generator: Generator, interpreter: Interpreter) -> None:
 
 @torch.no_grad()
 def label_ws(
-    generator: Generator, fused: FusedInterpreter, ws: torch.Tensor
+    generator: Backbone, fused: FusedInterpreter, ws: torch.Tensor
 ) -> tuple[npt.NDArray[np.uint8], InterpreterOutput]:
     """Paint latents and label the pictures.
 
@@ -45,8 +45,9 @@ def label_ws(
         Pictures uint8 [N, H, W, 3], and the labels.
     """
     painted = generator.synthesis(ws, "const")
+    features = painted.features
     stacks = {
-        stack_name(r): torch.cat([painted.taps[t.name] for t in fused.config.taps if t.resolution == r], dim=1)
+        stack_name(r): torch.cat([features[t.name] for t in fused.config.taps if t.resolution == r], dim=1)
         for r in fused.resolutions
     }
     return to_uint8(painted.image), fused(stacks)

@@ -50,7 +50,7 @@ def interpret_reference(
     Args:
         interpreter: In evaluation mode.
         taps: Layer name -> float [N, C_r, r, r].
-        vote_rule: "majority" or "mean_probability".
+        vote_rule: One of `VOTE_RULES`.
 
     Returns:
         Labels, uncertainty, keypoints and logits.
@@ -65,8 +65,10 @@ def interpret_reference(
         winners = logits.argmax(dim=2)  # [N, M, H, W]
         votes = torch.stack([(winners == c).sum(dim=1) for c in range(config.num_classes)], dim=1)
         label = votes.argmax(dim=1)  # torch takes the lowest index of equal values
-    else:
+    elif vote_rule == "mean_probability":
         label = mean.argmax(dim=1)
+    else:
+        label = logits.mean(dim=1).argmax(dim=1)
 
     def entropy(p: torch.Tensor, axis: int) -> torch.Tensor:
         terms: torch.Tensor = torch.special.xlogy(p, p)

@@ -6,8 +6,8 @@ Legend: N images, H rows, W columns, K keypoints.
 import numpy as np
 import torch
 
-from labelmint.addresses import latents
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
+from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.labelling import label_ws
@@ -20,7 +20,7 @@ REPORT_SEED = 2**64 - 4
 
 @torch.no_grad()
 def label_addresses(
-    generator: Generator, interpreter: Interpreter, seed: int, count: int, truncation_psi: float, batch_size: int = 4
+    generator: Backbone, interpreter: Interpreter, seed: int, count: int, truncation_psi: float, batch_size: int = 4
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], Labels]:
     """Paint and label the first addresses of a seed.
 
@@ -31,8 +31,8 @@ def label_addresses(
     pictures, masks, keypoints = [], [], []
     for start in range(0, count, batch_size):
         indices = np.arange(start, min(start + batch_size, count), dtype=np.uint64)
-        z = torch.from_numpy(latents(seed, indices, generator.config.z_dim))
-        picture, output = label_ws(generator, fused, generator.mapping(z, None, truncation_psi))
+        z, c = draw_latents(generator.config, seed, indices)
+        picture, output = label_ws(generator, fused, generator.mapping(z, c, truncation_psi))
         pictures.append(picture)
         masks.append(output.label.numpy())
         if output.keypoints is not None:
@@ -42,7 +42,7 @@ def label_addresses(
 
 
 def judge(
-    generator: Generator,
+    generator: Backbone,
     interpreter: Interpreter,
     oracle: Segmenter,
     class_names: tuple[str, ...],
@@ -57,5 +57,6 @@ def judge(
     """
     pictures, labels = label_addresses(generator, interpreter, REPORT_SEED, count, truncation_psi)
     truth = predict(oracle, pictures)
-    report = score_labels(labels, LabelledPictures(pictures, truth.mask, truth.keypoints), class_names)
+    keypoints = truth.keypoints if labels.keypoints.shape[1] else truth.keypoints[:, :0]  # an interpreter may know none
+    report = score_labels(labels, LabelledPictures(pictures, truth.mask, keypoints), class_names)
     return report | {"truncation_psi": truncation_psi, "judge": "oracle"}

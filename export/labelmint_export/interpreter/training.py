@@ -19,7 +19,7 @@ from tqdm import tqdm
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.gan.pictures import to_uint8
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
@@ -68,8 +68,8 @@ class InterpreterTraining:
             raise TrainingError(f"learning_rate is {self.learning_rate}, expected more than 0", field="learning_rate")
 
 
-def paint_annotated(generator: Generator, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:
-    """Paint each annotated picture again and give its taps.
+def paint_annotated(generator: Backbone, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:
+    """Paint each annotated picture again and give its features.
 
     Yields:
         Layer name -> float32 [1, C, r, r].
@@ -101,11 +101,11 @@ def paint_annotated(generator: Generator, annotated: AnnotatedSet) -> Iterator[M
                 "annotate the pictures that `labelmint-export label` or `sample` wrote for this generator",
                 field="pictures",
             )
-        yield output.taps
+        yield output.features
 
 
 def train_interpreter(
-    generator: Generator, annotated: AnnotatedSet, config: InterpreterConfig, settings: InterpreterTraining
+    generator: Backbone, annotated: AnnotatedSet, config: InterpreterConfig, settings: InterpreterTraining
 ) -> Interpreter:
     """Train an interpreter on annotated GAN pictures.
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from labelmint_export.errors import GeneratorError
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks
-from labelmint_export.generator import GeneratorConfig
+from labelmint_export.generator.config import BackboneConfig
 from labelmint_export.generator.layers import downsample_2x
 from labelmint_export.oracle.network import Segmenter, load_segmenter
 
@@ -67,7 +67,7 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
     return x * (x.square().sum(dim=1, keepdim=True) + UNIT_EPSILON).rsqrt()
 
 
-def load_features(path: Path, config: GeneratorConfig) -> Features:
+def load_features(path: Path, config: BackboneConfig) -> Features:
     """Load a network whose features to compare.
 
     Args:

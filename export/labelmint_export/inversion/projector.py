@@ -21,7 +21,7 @@ from tqdm import tqdm
 from labelmint.addresses import latents
 from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.gan.pictures import to_uint8
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone
 from labelmint_export.inversion.perceptual import Features, feature_distance, laplacian_distance
 
 STATISTICS_SEED = 2**64 - 5
@@ -83,7 +83,7 @@ class Inversion(NamedTuple):
 
 
 def project(
-    generator: Generator,
+    generator: Backbone,
     targets: npt.NDArray[np.uint8],
     features: Features | None,
     settings: InversionSettings,
@@ -120,7 +120,7 @@ def project(
 
 
 @torch.no_grad()
-def _statistics(generator: Generator, count: int) -> tuple[torch.Tensor, float]:
+def _statistics(generator: Backbone, count: int) -> tuple[torch.Tensor, float]:
     """Mean of w [D] and its deviation, root mean square over latents and entries."""
     z = torch.from_numpy(latents(STATISTICS_SEED, np.arange(count, dtype=np.uint64), generator.config.z_dim))
     w = generator.mapping(z)[:, 0]
@@ -129,7 +129,7 @@ def _statistics(generator: Generator, count: int) -> tuple[torch.Tensor, float]:
 
 
 @torch.no_grad()
-def _paint(generator: Generator, ws: torch.Tensor) -> npt.NDArray[np.uint8]:
+def _paint(generator: Backbone, ws: torch.Tensor) -> npt.NDArray[np.uint8]:
     return to_uint8(generator.synthesis(ws, "const").image)
 
 
@@ -140,7 +140,7 @@ def _rate(phase: float) -> float:
 
 
 def _project_batch(
-    generator: Generator,
+    generator: Backbone,
     targets: npt.NDArray[np.uint8],
     features: Features | None,
     settings: InversionSettings,

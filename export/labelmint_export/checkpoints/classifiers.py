@@ -1,0 +1,58 @@
+"""Files of DatasetGAN's trained pixel classifiers -> an interpreter. Nothing in them is executed."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from labelmint_export.checkpoints.archives import read_checkpoint
+from labelmint_export.checkpoints.datasetgan import StateDict, interpreter_from_state_dicts
+from labelmint_export.errors import CheckpointError
+from labelmint_export.generator import TapSpec
+from labelmint_export.interpreter.ensemble import Interpreter
+
+FILE_NAME = re.compile(r"model_(\d{1,4})\.pth")
+
+
+def read_classifiers(
+    folder: Path, *, taps: tuple[TapSpec, ...], label_resolution: int
+) -> tuple[Interpreter, list[Path]]:
+    """Read the ensemble that a folder holds.
+
+    Args:
+        folder: With `model_0.pth`, `model_1.pth` and so on; other files are left aside.
+        taps: In the order in which their channels were concatenated.
+        label_resolution: Side of the masks, pixels.
+
+    Returns:
+        The interpreter in evaluation mode, without keypoints, and the files in the order of its members.
+
+    Raises:
+        CheckpointError: There is no such file, a number is missing, or a file is no classifier on these taps.
+    """
+    files = {int(match[1]): path for path in folder.glob("model_*.pth") if (match := FILE_NAME.fullmatch(path.name))}
+    if not files:
+        raise CheckpointError(
+            f"{folder} holds no model_0.pth; give the folder in which DatasetGAN left its classifiers",
+            field="classifiers",
+        )
+    missing = sorted(set(range(len(files))) - files.keys())
+    if missing:
+        raise CheckpointError(
+            f"{folder} holds {len(files)} classifiers but no model_{missing[0]}.pth; give all of the ensemble",
+            field="classifiers",
+        )
+    ordered = [files[index] for index in range(len(files))]
+    members = [_read_member(path) for path in ordered]
+    return interpreter_from_state_dicts(members, taps=taps, label_resolution=label_resolution), ordered
+
+
+def _read_member(path: Path) -> StateDict:
+    content = read_checkpoint(path)
+    state = content.get("model_state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, np.ndarray) for value in state.values()):
+        raise CheckpointError(
+            f"{path} holds no model_state_dict of arrays; give a pixel classifier of DatasetGAN's program",
+            field="model_state_dict",
+        )
+    return state

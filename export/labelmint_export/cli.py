@@ -1,6 +1,6 @@
 """labelmint-export: from pictures to a bundle.
 
-render -> train-gan -> sample / label -> train-interpreter -> report -> build -> verify
+render -> train-gan -> sample / label -> train-interpreter -> report -> build -> verify -> export
 """
 
 import argparse
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from labelmint.errors import LabelmintError
-from labelmint_export.commands import annotate, checkpoints, gan, interpreter, oracle, packing, pictures
+from labelmint_export.commands import annotate, checkpoints, gan, interpreter, oracle, packing, pictures, targets
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="`labelmint-export COMMAND --help` explains a command.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for stage in (pictures, gan, oracle, checkpoints, annotate, interpreter, packing):
+    for stage in (pictures, gan, oracle, checkpoints, annotate, interpreter, packing, targets):
         stage.add_parsers(commands)
     return parser
 

@@ -30,7 +30,9 @@ class DeployedConv(nn.Module):
 
     Weights are stored in the precision of the feature maps, their energies, for the demodulation, in float32. In
     float16 each output channel's weights are divided by their largest and so are the styles, as StyleGAN2-ADA does: the
-    demodulation takes the scale out again, and nothing overflows in between.
+    demodulation takes the scale out again, and nothing overflows in between. In bfloat16, in which TensorRT has no
+    transposed convolutions, a layer that upsamples computes the four phases of its output as one convolution with 2 x 2
+    kernels, some of whose weights are zero.
 
     Args:
         conv: What was trained.
@@ -51,8 +53,12 @@ class DeployedConv(nn.Module):
             weight = weight / weight.abs().amax(dim=[1, 2, 3], keepdim=True).clamp(min=1e-30)
         if self.demodulate:
             self.register_buffer("energy", weight.square().sum(dim=[2, 3]).float())  # [O, I]
-        if self.up:
+        self.phases = self.up and dtype == torch.bfloat16
+        if self.phases:
+            weight = phase_weight(weight)
+        elif self.up:
             weight = weight.transpose(0, 1).contiguous()  # as a transposed convolution takes it
+        if self.up:
             self.register_buffer("resample_filter", conv.resample_filter.detach().clone())
         self.register_buffer("weight", weight.to(dtype))
 
@@ -62,7 +68,11 @@ class DeployedConv(nn.Module):
             styles = styles / styles.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
         x = x * styles[:, :, None, None].to(x.dtype)
         if self.up:
-            x = functional.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2H + 1, 2W + 1]
+            if self.phases:
+                x = functional.pixel_shuffle(functional.conv2d(x, self.weight, padding=1), 2)[:, :, :-1, :-1]
+            else:
+                x = functional.conv_transpose2d(x, self.weight, stride=2)
+            # [N, O, 2H + 1, 2W + 1]
             x = blur(x, self.resample_filter, (1, 1, 1, 1), gain=4.0)
         else:
             x = functional.conv2d(x, self.weight, padding=self.padding)
@@ -70,6 +80,22 @@ class DeployedConv(nn.Module):
             demodulation = (functional.linear(styles.square(), self.energy) + 1e-8).rsqrt() * gain  # [N, O]
             x = x * demodulation[:, :, None, None].to(x.dtype)
         return x
+
+
+def phase_weight(weight: torch.Tensor) -> torch.Tensor:
+    """Turn a transposed convolution of stride 2 into a plain one whose output channels are the phases of the picture.
+
+    Row 2 m of the transposed convolution is x[m - 1] w[2] + x[m] w[0], row 2 m + 1 is x[m] w[1]; columns likewise.
+
+    Args:
+        weight: float [O, I, 3, 3].
+
+    Returns:
+        float [4 O, I, 2, 2]; convolved with a padding of 1 and shuffled to [N, O, 2H + 2, 2W + 2], whose last row and
+        column are left out.
+    """
+    line = torch.tensor([[[0, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]], dtype=weight.dtype)  # [phase, tap, k]
+    return torch.einsum("oikl,amk,bnl->oabimn", weight, line, line).flatten(0, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from labelmint_export.generator.stylegan2 import ModulatedConv
-from labelmint_export.targets.deployed import DeployedConv
+from labelmint_export.targets.deployed import DeployedConv, phase_weight
 from labelmint_export.targets.precision import DTYPES, Precision
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import WatchedOperations, make_model, run_module
@@ -48,7 +49,7 @@ def test_sensitive_parts_stay_in_float32(plain_built: BuiltBundle, precision: Pr
     assert half in watched.dtypes["leaky_relu"]
     weights = {name: tensor.dtype for name, tensor in model.module.state_dict().items()}
     assert {dtype for name, dtype in weights.items() if name.endswith("conv.weight")} == {half}
-    for part in ("mapping.", "affine.", "energy", "knots_", "refine_", "to_pixels", "weight3"):
+    for part in ("mapping.", "affine.", "energy", "knots_", "to_pixels", "weight3"):
         assert {dtype for name, dtype in weights.items() if part in name} == {torch.float32}, part
 
 
@@ -62,6 +63,14 @@ def test_deployed_convolution_is_the_trained_one(up: bool, kernel: int, demodula
     x, styles = torch.randn(3, 6, 8, 8), torch.randn(3, 6)
     gain = 1.4 if demodulate else 1.0
     torch.testing.assert_close(DeployedConv(conv, torch.float32)(x, styles, gain), conv(x, styles, gain))
+
+
+def test_phases_make_the_transposed_convolution() -> None:
+    torch.manual_seed(5)
+    weight, x = torch.randn(5, 6, 3, 3).double(), torch.randn(2, 6, 4, 7).double()
+    phases = functional.conv2d(x, phase_weight(weight), padding=1)
+    expected = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    torch.testing.assert_close(functional.pixel_shuffle(phases, 2)[:, :, :-1, :-1], expected)
 
 
 def test_float16_convolution_survives_large_weights_and_styles() -> None:

@@ -55,7 +55,7 @@ def test_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_plan_is_built_without_a_gpu(plain_built: BuiltBundle, precision: Precision, tmp_path: Path) -> None:
     settings = TargetSettings(
         profile=BatchProfile(min_batch=1, opt_batch=2, max_batch=3), compute_capabilities=("8.6", "8.9")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from labelmint_export.errors import BuildError
+from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.exported_program import export_program
-from labelmint_export.targets.protocol import CannotRunError, Device, Engine, Target, Written
+from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import TargetSettings
 from labelmint_export.targets.torch_engine import run_with_arrays
 

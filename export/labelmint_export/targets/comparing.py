@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from labelmint_export.bundle.runtime import Arrays
 
@@ -47,22 +48,22 @@ class Comparison:
         self.num_samples += len(expected["label"])
         image = _difference(expected["image"], got["image"])
         uncertainty = _difference(expected["uncertainty_map"], got["uncertainty_map"])
-        figures = {
-            "image_max_error_levels": image.max(),
-            "image_mean_error_levels": image.mean(),
-            "label_agreement": (expected["label"] == got["label"]).mean(),
-            "uncertainty_max_error": uncertainty.max(),
-            "uncertainty_mean_error": uncertainty.mean(),
-            "finite": np.asarray(got["finite"]).mean(),
+        figures: dict[str, float] = {
+            "image_max_error_levels": float(image.max()),
+            "image_mean_error_levels": float(image.mean()),
+            "label_agreement": _share(expected["label"] == got["label"]),
+            "uncertainty_max_error": float(uncertainty.max()),
+            "uncertainty_mean_error": float(uncertainty.mean()),
+            "finite": _share(np.asarray(got["finite"])),
         }
         if "keypoints" in expected:
-            seen = expected["keypoints"][..., 3] > 0.5
+            seen = np.asarray(expected["keypoints"], np.float64)[..., 3] > 0.5
             distance = _difference(expected["keypoints"][..., :2], got["keypoints"][..., :2]).max(axis=-1)
             self._distances += distance[seen].tolist()
-            visible = np.asarray(got["keypoints"])[..., 3] > 0.5
-            figures["keypoint_visibility_agreement"] = (visible == seen).mean()
+            visible = np.asarray(got["keypoints"], np.float64)[..., 3] > 0.5
+            figures["keypoint_visibility_agreement"] = _share(visible == seen)
         for name, value in figures.items():
-            self._errors.setdefault(name, []).append(float(value))
+            self._errors.setdefault(name, []).append(value)
 
     def checks(self, tolerances: Mapping[str, tuple[float, str]]) -> list[Check]:
         """All figures over all samples, against what is allowed."""
@@ -90,5 +91,9 @@ class Comparison:
         ]
 
 
-def _difference(expected: np.ndarray, got: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # of any dtype
+def _difference(expected: npt.NDArray[np.generic], got: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     return np.abs(np.asarray(expected, np.float64) - np.asarray(got, np.float64))
+
+
+def _share(true: npt.NDArray[np.generic]) -> float:
+    return float(np.asarray(true, np.float64).mean())

@@ -37,10 +37,6 @@ class Engine:
     """Whether its feature maps are rounded to the target's precision here."""
 
 
-class CannotRunError(Exception):
-    """This machine has not what the target needs to run; the text says what."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
     """One way to write the model."""

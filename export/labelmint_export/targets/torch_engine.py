@@ -8,8 +8,9 @@ import torch
 
 from labelmint_export.bundle.quantiles import RunModel
 from labelmint_export.bundle.runtime import Arrays
+from labelmint_export.errors import CannotRunError
 from labelmint_export.targets.deployed import TargetModel
-from labelmint_export.targets.protocol import CannotRunError, Device
+from labelmint_export.targets.protocol import Device
 
 
 def check_traced_device(device: Device) -> None:

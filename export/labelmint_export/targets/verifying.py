@@ -14,14 +14,14 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.parity import reference_outputs
 from labelmint_export.bundle.quantiles import make_feeds
 from labelmint_export.bundle.runtime import Arrays, GraphRunner
-from labelmint_export.errors import BuildError
+from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.generator import Generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.targets.comparing import Check, Comparison
 from labelmint_export.targets.deployed import TargetModel, crop_of_manifest, make_target_model
 from labelmint_export.targets.emulation import emulate
 from labelmint_export.targets.precision import PRECISIONS, TOLERANCES, Precision
-from labelmint_export.targets.protocol import CannotRunError, Device, Engine
+from labelmint_export.targets.protocol import Device, Engine
 from labelmint_export.targets.record import RECORD_NAME, TargetRecord, read_record
 from labelmint_export.targets.registry import find_target
 

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
+from labelmint_export.errors import CannotRunError
 from labelmint_export.targets.onnx_target import MODEL_FILE, load_onnx, write_onnx
 from labelmint_export.targets.precision import Precision
-from labelmint_export.targets.protocol import CannotRunError
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import make_model, run_module
 

@@ -8,10 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from labelmint_export.errors import BuildError
+from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
 from labelmint_export.targets.precision import Precision
-from labelmint_export.targets.protocol import CannotRunError
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
 from labelmint_export.targets.tensorrt_plans import NATIVE, PLAN_FILE, import_tensorrt, rejected_nodes

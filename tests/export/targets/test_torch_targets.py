@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from torch._inductor import config
 
-from labelmint_export.errors import BuildError
+from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.targets.precision import Precision
-from labelmint_export.targets.protocol import CannotRunError
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import TargetSettings
 from tests.export.built_bundle import BuiltBundle

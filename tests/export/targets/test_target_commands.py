@@ -72,7 +72,7 @@ def test_verify_compares_every_engine_with_the_reference(
         assert engine["holds"]
         assert measured["label_agreement"] >= 0.9995
         assert measured["image_max_error_levels"] <= 1
-        assert 0 < measured["uncertainty_mean_error"] < 1e-4
+        assert 0 < measured["uncertainty_mean_error"] < 3e-4
 
 
 def test_half_precision_that_is_not_rounded_here_brings_its_emulation(

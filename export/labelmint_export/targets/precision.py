@@ -26,8 +26,8 @@ FLOAT32_PARTS = (
 products of the interpreter's first two layers and its hidden units."""
 
 # name -> (tolerance, bound); measured against the float64 reference, see `comparing`. Half precision agrees on 99.5 %
-# of the labels or is not fit for use; how far apart pictures and maps are follows from the length of the mantissa. The map is
-# delivered in float16 at every precision, whose steps are 5e-4 at 0.5 nats.
+# of the labels or is not fit for use; how far apart pictures and maps are follows from the length of the mantissa.
+# The map is delivered in float16 at every precision, whose steps are 5e-4 at 0.5 nats.
 TOLERANCES: dict[Precision, dict[str, tuple[float, str]]] = {
     "float32": {
         "image_max_error_levels": (1.0, "max"),

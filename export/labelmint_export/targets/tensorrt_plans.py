@@ -7,6 +7,7 @@ are strongly typed: the precision is that of the graph.
 
 import functools
 import importlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,12 +126,16 @@ class _Building:
                 tensor.name, (batches.min_batch, *rest), (batches.opt_batch, *rest), (batches.max_batch, *rest)
             )
         config.add_optimization_profile(profile)
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+        with warnings.catch_warnings():  # TensorRT-RTX calls it deprecated, TensorRT does not
+            warnings.simplefilter("ignore", DeprecationWarning)
+            config.set_timing_cache(config.create_timing_cache(b""), False)
         device = self._choose_device(config, settings.compute_capabilities)
         plan = self.builder.build_serialized_network(self.network, config)
         if plan is None:
             raise BuildError(f"{self.flavour.title} does not build the network: {self.said()}", field="target")
-        cache = config.get_timing_cache()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            cache = config.get_timing_cache()
         timings = b"" if cache is None else bytes(cache.serialize())
         return bytes(plan), timings, device
 

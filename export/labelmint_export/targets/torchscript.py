@@ -16,9 +16,11 @@ MODEL_FILE = "model.pt"
 
 def _write(model: TargetModel, _settings: TargetSettings, folder: Path) -> Written:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch prefers torch.export, a target as well
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # checks of shapes, which do not vary
-        traced = torch.jit.trace(model.module, tuple(model.inputs.values()), check_trace=False)
+        # torch prefers torch.export, a target as well, and warns of our checks of shapes, which do not vary.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch.jit has no types
+            model.module, tuple(model.inputs.values()), check_trace=False
+        )
         torch.jit.save(torch.jit.freeze(traced), str(folder / MODEL_FILE))
     return Written(versions={"torch": metadata.version("torch")}, device={"kind": "cpu"})
 
@@ -27,7 +29,8 @@ def _load(folder: Path, model: TargetModel, device: Device) -> Engine:
     check_traced_device(device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        module = torch.jit.load(str(folder / MODEL_FILE), map_location=device)
+        path = str(folder / MODEL_FILE)
+        module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]  # torch.jit has no types
     return Engine(run=run_with_arrays(module, model, device), computes=f"TorchScript, {device}", rounds=True)
 
 

@@ -79,7 +79,7 @@ def _warmup(batch: int, inputs: Sequence[TensorSpec]) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    return f'"{text_encoding.CEscape(text, as_utf8=True)}"'
+    return f'"{text_encoding.CEscape(text.encode(), as_utf8=False)}"'
 
 
 def model_folder(folder: Path, model: TargetModel) -> Path:

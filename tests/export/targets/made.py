@@ -44,11 +44,11 @@ def run_command(*arguments: object) -> tuple[int, str, str]:
     return status, printed.getvalue(), complained.getvalue()
 
 
-class WatchedOperations(TorchDispatchMode):
+class WatchedOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
     """Notes the dtypes that every operation of torch reads and makes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's class has no types
         self.dtypes: dict[str, set[torch.dtype]] = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's own

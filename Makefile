@@ -100,7 +100,7 @@ $(DEV_STAMP): pyproject.toml $(LOCK) | python-is-there
 	@echo "Installing everything into $(DEV_VENV); torch is large, this takes minutes ..."
 	@$(PYTHON) -m venv $(DEV_VENV)
 	@$(DEV_VENV)/bin/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		--editable ".[service,cpu,cli,export,train,bench,dev]"
+		--editable ".[service,cpu,cli,export,train,trt,bench,dev]"
 	@touch $@
 
 $(PROTOS_STAMP): | python-is-there

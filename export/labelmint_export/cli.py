@@ -1,6 +1,7 @@
 """labelmint-export: from pictures to a bundle.
 
 render -> train-gan -> sample / invert (-> import-annotations) / label -> train-interpreter -> report -> build -> verify
+-> export
 """
 
 import argparse
@@ -18,6 +19,7 @@ from labelmint_export.commands import (
     oracle,
     packing,
     pictures,
+    targets,
 )
 
 
@@ -29,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="`labelmint-export COMMAND --help` explains a command.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for stage in (pictures, gan, oracle, checkpoints, annotate, inverting, importing, interpreter, packing):
+    for stage in (pictures, gan, oracle, checkpoints, annotate, inverting, importing, interpreter, packing, targets):
         stage.add_parsers(commands)
     return parser
 

@@ -7,7 +7,8 @@ LabelmintError
     ├── CheckpointError   a snapshot is missing, malformed or of another shape
     ├── TrainingError     a training cannot start or go on
     ├── AnnotationError   an annotation does not fit the pictures or the classes
-    └── BuildError        a bundle cannot be built or does not verify
+    ├── BuildError        a bundle or a target cannot be built or does not verify
+    └── CannotRunError    an engine needs what this machine has not
 """
 
 from labelmint.errors import LabelmintError
@@ -38,4 +39,8 @@ class AnnotationError(ExportError):
 
 
 class BuildError(ExportError):
-    """A bundle cannot be built, or does not verify."""
+    """A bundle or a target cannot be built, or does not verify."""
+
+
+class CannotRunError(ExportError):
+    """An engine needs what this machine has not, or does not take the graph."""

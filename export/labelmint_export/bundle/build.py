@@ -1,8 +1,6 @@
 """Building a bundle: export, calibrate, compare, describe, and only then put in place."""
 
 import hashlib
-import os
-import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
 from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
 from labelmint_export.bundle.parity import failed_checks, measure_parity
+from labelmint_export.bundle.placing import placed_whole
 from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
@@ -59,12 +58,9 @@ def build_bundle(
         raise BuildError(f"{out} exists; give another folder, or --overwrite to replace it", field="out")
     if out.exists() and not (out / MANIFEST_NAME).is_file():
         raise BuildError(f"{out} exists and is no bundle, so it is not replaced; give another folder", field="out")
-    staging = out.with_name(f".{out.name}.building-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
     manifest = _describe(generator, interpreter, schema, settings, provenance)
     _check_description(manifest)
-    staging.mkdir(parents=True)
-    try:
+    with placed_whole(out) as staging:
         _write_graph_files(generator, interpreter, settings, staging)
         runner = GraphRunner(staging / manifest.graphs.model, manifest.runtime.onnxruntime)
         plan = CalibrationPlan(
@@ -81,9 +77,6 @@ def build_bundle(
             raise BuildError(f"the graphs do not compute what was trained: {lines}", field="parity")
         manifest.parity.CopyFrom(parity)
         write_manifest(staging, manifest)
-        _put_in_place(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return open_bundle(out)
 
 
@@ -214,20 +207,6 @@ def _check_description(manifest: bundle_pb2.Manifest) -> None:
     for name in GRAPHS:
         draft.files.add(path=f"{name}.onnx", sha256="0" * 64)
     validate_manifest(draft)
-
-
-def _put_in_place(staging: Path, out: Path) -> None:
-    if not out.exists():
-        staging.replace(out)
-        return
-    old = out.with_name(f".{out.name}.replaced-{os.getpid()}")
-    out.replace(old)
-    try:
-        staging.replace(out)
-    except OSError:
-        old.replace(out)
-        raise
-    shutil.rmtree(old)
 
 
 def sha256_of_files(paths: list[Path]) -> str:

@@ -60,7 +60,14 @@ class MappingGraph(nn.Module):
 class SynthesisGraph(nn.Module):
     """ws -> picture, one stack of taps a resolution, finite."""
 
-    def __init__(self, generator: Backbone, taps: tuple[TapSpec, ...], noise_mode: NoiseMode, crop: CropWindow) -> None:
+    def __init__(
+        self,
+        generator: Backbone,
+        taps: tuple[TapSpec, ...],
+        noise_mode: NoiseMode,
+        crop: CropWindow,
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         if noise_mode == "random":
             raise BuildError(
@@ -70,6 +77,7 @@ class SynthesisGraph(nn.Module):
         self.taps = taps
         self.noise_mode: NoiseMode = noise_mode
         self.crop = crop
+        self.compute_dtype = compute_dtype
         self.resolutions = sorted({tap.resolution for tap in taps})
 
     @property
@@ -78,8 +86,8 @@ class SynthesisGraph(nn.Module):
         return ["image", *(stack_name(r) for r in self.resolutions), "finite"]
 
     def forward(self, ws: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Paint float32 [N, L, D]: image uint8 [N, H, W, 3], stacks float32 [N, C_r, r, r], finite bool [N]."""
-        output = self.synthesis(ws, self.noise_mode)
+        """Paint float32 [N, L, D]: image uint8 [N, H, W, 3], stacks [N, C_r, r, r] in the compute dtype, finite."""
+        output = self.synthesis(ws, self.noise_mode, self.compute_dtype)
         image = output.image
         finite = ((image - image) == 0).flatten(1).all(dim=1)
         crop = self.crop
@@ -97,9 +105,16 @@ class SynthesisGraph(nn.Module):
 class InterpreterGraph(nn.Module):
     """Stacks of taps -> label, uncertainty map, keypoints, finite."""
 
-    def __init__(self, interpreter: Interpreter, vote_rule: str, resolution: int, crop: CropWindow) -> None:
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        vote_rule: str,
+        resolution: int,
+        crop: CropWindow,
+        projection_dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.fused = FusedInterpreter(interpreter, vote_rule)
+        self.fused = FusedInterpreter(interpreter, vote_rule, torch.float32, projection_dtype)
         self.crop = crop
         self.cropped = crop != CropWindow(top=0, left=0, height=resolution, width=resolution)
         self.scale = resolution / interpreter.config.label_resolution
@@ -127,9 +142,9 @@ class InterpreterGraph(nn.Module):
             label uint8 [N, h, w], uncertainty_map float16 [N, h, w], keypoints float32 [N, K, 4] in image pixels,
             finite bool [N].
         """
-        output = self.fused(dict(zip(self.input_names, stacks, strict=True)))
+        output = self.fused.interpret(dict(zip(self.input_names, stacks, strict=True)))
         rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-        label = output.label[:, rows, columns]
+        label = output.label[:, rows, columns].to(torch.uint8)
         uncertainty = output.uncertainty_map[:, rows, columns].to(torch.float16)
         if output.keypoints is None:
             return label, uncertainty, output.finite
@@ -141,3 +156,26 @@ class InterpreterGraph(nn.Module):
             inside = (x >= 0) & (x <= self.crop.width) & (y >= 0) & (y <= self.crop.height)
             visible = visible * inside.to(visible.dtype)
         return label, uncertainty, torch.cat([x, y, keypoints[..., 2:3], visible], dim=2), output.finite
+
+
+class ModelGraph(nn.Module):
+    """The three graphs in turn: z, truncation_psi, (c) -> everything the service sends."""
+
+    def __init__(self, mapping: MappingGraph, synthesis: SynthesisGraph, interpreter: InterpreterGraph) -> None:
+        super().__init__()
+        self.mapping = mapping
+        self.synthesis = synthesis
+        self.interpreter = interpreter
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names in the order of the outputs."""
+        return ["image", *self.interpreter.output_names]
+
+    def forward(
+        self, z: torch.Tensor, truncation_psi: torch.Tensor, c: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Map float32 [N, z_dim], float32 [N] and float32 [N, c_dim] to image, label, uncertainty_map, ..., finite."""
+        image, *stacks, painted = self.synthesis(self.mapping(z, truncation_psi, c))
+        *labels, labelled = self.interpreter(*stacks)
+        return (image, *labels, painted & labelled)

@@ -45,6 +45,7 @@ def export_module(
     inputs: tuple[torch.Tensor, ...],
     input_names: Sequence[str],
     output_names: Sequence[str],
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Trace a module to ONNX with a dynamic batch.
 
@@ -53,6 +54,7 @@ def export_module(
         inputs: Example tensors with a batch of at least 2.
         input_names: One an input.
         output_names: One an output.
+        opset: Version of ONNX's operators.
 
     Returns:
         The checked model; its weights are inside.
@@ -68,7 +70,7 @@ def export_module(
             input_names=list(input_names),
             output_names=list(output_names),
             dynamic_shapes=shapes,
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
             optimize=True,

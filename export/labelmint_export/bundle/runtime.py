@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +25,38 @@ _MODES = {
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
+# Float32 in full, and algorithms that do not depend on timing.
+_PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
+    "cpu": [("CPUExecutionProvider", {})],
+    "cuda": [
+        ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+        ("CPUExecutionProvider", {}),
+    ],
+}
+
+
 class GraphRunner:
-    """One graph on the CPU, with the manifest's session options.
+    """One graph, with the manifest's session options.
 
     Args:
         path: The `.onnx` file; its weights lie beside it.
         options: From the manifest.
+        device: Where it runs.
 
     Raises:
-        BuildError: onnxruntime does not load the graph.
+        BuildError: onnxruntime does not load the graph, or has not the device.
     """
 
-    def __init__(self, path: Path, options: bundle_pb2.OnnxRuntimeOptions) -> None:
+    def __init__(
+        self, path: Path, options: bundle_pb2.OnnxRuntimeOptions, device: Literal["cpu", "cuda"] = "cpu"
+    ) -> None:
+        wanted = _PROVIDERS[device]
+        if wanted[0][0] not in onnxruntime.get_available_providers():
+            raise BuildError(
+                f"onnxruntime has {onnxruntime.get_available_providers()}, not {wanted[0][0]}; install onnxruntime-gpu "
+                "in an environment without onnxruntime",
+                field="device",
+            )
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = options.intra_op_num_threads
         session_options.inter_op_num_threads = options.inter_op_num_threads
@@ -44,9 +65,15 @@ class GraphRunner:
         for key, value in options.config_entries.items():
             session_options.add_session_config_entry(key, value)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), session_options, providers=wanted)
         except Exception as error:  # onnxruntime's errors share no public base class
             raise BuildError(f"onnxruntime does not load {path.name}: {error}", field="graphs") from error
+        if self._session.get_providers()[0] != wanted[0][0]:
+            raise BuildError(
+                f"onnxruntime runs {path.name} on {self._session.get_providers()}, not on {wanted[0][0]}; its CUDA "
+                "libraries are missing or do not fit",
+                field="device",
+            )
         self.input_names = [value.name for value in self._session.get_inputs()]
         self.output_names = [value.name for value in self._session.get_outputs()]
 

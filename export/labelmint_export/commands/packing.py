@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from labelmint.bundle import open_bundle
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema, read_annotations
 from labelmint_export.bundle.build import build_bundle, sha256_of_files
@@ -11,6 +12,7 @@ from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
+from labelmint_export.commands.targets import add_engine_options, add_sources, verify_engines
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.labels import VOTE_RULES
@@ -64,9 +66,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     verify = commands.add_parser("verify", help="check a bundle: hashes, graphs, and parity if its sources are given")
     verify.add_argument("bundle", type=Path, help="folder of the bundle")
-    add_generator(verify, required=False)
-    verify.add_argument("--interpreter", type=Path, help=".safetensors that it was built from")
+    add_sources(verify, required=False)
     verify.add_argument("--samples", type=int, default=8, help="samples to run (default 8)")
+    add_engine_options(verify)
     verify.set_defaults(run=run_verify)
 
 
@@ -140,6 +142,8 @@ def run_verify(arguments: argparse.Namespace) -> str:
     """Check and give what was seen."""
     if (arguments.generator is None) != (arguments.interpreter is None):
         raise BuildError("--generator and --interpreter go together; give both or none", field="generator")
+    if arguments.engine is not None:
+        return verify_engines(arguments, open_bundle(arguments.bundle))
     parts = None
     if arguments.generator is not None:
         parts = (read_generator(arguments), load_interpreter(arguments.interpreter))

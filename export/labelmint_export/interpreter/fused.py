@@ -98,30 +98,38 @@ def stack_name(resolution: int) -> str:
 
 
 class FusedMembers(nn.Module):
-    """Layers 2 and 3 of all members of one ensemble."""
+    """Layers 2 and 3 of all members of one ensemble.
+
+    Args:
+        folded: What was trained.
+        dtype: Of layer 3 and the outputs.
+        hidden_dtype: Of the hidden units and layer 2.
+        average: Whether the members' outputs are averaged.
+    """
 
     weight2: torch.Tensor
     bias2: torch.Tensor
     weight3: torch.Tensor
     bias3: torch.Tensor
 
-    def __init__(self, folded: FoldedMembers, dtype: torch.dtype, *, average: bool) -> None:
+    def __init__(self, folded: FoldedMembers, dtype: torch.dtype, hidden_dtype: torch.dtype, *, average: bool) -> None:
         super().__init__()
+        self.dtype = dtype
         self.members, self.width = folded.bias1.shape
         self.average = average
         weight3, bias3 = folded.weight3, folded.bias3
         if average:  # the mean of linear outputs is one linear layer on all hidden units
             weight3 = weight3.permute(1, 0, 2).flatten(1)[None] / self.members  # [1, O, M * h2]
             bias3 = bias3.mean(dim=0, keepdim=True)
-        self.register_buffer("weight2", folded.weight2.to(dtype))
-        self.register_buffer("bias2", folded.bias2[..., None].to(dtype))
+        self.register_buffer("weight2", folded.weight2.to(hidden_dtype))
+        self.register_buffer("bias2", folded.bias2[..., None].to(hidden_dtype))
         self.register_buffer("weight3", weight3.to(dtype))
         self.register_buffer("bias3", bias3[..., None].to(dtype))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map rectified hidden units [N, M * h1, P] to outputs [N, M or 1, O, P]."""
         x = hidden.reshape(hidden.shape[0], self.members, self.width, -1)  # [N, M, h1, P]
-        x = functional.relu(torch.matmul(self.weight2, x) + self.bias2)
+        x = functional.relu(torch.matmul(self.weight2, x) + self.bias2).to(self.dtype)
         if self.average:
             x = x.flatten(1, 2)[:, None]  # [N, 1, M * h2, P]
         return torch.matmul(self.weight3, x) + self.bias3
@@ -133,7 +141,9 @@ class FusedInterpreter(nn.Module):
     Args:
         interpreter: What was trained.
         vote_rule: One of `VOTE_RULES`.
-        dtype: Of the arithmetic.
+        dtype: Of sums, resizing, the last layer, softmax, vote, divergence and peaks.
+        projection_dtype: Of the taps, the hidden units and the matrix products of layers 1 and 2; that of the rest if
+            not given. bfloat16 or float16 for devices that are fast in them.
 
     Raises:
         BuildError: The label resolution is no power of two times or part of a tap's, or the rule is unknown.
@@ -145,9 +155,15 @@ class FusedInterpreter(nn.Module):
     visibility_thresholds: torch.Tensor
 
     def __init__(
-        self, interpreter: Interpreter, vote_rule: str = "majority", dtype: torch.dtype = torch.float32
+        self,
+        interpreter: Interpreter,
+        vote_rule: str = "majority",
+        dtype: torch.dtype = torch.float32,
+        projection_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.dtype = dtype
+        self.projection_dtype = projection_dtype or dtype
         if vote_rule not in VOTE_RULES:
             raise BuildError(f"vote_rule is {vote_rule!r}, expected one of {', '.join(VOTE_RULES)}", field="vote_rule")
         config = interpreter.config
@@ -167,8 +183,10 @@ class FusedInterpreter(nn.Module):
         if interpreter.regressors is not None:
             ensembles.append(interpreter.regressors.fold())
         self._register_first_layer(ensembles, dtype)
-        self.classifiers = FusedMembers(ensembles[0], dtype, average=False)
-        self.regressors = FusedMembers(ensembles[1], dtype, average=True) if len(ensembles) == 2 else None
+        self.classifiers = FusedMembers(ensembles[0], dtype, self.projection_dtype, average=False)
+        self.regressors = (
+            FusedMembers(ensembles[1], dtype, self.projection_dtype, average=True) if len(ensembles) == 2 else None
+        )
         self.register_buffer("visibility_thresholds", interpreter.visibility_thresholds.to(dtype))
 
     def _register_first_layer(self, ensembles: list[FoldedMembers], dtype: torch.dtype) -> None:
@@ -183,7 +201,7 @@ class FusedInterpreter(nn.Module):
             parts[tap.resolution].append(weight[:, start : start + tap.channels])
             start += tap.channels
         for r in self.coarse:
-            self.register_buffer(f"weight_r{r}", torch.cat(parts[r], dim=1).to(dtype))
+            self.register_buffer(f"weight_r{r}", torch.cat(parts[r], dim=1).to(self.projection_dtype))
             self.register_buffer(f"knots_r{r}", level_to_knots(r).to(dtype))
         for low, high in itertools.pairwise(self.coarse):
             self.register_buffer(f"refine_r{low}", refine_knots(low, high).to(dtype))
@@ -196,7 +214,9 @@ class FusedInterpreter(nn.Module):
             used = to_pixels[rows].any(dim=0).nonzero()[:, 0].tolist()
             self.strips.append(Strip(rows, slice(used[0], used[-1] + 1) if used else slice(0, 0)))
         fine = [torch.cat(parts[r], dim=1) for r in self.fine]
-        self.register_buffer("weight_fine", torch.cat(fine, dim=1).to(dtype) if fine else torch.zeros(0, dtype=dtype))
+        self.register_buffer(
+            "weight_fine", (torch.cat(fine, dim=1) if fine else torch.zeros(0)).to(self.projection_dtype)
+        )
         self.register_buffer("bias1", bias[:, None].to(dtype))
 
     def _fine_taps(self, stacks: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
@@ -215,7 +235,7 @@ class FusedInterpreter(nn.Module):
         knots: torch.Tensor | None = None
         for index, r in enumerate(self.coarse):
             stack = stacks[stack_name(r)]
-            projected = torch.matmul(getattr(self, f"weight_r{r}"), stack.flatten(2))  # [N, U, r * r]
+            projected = torch.matmul(getattr(self, f"weight_r{r}"), stack.flatten(2)).to(self.dtype)  # [N, U, r * r]
             level = interpolate(projected.reshape(*projected.shape[:2], r, r), getattr(self, f"knots_r{r}"))
             if knots is None:  # the bias joins where it is cheapest: resizing leaves a constant as it is
                 level = level + self.bias1[..., None]
@@ -230,20 +250,25 @@ class FusedInterpreter(nn.Module):
         if knots is not None:
             total = torch.matmul(self.to_pixels[strip.rows, strip.knots], knots[:, :, strip.knots]).flatten(2)
         if fine is not None:
-            projected = torch.matmul(self.weight_fine, fine[:, :, strip.rows].flatten(2))
+            projected = torch.matmul(self.weight_fine, fine[:, :, strip.rows].flatten(2)).to(self.dtype)
             total = projected + (self.bias1 if total is None else total)
         assert total is not None
-        return functional.relu(total)
+        return functional.relu(total).to(self.projection_dtype)
 
     def forward(self, stacks: Mapping[str, torch.Tensor]) -> InterpreterOutput:
         """Label pictures.
 
         Args:
-            stacks: "tap_r{r}" -> float [N, C_r, r, r], the taps of one resolution in their order.
+            stacks: "tap_r{r}" -> [N, C_r, r, r] in the projections' dtype, the taps of one resolution in their order.
 
         Returns:
             Labels uint8, uncertainty in the arithmetic's dtype, keypoints in label pixels.
         """
+        output = self.interpret(stacks)
+        return output._replace(label=output.label.to(torch.uint8))
+
+    def interpret(self, stacks: Mapping[str, torch.Tensor]) -> InterpreterOutput:
+        """Label pictures, with the labels as int64: TensorRT knows uint8 only in the last step of a graph."""
         config = self.config
         size, split = config.label_resolution, config.num_members * config.hidden_widths[0]
         fine, knots = self._fine_taps(stacks), self._coarse_knots(stacks)
@@ -270,7 +295,7 @@ class FusedInterpreter(nn.Module):
         return InterpreterOutput(label.reshape(-1, size, size), divergence.reshape(-1, size, size), keypoints, finite)
 
     def _vote(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels uint8 [N, P] and Jensen-Shannon divergence [N, P] of logits [N, M, C, P]."""
+        """Labels int64 [N, P] and Jensen-Shannon divergence [N, P] of logits [N, M, C, P]."""
         classes = self.config.num_classes
         log_probs = functional.log_softmax(logits, dim=2)
         probs = log_probs.exp()
@@ -286,7 +311,7 @@ class FusedInterpreter(nn.Module):
             label = mean.argmax(dim=1)
         else:
             label = logits.mean(dim=1).argmax(dim=1)
-        return label.to(torch.uint8), (entropy_of_mean - mean_of_entropies).clamp(min=0)
+        return label, (entropy_of_mean - mean_of_entropies).clamp(min=0)
 
 
 def _not_finite(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,257 @@
+"""TensorRT plans: `model.plan`, from the ONNX graph, for native TensorRT and for TensorRT-RTX through one code path.
+
+TensorRT-RTX installs from PyPI, and its parser and builder run without a GPU and without a driver; a plan is finished
+on the GPU that loads it. Native TensorRT builds for the GPU of this machine and refuses to work without one. Networks
+are strongly typed: the precision is that of the graph.
+"""
+
+import functools
+import importlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from labelmint_export.errors import BuildError, CannotRunError
+from labelmint_export.targets.deployed import TargetModel
+from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
+from labelmint_export.targets.protocol import Device, Engine, Target, Written
+from labelmint_export.targets.settings import TargetSettings
+from labelmint_export.targets.torch_engine import run_with_arrays
+
+PLAN_FILE = "model.plan"
+TIMING_CACHE_FILE = "timing.cache"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flavour:
+    """One of the two libraries."""
+
+    module: str
+    """Python's name."""
+    title: str
+    """NVIDIA's name."""
+    install: str
+    """How a user gets it."""
+
+
+NATIVE = Flavour(
+    module="tensorrt",
+    title="TensorRT",
+    install="see NVIDIA's installation guide: the wheels lie on an index of its own",
+)
+RTX = Flavour(module="tensorrt_rtx", title="TensorRT-RTX", install="pip install tensorrt-rtx, or extra 'trt'")
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedNode:
+    """A node that the parser does not take."""
+
+    name: str
+    operator: str
+    reason: str
+
+
+def import_tensorrt(flavour: Flavour) -> ModuleType:
+    """Import one of the two libraries.
+
+    Raises:
+        BuildError: It is not installed, or does not load.
+    """
+    try:
+        return importlib.import_module(flavour.module)
+    except (ImportError, OSError) as error:
+        raise BuildError(f"{flavour.title} is not installed ({error}); {flavour.install}", field="target") from error
+
+
+def rejected_nodes(path: Path, flavour: Flavour = RTX) -> list[RejectedNode]:
+    """Ask the parser which nodes of a graph it does not take; needs no GPU for TensorRT-RTX.
+
+    Args:
+        path: The `.onnx` file; its weights lie beside it.
+        flavour: Whose parser.
+
+    Returns:
+        Nothing if the whole graph is taken.
+
+    Raises:
+        BuildError: The library is missing.
+    """
+    return _Building(flavour).parse(path)
+
+
+class _Building:
+    """Builder, network and parser of one plan, and what they say."""
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
+        self.trt: Any = import_tensorrt(flavour)  # Any: the library has no types
+        self.messages: list[str] = []
+        self.logger = _make_logger(self.trt, self.messages)
+        try:
+            self.builder = self.trt.Builder(self.logger)
+        except (RuntimeError, TypeError) as error:
+            raise BuildError(
+                f"{flavour.title} cannot start here: {self.said() or error}; it needs an NVIDIA GPU and its driver",
+                field="target",
+            ) from error
+        self.network = self.builder.create_network(1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+
+    def said(self) -> str:
+        """The last things that the library said."""
+        return "; ".join(self.messages[-3:])
+
+    def parse(self, path: Path) -> list[RejectedNode]:
+        """Read a graph into the network."""
+        parser = self.trt.OnnxParser(self.network, self.logger)
+        if parser.parse_from_file(str(path)):
+            return []
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        return [RejectedNode(error.node_name(), error.node_operator(), error.desc()) for error in errors] or [
+            RejectedNode("", "", self.said() or "the file is no ONNX graph")
+        ]
+
+    def build(self, settings: TargetSettings) -> tuple[bytes, bytes, dict[str, object]]:
+        """Build the network: plan, timing cache (may be empty), and what it was built for."""
+        config = self.builder.create_builder_config()
+        profile, batches = self.builder.create_optimization_profile(), settings.profile
+        for index in range(self.network.num_inputs):
+            tensor = self.network.get_input(index)
+            rest = tuple(tensor.shape)[1:]
+            profile.set_shape(
+                tensor.name, (batches.min_batch, *rest), (batches.opt_batch, *rest), (batches.max_batch, *rest)
+            )
+        config.add_optimization_profile(profile)
+        with warnings.catch_warnings():  # TensorRT-RTX calls it deprecated, TensorRT does not
+            warnings.simplefilter("ignore", DeprecationWarning)
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+        device = self._choose_device(config, settings.compute_capabilities)
+        plan = self.builder.build_serialized_network(self.network, config)
+        if plan is None:
+            raise BuildError(f"{self.flavour.title} does not build the network: {self.said()}", field="target")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            cache = config.get_timing_cache()
+        timings = b"" if cache is None else bytes(cache.serialize())
+        return bytes(plan), timings, device
+
+    def _choose_device(self, config: Any, capabilities: Sequence[str]) -> dict[str, object]:  # Any: no types
+        if self.flavour is RTX:
+            names = [f"SM{capability.replace('.', '')}" for capability in capabilities]
+            known = self.trt.ComputeCapability.__members__
+            for name, capability in zip(names, capabilities, strict=True):
+                if name not in known:
+                    raise BuildError(
+                        f"compute capability {capability!r} is none of TensorRT-RTX's, expected some of "
+                        f"{sorted(f'{n[2:-1]}.{n[-1]}' for n in known if n.startswith('SM'))}",
+                        field="compute_capabilities",
+                    )
+            config.num_compute_capabilities = len(names)
+            for index, name in enumerate(names):
+                config.set_compute_capability(known[name], index)
+            return {"kind": "cuda", "compute_capabilities": list(capabilities) or "any that TensorRT-RTX supports"}
+        if capabilities:
+            raise BuildError(
+                f"compute_capabilities is {list(capabilities)}, expected none: TensorRT builds for the GPU of this "
+                "machine",
+                field="compute_capabilities",
+            )
+        major, minor = torch.cuda.get_device_capability()
+        return {
+            "kind": "cuda",
+            "name": torch.cuda.get_device_name(),
+            "compute_capabilities": [f"{major}.{minor}"],
+        }
+
+
+def _make_logger(trt: Any, messages: list[str]) -> Any:  # Any: the library has no types
+    """A logger that keeps errors, for our own messages, in place of printing them."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a class of a library without types
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity in {trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR}:
+                messages.append(text.strip())
+
+    return Logger()
+
+
+def _write(model: TargetModel, settings: TargetSettings, folder: Path, flavour: Flavour) -> Written:
+    building = _Building(flavour)
+    written = write_onnx(model, folder)
+    refused = building.parse(folder / MODEL_FILE)
+    if refused:
+        first = refused[0]
+        raise BuildError(
+            f"{flavour.title} takes {len(refused)} node(s) of the graph not, the first {first.name!r} "
+            f"({first.operator}): {first.reason}",
+            field="target",
+        )
+    plan, timings, device = building.build(settings)
+    for path in sorted(folder.iterdir()):  # the plan holds the weights
+        path.unlink()
+    (folder / PLAN_FILE).write_bytes(plan)
+    if timings:
+        (folder / TIMING_CACHE_FILE).write_bytes(timings)
+    return Written(
+        versions={**written.versions, flavour.module: str(building.trt.__version__)},
+        device=device,
+        details={**written.details, "num_layers": int(building.network.num_layers)},
+    )
+
+
+def _load(folder: Path, model: TargetModel, device: Device, flavour: Flavour) -> Engine:
+    if device != "cuda":
+        raise CannotRunError("a TensorRT plan runs on an NVIDIA GPU only")
+    if not torch.cuda.is_available():
+        raise CannotRunError("torch, which holds the plan's inputs and outputs, sees no CUDA device")
+    trt: Any = import_tensorrt(flavour)  # Any: the library has no types
+    messages: list[str] = []
+    logger = _make_logger(trt, messages)
+    engine = trt.Runtime(logger).deserialize_cuda_engine((folder / PLAN_FILE).read_bytes())
+    if engine is None:
+        raise CannotRunError(f"{flavour.title} does not load the plan on this GPU: {'; '.join(messages[-3:])}")
+    context = engine.create_execution_context()
+    dtypes = {
+        trt.DataType.FLOAT: torch.float32,
+        trt.DataType.HALF: torch.float16,
+        trt.DataType.UINT8: torch.uint8,
+        trt.DataType.BOOL: torch.bool,
+    }
+
+    def call(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        for name, tensor in zip(model.inputs, tensors, strict=True):
+            context.set_input_shape(name, tuple(tensor.shape))
+            context.set_tensor_address(name, tensor.data_ptr())
+        outputs = []
+        for name in model.output_names:
+            shape, dtype = tuple(context.get_tensor_shape(name)), dtypes[engine.get_tensor_dtype(name)]
+            outputs.append(torch.empty(shape, dtype=dtype, device="cuda"))
+            context.set_tensor_address(name, outputs[-1].data_ptr())
+        stream = torch.cuda.current_stream()
+        if not context.execute_async_v3(stream.cuda_stream):
+            raise BuildError(f"{flavour.title} failed to run: {'; '.join(messages[-3:])}", field="engine")
+        stream.synchronize()
+        return outputs
+
+    return Engine(run=run_with_arrays(call, model, device), computes=f"{flavour.title}, cuda", rounds=True)
+
+
+TENSORRT = Target(
+    name="tensorrt",
+    summary="TensorRT plan for the GPU of this machine",
+    write=functools.partial(_write, flavour=NATIVE),
+    load=functools.partial(_load, flavour=NATIVE),
+)
+TENSORRT_RTX = Target(
+    name="tensorrt-rtx",
+    summary="TensorRT-RTX plan; builds without a GPU",
+    write=functools.partial(_write, flavour=RTX),
+    load=functools.partial(_load, flavour=RTX),
+)

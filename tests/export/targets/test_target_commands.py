@@ -1,0 +1,183 @@
+"""`export` and `verify --engine` from the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from labelmint_export.targets.onnx_target import MODEL_FILE
+from labelmint_export.targets.record import RECORD_NAME
+from tests.export.built_bundle import BuiltBundle
+from tests.export.targets.made import run_command, save_sources
+
+
+@pytest.fixture(scope="module")
+def sources(plain_built: BuiltBundle, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return save_sources(plain_built, tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def targets(plain_built: BuiltBundle, sources: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "targets"
+    kinds = ["--target", "onnx", "torchscript", "triton", "--precision", "float32", "float16"]
+    status, printed, complained = run_command(
+        "export", plain_built.path, *sources, *kinds, "--out", out, "--profile", 1, 2, 4
+    )
+    assert status == 0, complained
+    assert printed.count("wrote ") == 6
+    return out
+
+
+@pytest.fixture
+def copy(targets: Path, tmp_path: Path) -> Path:
+    shutil.copytree(targets, tmp_path / "targets")
+    return tmp_path / "targets"
+
+
+def test_each_target_has_a_manifest_with_hashes_terms_and_tolerances(targets: Path, plain_built: BuiltBundle) -> None:
+    folders = sorted(path.name for path in targets.iterdir())
+    assert folders == [f"{t}-{p}" for t in ("onnx", "torchscript", "triton") for p in ("float16", "float32")]
+    for name in folders:
+        record = json.loads((targets / name / RECORD_NAME).read_text())
+        assert record["name"] == name
+        assert record["bundle"]["digest"] == plain_built.manifest.digest
+        assert record["profile"] == {"min_batch": 1, "opt_batch": 2, "max_batch": 4}
+        assert record["licence"]["attribution"] == plain_built.settings.attribution
+        assert record["tolerances"]["label_agreement"]["tolerance"] >= 0.995
+        assert record["versions"]["torch"]
+        files = {path.relative_to(targets / name).as_posix() for path in (targets / name).rglob("*") if path.is_file()}
+        assert {file["path"] for file in record["files"]} == files - {RECORD_NAME}
+        for file in record["files"]:
+            content = (targets / name / file["path"]).read_bytes()
+            assert file["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_verify_compares_every_engine_with_the_reference(
+    targets: Path, plain_built: BuiltBundle, sources: list[str], tmp_path: Path
+) -> None:
+    engines = ["--engine", "bundle,onnx-float32,torchscript-float32", "--targets", targets, "--samples", 5]
+    report = tmp_path / "report.json"
+    status, printed, complained = run_command("verify", plain_built.path, *sources, *engines, "--json", report)
+    assert status == 0, complained
+    assert "onnx-float32: onnxruntime, cpu" in printed
+    assert "label_agreement" in printed
+    engines_seen = {engine["engine"]: engine for engine in json.loads(report.read_text())["engines"]}
+    assert set(engines_seen) == {"bundle", "onnx-float32", "torchscript-float32"}
+    for engine in engines_seen.values():
+        measured = {check["name"]: check["measured"] for check in engine["checks"]}
+        assert engine["holds"]
+        assert measured["label_agreement"] >= 0.9995
+        assert measured["image_max_error_levels"] <= 1
+        assert 0 < measured["uncertainty_mean_error"] < 3e-4
+
+
+def test_half_precision_that_is_not_rounded_here_brings_its_emulation(
+    targets: Path, plain_built: BuiltBundle, sources: list[str], tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    engines = ["--engine", "onnx-float16", "--targets", targets, "--samples", 3, "--json", report]
+    run_command("verify", plain_built.path, *sources, *engines)  # random labels may miss what trained ones keep
+    seen = {engine["engine"]: engine for engine in json.loads(report.read_text())["engines"]}
+    assert list(seen) == ["onnx-float16", "emulated-float16"]
+    assert "in float32" in seen["onnx-float16"]["computes"]
+    assert not seen["onnx-float16"]["rounds_to_precision"]
+    assert "rounded to float16" in seen["emulated-float16"]["computes"]
+    for engine in seen.values():
+        measured = {check["name"]: check["measured"] for check in engine["checks"]}
+        assert measured["label_agreement"] > 0.98
+        assert measured["image_mean_error_levels"] > 0
+
+
+def test_target_of_other_weights_misses_its_tolerance(copy: Path, plain_built: BuiltBundle, sources: list[str]) -> None:
+    """Sealed anew, so that only the comparison can tell."""
+    folder = copy / "onnx-float32"
+    weights = bytearray((folder / "weights.bin").read_bytes())
+    weights[3::4] = bytes(byte ^ 0x80 for byte in weights[3::4])
+    (folder / "weights.bin").write_bytes(weights)
+    record = json.loads((folder / RECORD_NAME).read_text())
+    for file in record["files"]:
+        file["sha256"] = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
+    (folder / RECORD_NAME).write_text(json.dumps(record))
+    status, _, complained = run_command(
+        "verify", plain_built.path, *sources, "--engine", "onnx-float32", "--targets", copy, "--samples", 2
+    )
+    assert status == 1
+    assert "miss a tolerance" in complained
+    assert "MISSED" in complained
+
+
+def test_altered_file_is_found_before_it_runs(copy: Path, plain_built: BuiltBundle, sources: list[str]) -> None:
+    path = copy / "onnx-float32" / MODEL_FILE
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    status, _, complained = run_command(
+        "verify", plain_built.path, *sources, "--engine", "onnx-float32", "--targets", copy
+    )
+    assert status == 1
+    assert "is not the file that was written" in complained
+
+
+def test_target_of_another_bundle_is_refused(targets: Path, unusual_built: BuiltBundle, tmp_path: Path) -> None:
+    status, _, complained = run_command(
+        "verify",
+        unusual_built.path,
+        *save_sources(unusual_built, tmp_path),
+        "--engine",
+        "onnx-float32",
+        "--targets",
+        targets,
+    )
+    assert status == 1
+    assert "belongs to bundle" in complained
+
+
+def test_unknown_engine_is_refused_with_those_that_are_there(
+    targets: Path, plain_built: BuiltBundle, sources: list[str]
+) -> None:
+    status, _, complained = run_command(
+        "verify", plain_built.path, *sources, "--engine", "onnx-int8", "--targets", targets
+    )
+    assert status == 1
+    assert "'onnx-float16'" in complained
+
+
+def test_target_that_is_there_is_kept(targets: Path, plain_built: BuiltBundle, sources: list[str]) -> None:
+    before = (targets / "torchscript-float32" / RECORD_NAME).read_bytes()
+    status, _, complained = run_command(
+        "export", plain_built.path, *sources, "--target", "torchscript", "--out", targets
+    )
+    assert status == 1
+    assert "--overwrite" in complained
+    assert (targets / "torchscript-float32" / RECORD_NAME).read_bytes() == before
+
+
+def test_failed_export_leaves_nothing(plain_built: BuiltBundle, sources: list[str], tmp_path: Path) -> None:
+    status, _, complained = run_command(
+        "export", plain_built.path, *sources, "--target", "tensorrt", "--out", tmp_path / "out"
+    )
+    if status == 0:
+        pytest.skip("native TensorRT and a GPU are here")
+    assert "TensorRT" in complained
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_precision_that_a_target_has_not_is_refused_before_anything_is_written(
+    plain_built: BuiltBundle, sources: list[str], tmp_path: Path
+) -> None:
+    kinds = ["--target", "onnx", "triton", "--precision", "bfloat16"]
+    status, _, complained = run_command("export", plain_built.path, *sources, *kinds, "--out", tmp_path / "out")
+    assert status == 1
+    assert "precision of target triton is bfloat16, expected one of ['float32', 'float16']" in complained
+    assert not (tmp_path / "out").exists()
+
+
+def test_profile_out_of_order_is_refused(plain_built: BuiltBundle, sources: list[str], tmp_path: Path) -> None:
+    kinds = ["--target", "onnx", "--profile", 4, 2, 8, "--out", tmp_path / "out"]
+    status, _, complained = run_command("export", plain_built.path, *sources, *kinds)
+    assert status == 1
+    assert "profile is 4 2 8" in complained

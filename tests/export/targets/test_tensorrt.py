@@ -1,0 +1,87 @@
+"""TensorRT-RTX as the gate: its parser takes every node of every exported graph, its builder makes a plan; no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from labelmint_export.errors import BuildError, CannotRunError
+from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
+from labelmint_export.targets.precision import Precision
+from labelmint_export.targets.registry import find_target
+from labelmint_export.targets.settings import BatchProfile, TargetSettings
+from labelmint_export.targets.tensorrt_plans import NATIVE, PLAN_FILE, import_tensorrt, rejected_nodes
+from tests.export.built_bundle import BuiltBundle
+from tests.export.targets.made import make_model
+
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install 'labelmint[trt]'")
+
+
+@pytest.mark.parametrize("name", ["mapping", "synthesis", "interpreter", "model"])
+def test_every_node_of_a_bundle_is_taken(built: BuiltBundle, name: str) -> None:
+    assert rejected_nodes(built.path / f"{name}.onnx") == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_every_node_of_the_target_is_taken(built: BuiltBundle, precision: Precision, tmp_path: Path) -> None:
+    write_onnx(make_model(built, precision), tmp_path)
+    assert rejected_nodes(tmp_path / MODEL_FILE) == []
+
+
+def test_gate_names_a_node_that_is_not_taken(tmp_path: Path) -> None:
+    """uint8 in the middle of a graph, which onnxruntime takes and TensorRT does not."""
+    cast = helper.make_node("Cast", ["x"], ["bytes"], name="early_cast", to=TensorProto.UINT8)
+    turn = helper.make_node("Transpose", ["bytes"], ["y"], name="turn", perm=[1, 0])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.UINT8, [3, 2])
+    model = helper.make_model(
+        helper.make_graph([cast, turn], "g", [x], [y]), opset_imports=[helper.make_opsetid("", 20)]
+    )
+    model.ir_version = 10
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "bad.onnx")
+    refused = rejected_nodes(tmp_path / "bad.onnx")
+    assert refused[0].name == "early_cast"
+    assert "UINT8" in refused[0].reason
+
+
+def test_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph" * 10)
+    assert rejected_nodes(tmp_path / "bad.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_plan_is_built_without_a_gpu(plain_built: BuiltBundle, precision: Precision, tmp_path: Path) -> None:
+    settings = TargetSettings(
+        profile=BatchProfile(min_batch=1, opt_batch=2, max_batch=3), compute_capabilities=("8.6", "8.9")
+    )
+    written = find_target("tensorrt-rtx", precision).write(make_model(plain_built, precision), settings, tmp_path)
+    assert (tmp_path / PLAN_FILE).stat().st_size > 10_000
+    assert not list(tmp_path.glob("*.onnx"))
+    assert written.versions["tensorrt_rtx"] == tensorrt_rtx.__version__
+    assert written.device["compute_capabilities"] == ["8.6", "8.9"]
+
+
+def test_unknown_gpu_is_refused_with_those_that_are_known(plain_built: BuiltBundle, tmp_path: Path) -> None:
+    target = find_target("tensorrt-rtx", "float32")
+    settings = TargetSettings(compute_capabilities=("3.0",))
+    with pytest.raises(BuildError, match=r"'3\.0' is none of TensorRT-RTX's, expected some of .*'8\.6'"):
+        target.write(make_model(plain_built, "float32"), settings, tmp_path)
+
+
+def test_plan_does_not_run_on_a_processor(plain_built: BuiltBundle, tmp_path: Path) -> None:
+    with pytest.raises(CannotRunError, match="NVIDIA GPU"):
+        find_target("tensorrt-rtx", "float32").load(tmp_path, make_model(plain_built, "float32"), "cpu")
+
+
+def test_missing_library_says_how_to_get_it() -> None:
+    try:
+        import_tensorrt(NATIVE)
+    except BuildError as error:
+        assert "TensorRT is not installed" in str(error)
+    else:
+        pytest.skip("native TensorRT is installed")

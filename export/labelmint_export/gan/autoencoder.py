@@ -135,5 +135,5 @@ def reconstruction_step(
     distance = laplacian_distance(image, real) + SQUARE_WEIGHT * (image - real).square().mean()
     divergence = divergence_from_normal(mean, log_variance)
     loss = distance + kl_weight * divergence
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    loss.backward()
     return Reconstruction(float(distance.detach()), float(divergence.detach()))

@@ -41,7 +41,8 @@ PATH_STEPS = 16
 PAIRS_PER_STEP = 10
 """New pairs (z, w) for each step of the mapping, up to MAX_PAIRS."""
 MAX_PAIRS = 100_000
-HELD_OUT_PAIRS = 1_000
+HELD_OUT_SHARE = 20
+"""One of so many pairs is not learned but measured with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def fit_mapping(
     centre = posterior.mean.mean(dim=0)
     scale = ((posterior.mean - centre).square().mean() + posterior.deviation.square().mean()).sqrt()
     normed = Posterior((posterior.mean - centre) / scale, posterior.deviation / scale)
-    num_pairs = min(MAX_PAIRS, PAIRS_PER_STEP * steps) + HELD_OUT_PAIRS
+    num_pairs = max(HELD_OUT_SHARE, min(MAX_PAIRS, PAIRS_PER_STEP * steps))
     with torch.autocast(device.type, compute_dtype, enabled=compute_dtype != torch.float32):
         field, flow_loss = fit_field(normed, steps, width)
         z = normalize_second_moment(torch.randn([num_pairs, mapping.config.z_dim], device=device))
@@ -202,7 +203,7 @@ def follow(field: VelocityField, begin: torch.Tensor) -> torch.Tensor:
     """
     ends = []
     step = 1.0 / PATH_STEPS
-    for x in begin.split(2_000):
+    for x in torch.split(begin, 2_000):
         place = x
         for index in range(PATH_STEPS):
             time = x.new_full([len(x)], index * step)
@@ -214,7 +215,7 @@ def follow(field: VelocityField, begin: torch.Tensor) -> torch.Tensor:
 
 
 def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, scale: torch.Tensor, steps: int) -> float:
-    count = len(z) - HELD_OUT_PAIRS
+    count = len(z) - len(z) // HELD_OUT_SHARE
     mapping.requires_grad_(True)
 
     def loss() -> torch.Tensor:

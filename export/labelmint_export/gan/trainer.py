@@ -206,7 +206,10 @@ def reconstruct_many(state: TrainState, pictures: npt.NDArray[np.uint8]) -> npt.
 def _write_snapshot(state: TrainState, pictures: npt.NDArray[np.uint8], folder: Path, record: dict[str, float]) -> None:
     seen = state.images_before + state.images_seen
     count = GRID_COLUMNS * GRID_ROWS
-    grid = paint_many(state.ema, count) if state.mapping_fitted else reconstruct_many(state, pictures[: count // 2])
+    if state.mapping_fitted:
+        grid = paint_many(state.ema, count)
+    else:
+        grid = reconstruct_many(state, pictures[np.arange(count // 2) % len(pictures)])
     save_grid(grid, GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
     provenance: dict[str, object] = {"images_seen": seen, "seed": state.config.seed, **record}
     save_generator(state.ema, folder / "generator.safetensors", provenance)

@@ -1,7 +1,5 @@
 """The mapping that learns where an autoencoder's pictures are, against distributions that are known."""
 
-import math
-
 import pytest
 import torch
 
@@ -45,11 +43,12 @@ def test_paths_lead_to_a_normal_distribution() -> None:
     torch.testing.assert_close(ends.std(dim=0), spread, rtol=0.12, atol=0.03)
 
 
-def test_mapping_draws_clusters_in_their_shares() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mapping_draws_clusters_in_their_shares(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     mapping, posterior = make_mapping(), make_clusters()
-    fit = fit_mapping(mapping, posterior, steps=1200, compute_dtype=torch.float32, width=WIDTH)
-    assert math.isfinite(fit.flow_loss)
+    fit = fit_mapping(mapping, posterior, steps=1200, compute_dtype=dtype, width=WIDTH)
+    assert fit.flow_loss < 1.0  # 2 if nothing was learned
     assert fit.mapping_error < 0.2  # between the clusters the path's end jumps
     with torch.no_grad():
         w = mapping.map_to_w(torch.randn(4000, DIM))

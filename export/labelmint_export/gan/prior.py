@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from labelmint_export.gan.autoencoder import Encoder
 from labelmint_export.gan.pictures import to_range
@@ -124,7 +125,7 @@ def encode_set(
         Means and standard deviations on that device.
     """
     means, deviations = [], []
-    for start in range(0, len(pictures), 200):
+    for start in tqdm(range(0, len(pictures), 200), desc="encode", unit="batch", mininterval=2.0):
         real = to_range(pictures[start : start + 200], encoder.config.resolution, device)
         mean, log_variance = encoder(real, compute_dtype)
         means.append(mean)
@@ -154,22 +155,24 @@ def fit_mapping(
     scale = ((posterior.mean - centre).square().mean() + posterior.deviation.square().mean()).sqrt()
     normed = Posterior((posterior.mean - centre) / scale, posterior.deviation / scale)
     num_pairs = max(HELD_OUT_SHARE, min(MAX_PAIRS, PAIRS_PER_STEP * steps))
-    with torch.autocast(device.type, compute_dtype, enabled=compute_dtype != torch.float32):
-        field, flow_loss = fit_field(normed, steps, width)
-        z = normalize_second_moment(torch.randn([num_pairs, mapping.config.z_dim], device=device))
-        w = follow(field, z) * scale + centre
+    field, flow_loss = fit_field(normed, steps, width, compute_dtype)
+    z = normalize_second_moment(torch.randn([num_pairs, mapping.config.z_dim], device=device))
+    w = follow(field, z, compute_dtype) * scale + centre
     error = _fit_to_pairs(mapping, z, w, scale, steps)
     mapping.w_avg.copy_(w.mean(dim=0))
     return PriorFit(flow_loss, error)
 
 
-def fit_field(posterior: Posterior, steps: int, width: int = WIDTH) -> tuple[VelocityField, float]:
+def fit_field(
+    posterior: Posterior, steps: int, width: int = WIDTH, compute_dtype: torch.dtype = torch.float32
+) -> tuple[VelocityField, float]:
     """Fit the velocities of straight paths from normalised normal vectors to vectors of a posterior.
 
     Args:
         posterior: About centred, about of unit variance.
         steps: Of Adam.
         width: Of the field.
+        compute_dtype: dtype of its products.
 
     Returns:
         The field, and the mean squared error over the last tenth of the steps.
@@ -184,19 +187,21 @@ def fit_field(posterior: Posterior, steps: int, width: int = WIDTH) -> tuple[Vel
         end = posterior.mean[chosen] + posterior.deviation[chosen] * noise
         begin = normalize_second_moment(torch.randn([BATCH, dim], device=device))
         time = torch.rand([BATCH], device=device)
-        velocity: torch.Tensor = field(begin + (end - begin) * time[:, None], time)
+        with _computing_in(compute_dtype, device):
+            velocity: torch.Tensor = field(begin + (end - begin) * time[:, None], time)
         return (velocity.float() - (end - begin)).square().mean()
 
-    return field, _descend(field, loss, FLOW_RATE, steps)
+    return field, _descend(field, loss, FLOW_RATE, steps, "velocity field")
 
 
 @torch.no_grad()
-def follow(field: VelocityField, begin: torch.Tensor) -> torch.Tensor:
+def follow(field: VelocityField, begin: torch.Tensor, compute_dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Follow the paths of a velocity field by Heun's rule.
 
     Args:
         field: The velocities.
         begin: float32 [N, D], places at time 0.
+        compute_dtype: dtype of the field's products.
 
     Returns:
         float32 [N, D], places at time 1.
@@ -207,11 +212,17 @@ def follow(field: VelocityField, begin: torch.Tensor) -> torch.Tensor:
         place = x
         for index in range(PATH_STEPS):
             time = x.new_full([len(x)], index * step)
-            first = field(place, time).float()
-            second = field(place + step * first, time + step).float()
+            with _computing_in(compute_dtype, begin.device):
+                first = field(place, time).float()
+                second = field(place + step * first, time + step).float()
             place = place + step * (first + second) / 2
         ends.append(place)
     return torch.cat(ends)
+
+
+def _computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Round products. Not to be held over an optimiser's step: autocast keeps the weights that it rounded first."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, scale: torch.Tensor, steps: int) -> float:
@@ -222,17 +233,17 @@ def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, sca
         chosen = torch.randint(count, [BATCH], device=z.device)
         return ((mapping.map_to_w(z[chosen]) - w[chosen]) / scale).square().mean()
 
-    _descend(mapping, loss, MAPPING_RATE, steps)
+    _descend(mapping, loss, MAPPING_RATE, steps, "mapping")
     with torch.no_grad():
         return float(((mapping.map_to_w(z[count:]) - w[count:]) / scale).square().mean())
 
 
-def _descend(module: nn.Module, loss_of: Callable[[], torch.Tensor], rate: float, steps: int) -> float:
+def _descend(module: nn.Module, loss_of: Callable[[], torch.Tensor], rate: float, steps: int, name: str) -> float:
     """Minimise with Adam and a cosine schedule; the module ends with its averaged weights. Gives the last mean loss."""
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, foreach=True)
     average = [parameter.detach().clone() for parameter in module.parameters()]
     last: list[float] = []
-    for step in range(steps):
+    for step in tqdm(range(steps), desc=name, unit="step", mininterval=2.0):
         for group in optimizer.param_groups:
             group["lr"] = (
                 rate * min(1.0, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / steps))

@@ -159,6 +159,17 @@ def test_networks_without_a_mapping_need_an_encoder(tmp_path: Path) -> None:
     assert read_fitted(state) is True
 
 
+def test_of_an_autoencoder_only_what_has_learned_is_kept(tmp_path: Path) -> None:
+    run_until(make_state(make_autoencoding_config(), CPU), 8, tmp_path / "run")
+    save_networks(load_networks(tmp_path / "run"), tmp_path / "kept")
+    tensors = safetensors.torch.load_file(tmp_path / "kept" / "networks.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {"ema", "encoder"}
+    kept, whole = load_networks(tmp_path / "kept"), load_networks(tmp_path / "run")
+    assert (kept.mapping_fitted, kept.images) == (False, 8)
+    for name, tensor in whole.ema.state_dict().items():
+        torch.testing.assert_close(kept.generator.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)  # float16
+
+
 def test_latents_of_an_autoencoder_keep_their_space() -> None:
     config = make_autoencoding_config()
     with pytest.raises(TrainingError, match="z_dim is 8, expected 16 like w_dim"):

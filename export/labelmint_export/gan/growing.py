@@ -1,7 +1,8 @@
 """Starting a training from the networks of another: of a lower resolution, or of the same one without its optimisers.
 
 `networks.safetensors` and `networks.json` hold what is worth keeping of a training that may go on one day: generator,
-averaged generator and discriminator in float16. A tenth of the resumable state, and not bit for bit what was.
+averaged generator and discriminator in float16. A tenth of the resumable state, and not bit for bit what was. Of an
+autoencoder they hold the averaged generator and the encoder: nothing else of it has learned anything.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from labelmint_export.generator.snapshots import load_weights, read_json, read_t
 FORMAT = "labelmint-gan-networks"
 FORMAT_VERSION = 1
 NETWORKS = ("generator", "ema", "discriminator", "encoder")
+NETWORKS_OF_AUTOENCODER = ("ema", "encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def save_networks(networks: Networks, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{key}": tensor.half()
-        for name in NETWORKS
+        for name in _kept(networks.mapping_fitted)
         if getattr(networks, name) is not None
         for key, tensor in getattr(networks, name).state_dict().items()
     }
@@ -83,6 +85,10 @@ def save_networks(networks: Networks, folder: Path) -> None:
     )
 
 
+def _kept(mapping_fitted: bool) -> tuple[str, ...]:
+    return NETWORKS if mapping_fitted else NETWORKS_OF_AUTOENCODER
+
+
 def load_networks(folder: Path) -> Networks:
     """Read the networks of a training from its resumable state, or from what `save_networks` left.
 
@@ -98,24 +104,23 @@ def load_networks(folder: Path) -> Networks:
             f"{record_path} holds no networks of this version; start the training anew", field="format"
         )
     config = config_from_json(record.get("config"), record_path)
-    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-    made = networks_of(make_state(config, torch.device("cpu")))
-    for name in NETWORKS:
-        start = f"{name}."
-        part = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
-        if getattr(made, name) is not None:
-            load_weights(getattr(made, name), part, path)
     try:
-        return dataclasses.replace(
-            made,
-            path_length_mean=float(record["path_length_mean"]),
-            images=int(record["images"]),
-            mapping_fitted=bool(record["mapping_fitted"]),
-        )
+        fitted = bool(record["mapping_fitted"])
+        length, images = float(record["path_length_mean"]), int(record["images"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{record_path} lacks a number ({error!r}); start the training anew", field="images"
         ) from error
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    made = networks_of(make_state(config, torch.device("cpu")))
+    for name in _kept(fitted):
+        start = f"{name}."
+        part = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+        if getattr(made, name) is not None:
+            load_weights(getattr(made, name), part, path)
+    if not fitted:
+        made.generator.load_state_dict(made.ema.state_dict())
+    return dataclasses.replace(made, path_length_mean=length, images=images, mapping_fitted=fitted)
 
 
 def start_from(folder: Path, config: TrainConfig, device: torch.device) -> TrainState:

@@ -46,7 +46,8 @@ def _write(model: TargetModel, _settings: TargetSettings, folder: Path) -> Writt
     program = export_program(model)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)  # of torch about itself
+            for category in (FutureWarning, DeprecationWarning):  # of torch about itself
+                warnings.filterwarnings("ignore", category=category)
             aoti_compile_and_package(program, package_path=str(folder / MODEL_FILE))
     except (InductorError, RuntimeError) as error:
         raise BuildError(f"AOTInductor does not compile the model with {compiler}: {error}", field="target") from error

@@ -13,7 +13,6 @@ from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import (
     Encoder,
     divergence_from_normal,
-    laplacian_distance,
     reconstruction_step,
 )
 from labelmint_export.gan.config import TrainConfig
@@ -21,43 +20,11 @@ from labelmint_export.gan.growing import load_networks, save_networks, start_fro
 from labelmint_export.gan.state import TrainState, load_state, make_state
 from labelmint_export.gan.trainer import Schedule, train
 from labelmint_export.generator import Generator
+from labelmint_export.pyramid import laplacian_levels
 from tests.export.tiny_parts import make_config, make_pictures, make_train_config
 
 CPU = torch.device("cpu")
 LINE = np.array([1.0, 3.0, 3.0, 1.0]) / 8
-
-
-def halved(x: np.ndarray) -> np.ndarray:
-    """Low-pass and every second pixel of [H, W], zeros around."""
-    padded = np.pad(x, 1)
-    half = x.shape[0] // 2
-    rows = np.stack([LINE @ padded[2 * i : 2 * i + 4] for i in range(half)])
-    return np.stack([rows[:, 2 * j : 2 * j + 4] @ LINE for j in range(half)], axis=1)
-
-
-def doubled(x: np.ndarray) -> np.ndarray:
-    """The transpose of `halved`, times four."""
-    side = x.shape[0]
-    spread = np.zeros((2 * side + 2, 2 * side + 2))
-    for i in range(side):
-        for j in range(side):
-            spread[2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += 4 * x[i, j] * np.outer(LINE, LINE)
-    return spread[1:-1, 1:-1]
-
-
-def test_laplacian_distance_is_the_sum_over_the_levels() -> None:
-    random = np.random.default_rng(0)
-    a, b = random.standard_normal((2, 2, 3, 16, 16))
-    expected = 0.0
-    planes = list((a - b).reshape(-1, 16, 16))
-    while planes[0].shape[0] > 4:
-        low = [halved(plane) for plane in planes]
-        expected += float(np.mean([np.abs(plane - doubled(less)) for plane, less in zip(planes, low, strict=True)]))
-        planes = low
-    expected += float(np.mean(np.abs(planes)))
-    got = laplacian_distance(torch.from_numpy(a).float(), torch.from_numpy(b).float())
-    assert float(got) == pytest.approx(expected, rel=1e-5)
-    assert float(laplacian_distance(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8))) == 0.0
 
 
 def test_divergence_is_that_of_torch() -> None:
@@ -186,7 +153,7 @@ def test_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
         with torch.no_grad():
             w, _ = state.autoencoding.encoder(pictures)
             ws = w[:, None].expand(-1, state.config.generator.num_ws, -1)
-            return float(laplacian_distance(state.generator.synthesis(ws, "none").image, pictures))
+            return float(laplacian_levels(state.generator.synthesis(ws, "none").image, pictures).mean())
 
     before = distance()
     folder = tmp_path / "run"

@@ -22,7 +22,6 @@ from labelmint_export.inversion.perceptual import (
     feature_distance,
     features_of_discriminator,
     features_of_segmenter,
-    laplacian_distance,
 )
 from labelmint_export.inversion.projector import InversionSettings, project
 from labelmint_export.oracle.network import Segmenter, SegmenterConfig, save_segmenter
@@ -41,14 +40,6 @@ def make_segmenter() -> Segmenter:
 
 
 # --- distances --------------------------------------------------------------------------------------------------------
-
-
-def test_pyramid_distance_is_the_mean_over_its_levels() -> None:
-    """A constant difference lives in the last level alone, a checkerboard in the first."""
-    flat = torch.zeros(2, 3, 16, 16)
-    torch.testing.assert_close(laplacian_distance(flat + 0.3, flat), torch.full([2], 0.3 / 3))
-    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1.0
-    torch.testing.assert_close(laplacian_distance(flat + board, flat), torch.full([2], 1.0 / 3))
 
 
 def test_feature_distance_ignores_lengths_and_sees_directions() -> None:

@@ -7,6 +7,7 @@ from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.ranges import require_at_least
 
 MAX_BATCH_SIZE = 1024
 
@@ -103,9 +104,7 @@ def _check_terms(settings: BuildSettings) -> None:
 
 
 def _check_counts(generator: Backbone, settings: BuildSettings) -> None:
-    for name in ("num_calibration_samples", "num_parity_samples"):
-        if getattr(settings, name) < 1:
-            raise BuildError(f"{name} is {getattr(settings, name)}, expected at least 1", field=name)
+    require_at_least(settings, 1, "num_calibration_samples", "num_parity_samples", error=BuildError)
     for name, low, high in (("batch_size", 1, MAX_BATCH_SIZE), ("truncation_cutoff", 0, generator.config.num_ws)):
         if not low <= getattr(settings, name) <= high:
             raise BuildError(f"{name} is {getattr(settings, name)}, expected {low} to {high}", field=name)

@@ -16,7 +16,8 @@ import torch
 
 from labelmint_export.gan.discriminator import PictureTrunk, PlainConv
 from labelmint_export.generator import Generator, GeneratorConfig
-from labelmint_export.generator.layers import FullyConnected, binomial_filter, downsample_2x, upsample_2x
+from labelmint_export.generator.layers import FullyConnected
+from labelmint_export.pyramid import laplacian_levels
 
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
 SQUARE_WEIGHT = 8.0
@@ -68,26 +69,6 @@ class Reconstruction:
     """Kullback-Leibler divergence from the standard normal distribution, nats a picture."""
 
 
-def laplacian_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference at every level of a Laplacian pyramid, summed (Bojanowski et al. 2018, without weights).
-
-    Args:
-        a: float32 [N, C, r, r], r a power of two and at least 4.
-        b: Likewise.
-
-    Returns:
-        float32 [].
-    """
-    rest = a - b
-    kernel = binomial_filter().to(rest.device)
-    total = rest.new_zeros([])
-    while rest.shape[2] > 4:
-        low = downsample_2x(rest, kernel)
-        total = total + (rest - upsample_2x(low, kernel)).abs().mean()
-        rest = low
-    return total + rest.abs().mean()
-
-
 def divergence_from_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     """Kullback-Leibler divergence of normal distributions from the standard one.
 
@@ -132,7 +113,7 @@ def reconstruction_step(
     w_avg.copy_(w.detach().mean(dim=0).lerp(w_avg, w_avg_beta))
     ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
     image = generator.synthesis(ws, "none", compute_dtype).image
-    distance = laplacian_distance(image, real) + SQUARE_WEIGHT * (image - real).square().mean()
+    distance = laplacian_levels(image, real).sum(dim=0).mean() + SQUARE_WEIGHT * (image - real).square().mean()
     divergence = divergence_from_normal(mean, log_variance)
     loss = distance + kl_weight * divergence
     loss.backward()

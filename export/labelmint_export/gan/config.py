@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from labelmint_export.errors import TrainingError
 from labelmint_export.generator import GeneratorConfig
+from labelmint_export.ranges import require_at_least, require_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,9 @@ class TrainConfig:
         Raises:
             TrainingError: A field is out of range.
         """
-        for name in (
+        require_at_least(
+            self,
+            1,
             "batch_size",
             "r1_interval",
             "path_length_interval",
@@ -77,13 +80,11 @@ class TrainConfig:
             "ada_interval",
             "reconstruction_interval",
             "prior_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
-        for name in ("learning_rate", "ada_speed_images", "ema_images"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected more than 0", field=name)
-        for name in (
+        )
+        require_positive(self, "learning_rate", "ada_speed_images", "ema_images")
+        require_at_least(
+            self,
+            0,
             "r1_gamma",
             "path_length_weight",
             "style_mixing",
@@ -92,9 +93,7 @@ class TrainConfig:
             "autoencoder_images",
             "reconstruction_rate",
             "kl_weight",
-        ):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 0", field=name)
+        )
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):
             raise TrainingError(
                 f"compute_dtype is {self.compute_dtype!r}, expected float32, bfloat16 or float16", field="compute_dtype"

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from labelmint_export.errors import TrainingError
 from labelmint_export.generator import TapSpec
+from labelmint_export.ranges import require_at_least, require_positive
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1
@@ -54,16 +55,12 @@ class InterpreterConfig:
         for tap in self.taps:
             if tap.channels < 1 or tap.resolution < 1:
                 raise TrainingError(f"tap {tap} is empty, expected at least one channel and pixel", field="taps")
-        for name in ("label_resolution", "num_members", "num_keypoint_members"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
+        require_at_least(self, 1, "label_resolution", "num_members", "num_keypoint_members")
         for name in ("hidden_widths", "keypoint_hidden_widths"):
             if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 1:
                 raise TrainingError(f"{name} is {list(getattr(self, name))}, expected two of at least 1", field=name)
-        if self.num_keypoints < 0:
-            raise TrainingError(f"num_keypoints is {self.num_keypoints}, expected at least 0", field="num_keypoints")
-        if not self.sigma_pixels > 0:
-            raise TrainingError(f"sigma_pixels is {self.sigma_pixels}, expected more than 0", field="sigma_pixels")
+        require_at_least(self, 0, "num_keypoints")
+        require_positive(self, "sigma_pixels")
 
     @property
     def num_features(self) -> int:

@@ -3,14 +3,9 @@
 A linear layer commutes with bilinear resizing, so the first layer of all members is applied where a tap lives: M x h1
 sums at r x r instead of H x W. What is left is to bring the sums of the coarse levels to full resolution. Resizing each
 of them directly costs a full-size pass a level; a chain of x2 steps is another function. There is an exact way in
-between:
-
-A level of resolution r, resized to H (align_corners false), is piecewise bilinear with knots at the centres (k + 1/2) H
-/ r. The grid of the 2 r + 1 positions j H / (2 r) holds the knots of r and of every coarser level. So a sum of levels
-up to r, sampled on this "knot grid", keeps the whole function, and going from one knot grid to the next, and from the
-last to the pixels, is plain linear interpolation that loses nothing. All levels up to H / 4 take this way and reach the
-pixels in one step; the taps of the two finest levels are narrower than the hidden planes, so they are resized as taps
-and projected at full resolution.
+between (`knots`): levels are summed on grids that keep the whole function, from coarse to fine. All levels up to H / 4
+take it and reach the pixels in one step; the taps of the two finest levels are narrower than the hidden planes, so they
+are resized as taps and projected at full resolution.
 
 Everything at full resolution is computed strip by strip, a few rows of the picture from the first layer to the vote, so
 that the hidden planes of a strip stay in the processor's cache instead of passing through memory once an operation.
@@ -31,46 +26,8 @@ from torch.nn import functional
 from labelmint_export.errors import BuildError
 from labelmint_export.heatmaps import find_peaks
 from labelmint_export.interpreter.ensemble import FoldedMembers, Interpreter
+from labelmint_export.interpreter.knots import interpolate, knots_to_pixels, level_to_knots, refine_knots
 from labelmint_export.interpreter.labels import VOTE_RULES, InterpreterOutput
-
-
-def level_to_knots(resolution: int) -> torch.Tensor:
-    """Interpolation from a level's pixels to its knot grid: float64 [2 r + 1, r]."""
-    matrix = torch.zeros(2 * resolution + 1, resolution, dtype=torch.float64)
-    for j in range(2 * resolution + 1):
-        low, high = max((j - 2) // 2 if j % 2 == 0 else (j - 1) // 2, 0), min(j // 2, resolution - 1)
-        matrix[j, low] += 0.5
-        matrix[j, high] += 0.5
-    return matrix
-
-
-def refine_knots(resolution: int, finer: int) -> torch.Tensor:
-    """Interpolation from the knot grid of r to that of a finer level R: float64 [2 R + 1, 2 r + 1]."""
-    matrix = torch.zeros(2 * finer + 1, 2 * resolution + 1, dtype=torch.float64)
-    for j in range(2 * finer + 1):
-        position = j * resolution / finer
-        low = min(int(position), 2 * resolution - 1)
-        matrix[j, low] = 1.0 - (position - low)
-        matrix[j, low + 1] = position - low
-    return matrix
-
-
-def knots_to_pixels(resolution: int, pixels: int) -> torch.Tensor:
-    """Interpolation from the knot grid of r to pixel centres: float64 [H, 2 r + 1]."""
-    spacing = pixels / (2 * resolution)
-    matrix = torch.zeros(pixels, 2 * resolution + 1, dtype=torch.float64)
-    for i in range(pixels):
-        position = (i + 0.5) / spacing
-        low = min(int(position), 2 * resolution - 1)
-        matrix[i, low] = 1.0 - (position - low)
-        matrix[i, low + 1] = position - low
-    return matrix
-
-
-def interpolate(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Apply one interpolation along both axes: [N, U, a, a] and [b, a] to [N, U, b, b]."""
-    return torch.matmul(matrix, torch.matmul(x, matrix.t()))
-
 
 STRIP_PIXELS = 1024
 """About as many pixels a strip: 1,408 hidden units of them are 6 MB in float32."""

@@ -31,6 +31,7 @@ from labelmint_export.interpreter.sampling import (
     keypoint_importance,
     make_masses,
 )
+from labelmint_export.ranges import require_at_least, require_positive
 
 MAX_PIXEL_DIFFERENCE = 8
 """Levels (of 255) by which the annotated picture may differ from what the generator paints now."""
@@ -61,11 +62,8 @@ class InterpreterTraining:
         Raises:
             TrainingError: A field is out of range.
         """
-        for name in ("max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
-        if not self.learning_rate > 0:
-            raise TrainingError(f"learning_rate is {self.learning_rate}, expected more than 0", field="learning_rate")
+        require_at_least(self, 1, "max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels")
+        require_positive(self, "learning_rate")
 
 
 def paint_annotated(generator: Backbone, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:

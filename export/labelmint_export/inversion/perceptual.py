@@ -1,9 +1,7 @@
 """How different two pictures look, without a network that would have to be downloaded.
 
-Two parts: the levels of a Laplacian pyramid, compared by their mean absolute difference (as Bojanowski et al. 2018,
-"Optimizing the latent space of generative networks", train on pictures); and features of a network that knows these
-pictures, compared as LPIPS does (Zhang et al. 2018) without its learned weights: unit length at each place, squared
-difference, mean.
+Beside the Laplacian pyramid (`pyramid`): features of a network that knows these pictures, compared as LPIPS does (Zhang
+et al. 2018) without its learned weights: unit length at each place, squared difference, mean.
 
 Legend: N images, C channels, H rows, W columns.
 """
@@ -12,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 from labelmint_export.errors import GeneratorError
 from labelmint_export.gan.discriminator import Discriminator
@@ -24,29 +21,7 @@ from labelmint_export.oracle.network import Segmenter, load_segmenter
 Features = Callable[[torch.Tensor], list[torch.Tensor]]
 """float [N, C, H, W], [-1, 1] -> feature maps float [N, C_i, H_i, W_i]."""
 
-SMALLEST_SIDE = 4
 UNIT_EPSILON = 1e-8
-
-
-def laplacian_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Compare the levels of two Laplacian pyramids, down to a side of four pixels; every level counts the same.
-
-    Args:
-        a: float [N, C, H, W].
-        b: Likewise.
-
-    Returns:
-        float [N], mean absolute difference.
-    """
-    difference = a - b  # a pyramid is linear
-    total = torch.zeros(len(a), dtype=a.dtype, device=a.device)
-    levels = 0
-    while min(difference.shape[2:]) > SMALLEST_SIDE and not difference.shape[2] % 2 and not difference.shape[3] % 2:
-        coarse = functional.avg_pool2d(difference, 2)
-        fine = difference - functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-        total = total + fine.abs().mean(dim=(1, 2, 3))
-        difference, levels = coarse, levels + 1
-    return (total + difference.abs().mean(dim=(1, 2, 3))) / (levels + 1)
 
 
 def feature_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:

@@ -22,7 +22,9 @@ from labelmint.addresses import latents
 from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
-from labelmint_export.inversion.perceptual import Features, feature_distance, laplacian_distance
+from labelmint_export.inversion.perceptual import Features, feature_distance
+from labelmint_export.pyramid import laplacian_levels
+from labelmint_export.ranges import require_at_least, require_positive
 
 STATISTICS_SEED = 2**64 - 5
 """Of the addresses that give mean and deviation of w."""
@@ -57,16 +59,10 @@ class InversionSettings:
         Raises:
             TrainingError: A field is out of range.
         """
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
-        if self.num_statistics < 2:
-            raise TrainingError(f"num_statistics is {self.num_statistics}, expected at least 2", field="num_statistics")
-        for name in ("feature_weight", "spread_weight", "mean_weight", "noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 0", field=name)
-        if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"learning_rate is {self.learning_rate}, expected more than 0", field="learning_rate")
+        require_at_least(self, 1, "steps", "batch_size")
+        require_at_least(self, 2, "num_statistics")
+        require_at_least(self, 0, "feature_weight", "spread_weight", "mean_weight", "noise")
+        require_positive(self, "learning_rate")
         if not 0 <= self.common_share <= 1:
             raise TrainingError(f"common_share is {self.common_share}, expected 0 to 1", field="common_share")
 
@@ -164,7 +160,7 @@ def _project_batch(
         fade = settings.noise * max(0.0, 1.0 - phase / 0.75) ** 2
         shaken = common + fade * torch.randn(1, 1, generator.config.w_dim, generator=random)
         image = generator.synthesis(mean + deviation * (shaken + apart), "const").image
-        loss = laplacian_distance(image, wanted)
+        loss = laplacian_levels(image, wanted).mean(dim=0)
         if features is not None:
             loss = loss + settings.feature_weight * feature_distance(features(image), wanted_features)
         loss = loss + settings.mean_weight * common.square().mean(dim=(1, 2))

@@ -17,6 +17,7 @@ from labelmint_export.errors import TrainingError
 from labelmint_export.heatmaps import encode_heatmaps
 from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
 from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
+from labelmint_export.ranges import require_at_least, require_positive
 
 SIGMA_PIXELS = 2.0
 
@@ -52,11 +53,8 @@ class SegmenterTraining:
         Raises:
             TrainingError: A field is out of range.
         """
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1", field=name)
-        if not self.learning_rate > 0:
-            raise TrainingError(f"learning_rate is {self.learning_rate}, expected more than 0", field="learning_rate")
+        require_at_least(self, 1, "steps", "batch_size")
+        require_positive(self, "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,12 +102,14 @@ def test_discriminator_starts_with_the_eyes_of_the_encoder(tmp_path: Path) -> No
     fresh = {name: p.detach().clone() for name, p in state.discriminator.named_parameters()}
     run_until(state, 12, tmp_path)
     assert read_fitted(state) is False
+    assert not (tmp_path / "generator.safetensors").exists()
     for name, parameter in state.discriminator.named_parameters():
         assert torch.equal(parameter, fresh[name]), name
     assert state.autoencoding is not None
     of_encoder = {name: p.detach().clone() for name, p in state.autoencoding.encoder.named_parameters()}
     run_until(state, 16, tmp_path)
     assert read_fitted(state) is True
+    assert (tmp_path / "generator.safetensors").exists()
     for name, parameter in state.discriminator.named_parameters():
         start = of_encoder[name] if name.startswith("blocks.") else fresh[name]
         moved = float((parameter.detach() - start).abs().max())

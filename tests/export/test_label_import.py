@@ -63,7 +63,7 @@ def refusal(
 ) -> str:
     assert main([*arguments_of(pictures, *labels), *map(str, options)]) == 1
     assert not (pictures.parent / "out").exists()
-    assert [path for path in pictures.parent.rglob("*") if ".partial" in path.name] == []
+    assert [path for path in pictures.parent.rglob("*") if ".building-" in path.name] == []
     return capsys.readouterr().err
 
 

@@ -3,8 +3,6 @@
 Legend: N pictures.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +10,7 @@ from PIL import Image
 from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator.snapshots import write_json, write_tensors
+from labelmint_export.placing import placed_whole
 
 LABELME_VERSION = "5.5.0"
 
@@ -25,16 +24,8 @@ def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise AnnotationError(f"{folder} is not empty; give a new folder so that no annotation is lost", field="folder")
     names = _names_of(annotated)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
-        staging.chmod(0o755)
+    with placed_whole(folder) as staging:
         _write_files(annotated, names, staging)
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_files(annotated: AnnotatedSet, names: tuple[str, ...], folder: Path) -> None:

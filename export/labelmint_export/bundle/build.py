@@ -12,7 +12,6 @@ from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
 from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
 from labelmint_export.bundle.parity import failed_checks, measure_parity
-from labelmint_export.bundle.placing import placed_whole
 from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
@@ -20,6 +19,7 @@ from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
 from labelmint_export.heatmaps import PEAK_RULE
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.placing import placed_whole
 
 GRAPHS = ("mapping", "synthesis", "interpreter", "model")
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")

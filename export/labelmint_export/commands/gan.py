@@ -181,6 +181,8 @@ def run_train(arguments: argparse.Namespace) -> str:
         max_seconds=None if arguments.max_minutes is None else arguments.max_minutes * 60,
     )
     train(state, pictures, schedule, arguments.out, evaluate)
+    if not state.mapping_fitted:
+        return f"{state.images_seen} pictures seen; {arguments.out} holds an autoencoder, a generator comes after it"
     return f"{state.images_seen} pictures seen; wrote {arguments.out / 'generator.safetensors'}"
 
 

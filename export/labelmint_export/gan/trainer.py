@@ -208,11 +208,11 @@ def _write_snapshot(state: TrainState, pictures: npt.NDArray[np.uint8], folder: 
     count = GRID_COLUMNS * GRID_ROWS
     if state.mapping_fitted:
         grid = paint_many(state.ema, count)
-    else:
+        provenance: dict[str, object] = {"images_seen": seen, "seed": state.config.seed, **record}
+        save_generator(state.ema, folder / "generator.safetensors", provenance)
+    else:  # an autoencoder is no generator yet: its mapping has learned nothing
         grid = reconstruct_many(state, pictures[np.arange(count // 2) % len(pictures)])
     save_grid(grid, GRID_COLUMNS, folder / f"grid-{seen:08d}.png")
-    provenance: dict[str, object] = {"images_seen": seen, "seed": state.config.seed, **record}
-    save_generator(state.ema, folder / "generator.safetensors", provenance)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
 
@@ -225,6 +225,8 @@ def train(
     evaluate: Evaluation | None = None,
 ) -> None:
     """Train until the schedule ends; the folder then holds the snapshot, the log, the grids and the resumable state.
+
+    While the training is an autoencoder alone there is no snapshot, and the grids show reconstructions.
 
     Args:
         state: Fresh, grown or loaded; changed in place.

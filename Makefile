@@ -33,7 +33,7 @@ PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint types contracts pytest fuzz bench protos check-protos clean python-is-there
+.PHONY: help demo serve test lint types contracts pytest fuzz bench kernel protos check-protos clean python-is-there
 .DELETE_ON_ERROR:
 
 help: ## List the commands.
@@ -67,6 +67,9 @@ fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one cor
 
 bench: $(DEV_STAMP) ## Measure the embedded model on this machine: the engine alone and through gRPC.
 	$(DEV_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+
+kernel: ## Compile the interpreter's kernel again (needs g++ 12 or newer).
+	$(PYTHON) service/kernel/build.py
 
 protos: $(PROTOS_STAMP) ## Generate the stubs again from the .proto files.
 	$(PROTOS_VENV)/bin/python -m grpc_tools.protoc --proto_path=protos --python_out=protos --pyi_out=protos \

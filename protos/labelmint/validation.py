@@ -73,6 +73,7 @@ def validate_manifest(manifest: bundle_pb2.Manifest) -> None:
     _check_parity(manifest.parity)
     _check_runtime(manifest.runtime)
     _check_files(manifest)
+    _check_tables(manifest)
     _check_provenance(manifest.provenance)
     _check_licence(manifest.licence)
 
@@ -270,6 +271,23 @@ def _check_relative_path(field: str, path: str) -> None:
     is_safe = all(_PATH_PART.fullmatch(part) and not _WINDOWS_DEVICE.fullmatch(part) for part in parts)
     if not is_safe or len(path) > 240 or len(parts) > 8:
         raise _error(field, path, "a relative path of letters, digits, _ . + - with forward slashes", "rename the file")
+
+
+def _check_tables(manifest: bundle_pb2.Manifest) -> None:
+    sizes = {file.path: file.num_bytes for file in manifest.files}
+    _within("interpreter_tables (their number)", len(manifest.interpreter_tables), 0, 1024)
+    _unique_names("interpreter_tables", [table.name for table in manifest.interpreter_tables])
+    for position, table in enumerate(manifest.interpreter_tables):
+        field = f"interpreter_tables[{position}]"
+        _within(f"{field}.shape (its length)", len(table.shape), 1, 8)
+        num_bytes = 4 * math.prod(table.shape)
+        if table.path not in sizes:
+            raise _error(f"{field}.path", table.path, "a path that is listed in files")
+        _within(f"{field}.offset", table.offset, 0, max(sizes[table.path] - num_bytes, 0))
+        if table.offset % 4 or num_bytes > sizes[table.path]:
+            raise _error(
+                field, f"{num_bytes} bytes at {table.offset}", f"numbers of 4 bytes inside {sizes[table.path]} bytes"
+            )
 
 
 def _check_provenance(provenance: bundle_pb2.Provenance) -> None:

@@ -42,6 +42,7 @@ def load_model(
     *,
     engine: str = "onnxruntime",
     provider: str = "cpu",
+    kernel: str = "auto",
     verify_files: bool = True,
 ) -> ServedModel:
     """Open a bundle, start its engine and run it once.
@@ -50,6 +51,7 @@ def load_model(
         path: Folder of the bundle.
         engine: Name of the engine.
         provider: What the engine runs on.
+        kernel: Form of the fused engine's kernel.
         verify_files: Whether to compare the sha256 of each file.
 
     Raises:
@@ -57,7 +59,7 @@ def load_model(
         EngineStartError: The engine is missing or cannot run the bundle.
     """
     bundle = open_bundle(path, verify_files=verify_files)
-    return serve_bundle(bundle, load_engine(bundle, engine=engine, provider=provider))
+    return serve_bundle(bundle, load_engine(bundle, engine=engine, provider=provider, kernel=kernel))
 
 
 def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:

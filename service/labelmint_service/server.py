@@ -187,6 +187,7 @@ def load_models(settings: ServiceSettings) -> list[ServedModel]:
             path,
             engine=settings.engine,
             provider=settings.provider,
+            kernel=settings.kernel,
             verify_files=settings.verify_files,
         )
         log_event(_log, logging.INFO, "model.loaded", model=model.name, digest=model.bundle.digest, path=str(path))

@@ -45,7 +45,14 @@ class ServiceSettings(BaseSettings):
         description="Folder of a bundle to serve. As a flag repeatable, as a variable separated like PATH.",
     )
     verify_files: bool = Field(default=True, description="Compare the sha256 of each bundle file before serving it.")
-    engine: Literal["onnxruntime"] = Field(default="onnxruntime", description="What runs the graphs.")
+    engine: Literal["onnxruntime", "fused"] = Field(
+        default="onnxruntime",
+        description="onnxruntime runs the graphs as they are; fused runs the interpreter in a kernel of its own.",
+    )
+    kernel: Literal["auto", "avx2", "avx512", "avx512bf16"] = Field(
+        default="auto",
+        description="Form of the fused engine's kernel. auto: the fastest whose labels agree with float32.",
+    )
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu",
         description="What onnxruntime runs on. It runs there or the server does not start.",

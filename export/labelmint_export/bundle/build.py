@@ -61,7 +61,7 @@ def build_bundle(
     manifest = _describe(generator, interpreter, schema, settings, provenance)
     _check_description(manifest)
     with placed_whole(out) as staging:
-        _write_graph_files(generator, interpreter, settings, staging)
+        manifest.interpreter_tables.extend(_write_graph_files(generator, interpreter, settings, staging))
         runner = GraphRunner(staging / manifest.graphs.model, manifest.runtime.onnxruntime)
         plan = CalibrationPlan(
             psi_grid=settings.psi_grid,
@@ -85,7 +85,8 @@ def _write_graph_files(
     interpreter: Interpreter,
     settings: BuildSettings,
     folder: Path,
-) -> None:
+) -> list[bundle_pb2.Table]:
+    """Write the graphs, and return where the interpreter's weights are."""
     baked = bake_gains(generator)
     crop = crop_of(generator, settings)
     mapping = MappingGraph(baked, settings.truncation_cutoff or None)
@@ -108,7 +109,7 @@ def _write_graph_files(
             "interpreter": export_module(labels, tuple(stacks), labels.input_names, labels.output_names),
         }
     graphs["model"] = compose_model(graphs["mapping"], graphs["synthesis"], graphs["interpreter"], labels.input_names)
-    write_graphs(graphs, folder)
+    return write_graphs(graphs, folder, labels.fused.tables())
 
 
 def _describe(

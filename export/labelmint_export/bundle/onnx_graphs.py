@@ -10,13 +10,17 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.compose
 import onnx.external_data_helper
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
+from labelmint.v1 import bundle_pb2
 
 OPSET = 20
 WEIGHTS_FILE = "weights.bin"
@@ -121,32 +125,62 @@ def compose_model(
     return model
 
 
-def write_graphs(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> None:
+class _WeightsFile:
+    """Stores arrays once each, by their content."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def put(self, data: bytes) -> tuple[int, int]:
+        """Return (offset, length) of these bytes, which are written unless they are there already."""
+        key = hashlib.sha256(data).hexdigest()
+        if key not in self._places:
+            self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+            self._places[key] = (self._file.tell(), len(data))
+            self._file.write(data)
+        return self._places[key]
+
+
+def write_graphs(
+    graphs: Mapping[str, onnx.ModelProto], folder: Path, tables: Mapping[str, npt.NDArray[np.float32]] | None = None
+) -> list[bundle_pb2.Table]:
     """Write graphs as `NAME.onnx` and their large tensors, each once, as `weights.bin`.
 
     Args:
         graphs: Name -> model with its weights inside; the weights are moved out.
         folder: Where to write; exists.
+        tables: Name -> array that the same file shall hold for readers of tables; most are a graph's tensor anyway.
+
+    Returns:
+        Where the tables are.
     """
-    places: dict[str, tuple[int, int]] = {}
-    with (folder / WEIGHTS_FILE).open("wb") as weights:
+    with (folder / WEIGHTS_FILE).open("wb") as file:
+        weights = _WeightsFile(file)
         for model in graphs.values():
             for tensor in model.graph.initializer:
                 data = np.ascontiguousarray(numpy_helper.to_array(tensor)).tobytes()
-                if len(data) < MIN_SHARED_BYTES:
-                    continue
-                key = hashlib.sha256(data).hexdigest()
-                if key not in places:
-                    weights.write(b"\0" * (-weights.tell() % ALIGNMENT))
-                    places[key] = (weights.tell(), len(data))
-                    weights.write(data)
-                offset, length = places[key]
-                tensor.ClearField("raw_data")
-                for name in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
-                    tensor.ClearField(name)
-                tensor.data_location = TensorProto.EXTERNAL
-                del tensor.external_data[:]
-                for entry, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(length))):
-                    tensor.external_data.add(key=entry, value=value)
+                if len(data) >= MIN_SHARED_BYTES:
+                    _move_out(tensor, *weights.put(data))
+        places = [
+            bundle_pb2.Table(
+                name=name,
+                path=WEIGHTS_FILE,
+                offset=weights.put(np.ascontiguousarray(table, dtype="<f4").tobytes())[0],
+                shape=table.shape,
+            )
+            for name, table in (tables or {}).items()
+        ]
     for name, model in graphs.items():
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    return places
+
+
+def _move_out(tensor: TensorProto, offset: int, length: int) -> None:
+    """Turn a tensor's data into a reference to the weights file."""
+    for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
+        tensor.ClearField(name)
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for entry, value in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=entry, value=value)

@@ -20,7 +20,7 @@ from labelmint_export.generator.layers import FullyConnected
 from labelmint_export.pyramid import laplacian_levels
 
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
-SQUARE_WEIGHT = 8.0
+SQUARE_WEIGHT = 24.0
 FIRST_LOG_VARIANCE = -3.0
 """Of an untrained encoder: a wide distribution would drown what its mean says."""
 

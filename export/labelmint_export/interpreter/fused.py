@@ -19,6 +19,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -175,6 +177,14 @@ class FusedInterpreter(nn.Module):
             "weight_fine", (torch.cat(fine, dim=1) if fine else torch.zeros(0)).to(self.projection_dtype)
         )
         self.register_buffer("bias1", bias[:, None].to(dtype))
+
+    def tables(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Everything that was learned, by the names of the buffers: what an engine with kernels of its own needs."""
+        return {
+            name: buffer.numpy().astype(np.float32)
+            for name, buffer in self.named_buffers()
+            if name.rpartition(".")[2].startswith(("weight", "bias")) and buffer.numel()
+        }
 
     def _fine_taps(self, stacks: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         """The taps of the finest levels at full resolution, [N, C, H, W]; None if there are none."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19labelmint/v1/bundle.proto\x12\x0clabelmint.v1\"\x94\x07\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12(\n\x08\x62\x61\x63kbone\x18\x06 \x01(\x0b\x32\x16.labelmint.v1.Backbone\x12\"\n\x05\x66rame\x18\x07 \x01(\x0b\x32\x13.labelmint.v1.Frame\x12&\n\x04taps\x18\x08 \x03(\x0b\x32\x18.labelmint.v1.FeatureTap\x12\x12\n\nupsampling\x18\t \x01(\t\x12,\n\x0csegmentation\x18\n \x01(\x0b\x32\x16.labelmint.v1.Ensemble\x12\x33\n\x13keypoint_regression\x18\x0b \x01(\x0b\x32\x16.labelmint.v1.Ensemble\x12\x30\n\x07\x63lasses\x18\x0c \x03(\x0b\x32\x1f.labelmint.v1.SegmentationClass\x12\x14\n\x0cignore_label\x18\r \x01(\r\x12/\n\tkeypoints\x18\x0e \x01(\x0b\x32\x1c.labelmint.v1.KeypointSchema\x12\x11\n\tvote_rule\x18\x0f \x01(\t\x12\x18\n\x10uncertainty_rule\x18\x10 \x01(\t\x12\x12\n\nnoise_mode\x18\x11 \x01(\t\x12,\n\ntruncation\x18\x12 \x01(\x0b\x32\x18.labelmint.v1.Truncation\x12\x1a\n\x12\x63lass_distribution\x18\x13 \x03(\x01\x12\x35\n\x0fscore_quantiles\x18\x14 \x03(\x0b\x32\x1c.labelmint.v1.ScoreQuantiles\x12\x11\n\tprecision\x18\x15 \x01(\t\x12$\n\x06parity\x18\x16 \x01(\x0b\x32\x14.labelmint.v1.Parity\x12&\n\x07runtime\x18\x17 \x01(\x0b\x32\x15.labelmint.v1.Runtime\x12$\n\x06graphs\x18\x18 \x01(\x0b\x32\x14.labelmint.v1.Graphs\x12\'\n\x05\x66iles\x18\x19 \x03(\x0b\x32\x18.labelmint.v1.BundleFile\x12,\n\nprovenance\x18\x1a \x01(\x0b\x32\x18.labelmint.v1.Provenance\x12&\n\x07licence\x18\x1b \x01(\x0b\x32\x15.labelmint.v1.Licence\"\xb1\x01\n\x08\x42\x61\x63kbone\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nresolution\x18\x03 \x01(\r\x12\x16\n\x0eimage_channels\x18\x04 \x01(\r\x12\r\n\x05z_dim\x18\x05 \x01(\r\x12\r\n\x05\x63_dim\x18\x06 \x01(\r\x12\r\n\x05w_dim\x18\x07 \x01(\r\x12\x0e\n\x06num_ws\x18\x08 \x01(\r\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\"\x82\x01\n\x05\x46rame\x12\x14\n\x0cimage_height\x18\x01 \x01(\r\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x10\n\x08\x63rop_top\x18\x03 \x01(\r\x12\x11\n\tcrop_left\x18\x04 \x01(\r\x12\x14\n\x0clabel_height\x18\x05 \x01(\r\x12\x13\n\x0blabel_width\x18\x06 \x01(\r\"@\n\nFeatureTap\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63hannels\x18\x02 \x01(\r\x12\x12\n\nresolution\x18\x03 \x01(\r\"6\n\x08\x45nsemble\x12\x13\n\x0bnum_members\x18\x01 \x01(\r\x12\x15\n\rhidden_widths\x18\x02 \x03(\r\"K\n\x11SegmentationClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03red\x18\x02 \x01(\r\x12\r\n\x05green\x18\x03 \x01(\r\x12\x0c\n\x04\x62lue\x18\x04 \x01(\r\"\xcb\x01\n\x0eKeypointSchema\x12\r\n\x05names\x18\x01 \x03(\t\x12,\n\x08skeleton\x18\x02 \x03(\x0b\x32\x1a.labelmint.v1.KeypointPair\x12\x34\n\x10left_right_pairs\x18\x03 \x03(\x0b\x32\x1a.labelmint.v1.KeypointPair\x12\x11\n\tpeak_rule\x18\x04 \x01(\t\x12\x1d\n\x15visibility_thresholds\x18\x05 \x03(\x02\x12\x14\n\x0csigma_pixels\x18\x06 \x01(\x02\"-\n\x0cKeypointPair\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0e\n\x06second\x18\x02 \x01(\r\"B\n\nTruncation\x12\x13\n\x0b\x64\x65\x66\x61ult_psi\x18\x01 \x01(\x02\x12\x0e\n\x06\x63utoff\x18\x02 \x01(\r\x12\x0f\n\x07max_psi\x18\x03 \x01(\x02\"w\n\x0eScoreQuantiles\x12\x16\n\x0etruncation_psi\x18\x01 \x01(\x02\x12\x18\n\x0b\x63lass_index\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12\x13\n\x0bnum_samples\x18\x04 \x01(\x04\x42\x0e\n\x0c_class_index\"H\n\x06Parity\x12)\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x19.labelmint.v1.ParityCheck\x12\x13\n\x0bnum_samples\x18\x02 \x01(\x04\"O\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08measured\x18\x02 \x01(\x01\x12\x11\n\ttolerance\x18\x03 \x01(\x01\x12\r\n\x05\x62ound\x18\x04 \x01(\t\"T\n\x07Runtime\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x35\n\x0bonnxruntime\x18\x02 \x01(\x0b\x32 .labelmint.v1.OnnxRuntimeOptions\"\x8d\x02\n\x12OnnxRuntimeOptions\x12\x1c\n\x14intra_op_num_threads\x18\x01 \x01(\r\x12\x1c\n\x14inter_op_num_threads\x18\x02 \x01(\r\x12 \n\x18graph_optimization_level\x18\x03 \x01(\t\x12\x16\n\x0e\x65xecution_mode\x18\x04 \x01(\t\x12K\n\x0e\x63onfig_entries\x18\x05 \x03(\x0b\x32\x33.labelmint.v1.OnnxRuntimeOptions.ConfigEntriesEntry\x1a\x34\n\x12\x43onfigEntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x06Graphs\x12\x0f\n\x07mapping\x18\x01 \x01(\t\x12\x11\n\tsynthesis\x18\x02 \x01(\t\x12\x13\n\x0binterpreter\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"=\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\"\xa0\x02\n\nProvenance\x12\x12\n\ncreated_by\x18\x01 \x01(\t\x12\x12\n\ncreated_at\x18\x02 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x03 \x01(\t\x12\x1a\n\x12interpreter_sha256\x18\x04 \x01(\t\x12\x1a\n\x12\x61nnotations_sha256\x18\x05 \x01(\t\x12\x1c\n\x14num_annotated_images\x18\x06 \x01(\r\x12\x0e\n\x06\x63ommit\x18\x07 \x01(\t\x12\x38\n\x08versions\x18\x08 \x03(\x0b\x32&.labelmint.v1.Provenance.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x07Licence\x12\x0f\n\x07weights\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\x13\n\x0b\x61ttribution\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19labelmint/v1/bundle.proto\x12\x0clabelmint.v1\"\xc5\x07\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12(\n\x08\x62\x61\x63kbone\x18\x06 \x01(\x0b\x32\x16.labelmint.v1.Backbone\x12\"\n\x05\x66rame\x18\x07 \x01(\x0b\x32\x13.labelmint.v1.Frame\x12&\n\x04taps\x18\x08 \x03(\x0b\x32\x18.labelmint.v1.FeatureTap\x12\x12\n\nupsampling\x18\t \x01(\t\x12,\n\x0csegmentation\x18\n \x01(\x0b\x32\x16.labelmint.v1.Ensemble\x12\x33\n\x13keypoint_regression\x18\x0b \x01(\x0b\x32\x16.labelmint.v1.Ensemble\x12\x30\n\x07\x63lasses\x18\x0c \x03(\x0b\x32\x1f.labelmint.v1.SegmentationClass\x12\x14\n\x0cignore_label\x18\r \x01(\r\x12/\n\tkeypoints\x18\x0e \x01(\x0b\x32\x1c.labelmint.v1.KeypointSchema\x12\x11\n\tvote_rule\x18\x0f \x01(\t\x12\x18\n\x10uncertainty_rule\x18\x10 \x01(\t\x12\x12\n\nnoise_mode\x18\x11 \x01(\t\x12,\n\ntruncation\x18\x12 \x01(\x0b\x32\x18.labelmint.v1.Truncation\x12\x1a\n\x12\x63lass_distribution\x18\x13 \x03(\x01\x12\x35\n\x0fscore_quantiles\x18\x14 \x03(\x0b\x32\x1c.labelmint.v1.ScoreQuantiles\x12\x11\n\tprecision\x18\x15 \x01(\t\x12$\n\x06parity\x18\x16 \x01(\x0b\x32\x14.labelmint.v1.Parity\x12&\n\x07runtime\x18\x17 \x01(\x0b\x32\x15.labelmint.v1.Runtime\x12$\n\x06graphs\x18\x18 \x01(\x0b\x32\x14.labelmint.v1.Graphs\x12\'\n\x05\x66iles\x18\x19 \x03(\x0b\x32\x18.labelmint.v1.BundleFile\x12,\n\nprovenance\x18\x1a \x01(\x0b\x32\x18.labelmint.v1.Provenance\x12&\n\x07licence\x18\x1b \x01(\x0b\x32\x15.labelmint.v1.Licence\x12/\n\x12interpreter_tables\x18\x1c \x03(\x0b\x32\x13.labelmint.v1.Table\"B\n\x05Table\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05shape\x18\x04 \x03(\r\"\xb1\x01\n\x08\x42\x61\x63kbone\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nresolution\x18\x03 \x01(\r\x12\x16\n\x0eimage_channels\x18\x04 \x01(\r\x12\r\n\x05z_dim\x18\x05 \x01(\r\x12\r\n\x05\x63_dim\x18\x06 \x01(\r\x12\r\n\x05w_dim\x18\x07 \x01(\r\x12\x0e\n\x06num_ws\x18\x08 \x01(\r\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\"\x82\x01\n\x05\x46rame\x12\x14\n\x0cimage_height\x18\x01 \x01(\r\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x10\n\x08\x63rop_top\x18\x03 \x01(\r\x12\x11\n\tcrop_left\x18\x04 \x01(\r\x12\x14\n\x0clabel_height\x18\x05 \x01(\r\x12\x13\n\x0blabel_width\x18\x06 \x01(\r\"@\n\nFeatureTap\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63hannels\x18\x02 \x01(\r\x12\x12\n\nresolution\x18\x03 \x01(\r\"6\n\x08\x45nsemble\x12\x13\n\x0bnum_members\x18\x01 \x01(\r\x12\x15\n\rhidden_widths\x18\x02 \x03(\r\"K\n\x11SegmentationClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03red\x18\x02 \x01(\r\x12\r\n\x05green\x18\x03 \x01(\r\x12\x0c\n\x04\x62lue\x18\x04 \x01(\r\"\xcb\x01\n\x0eKeypointSchema\x12\r\n\x05names\x18\x01 \x03(\t\x12,\n\x08skeleton\x18\x02 \x03(\x0b\x32\x1a.labelmint.v1.KeypointPair\x12\x34\n\x10left_right_pairs\x18\x03 \x03(\x0b\x32\x1a.labelmint.v1.KeypointPair\x12\x11\n\tpeak_rule\x18\x04 \x01(\t\x12\x1d\n\x15visibility_thresholds\x18\x05 \x03(\x02\x12\x14\n\x0csigma_pixels\x18\x06 \x01(\x02\"-\n\x0cKeypointPair\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0e\n\x06second\x18\x02 \x01(\r\"B\n\nTruncation\x12\x13\n\x0b\x64\x65\x66\x61ult_psi\x18\x01 \x01(\x02\x12\x0e\n\x06\x63utoff\x18\x02 \x01(\r\x12\x0f\n\x07max_psi\x18\x03 \x01(\x02\"w\n\x0eScoreQuantiles\x12\x16\n\x0etruncation_psi\x18\x01 \x01(\x02\x12\x18\n\x0b\x63lass_index\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12\x13\n\x0bnum_samples\x18\x04 \x01(\x04\x42\x0e\n\x0c_class_index\"H\n\x06Parity\x12)\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x19.labelmint.v1.ParityCheck\x12\x13\n\x0bnum_samples\x18\x02 \x01(\x04\"O\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08measured\x18\x02 \x01(\x01\x12\x11\n\ttolerance\x18\x03 \x01(\x01\x12\r\n\x05\x62ound\x18\x04 \x01(\t\"T\n\x07Runtime\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x35\n\x0bonnxruntime\x18\x02 \x01(\x0b\x32 .labelmint.v1.OnnxRuntimeOptions\"\x8d\x02\n\x12OnnxRuntimeOptions\x12\x1c\n\x14intra_op_num_threads\x18\x01 \x01(\r\x12\x1c\n\x14inter_op_num_threads\x18\x02 \x01(\r\x12 \n\x18graph_optimization_level\x18\x03 \x01(\t\x12\x16\n\x0e\x65xecution_mode\x18\x04 \x01(\t\x12K\n\x0e\x63onfig_entries\x18\x05 \x03(\x0b\x32\x33.labelmint.v1.OnnxRuntimeOptions.ConfigEntriesEntry\x1a\x34\n\x12\x43onfigEntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x06Graphs\x12\x0f\n\x07mapping\x18\x01 \x01(\t\x12\x11\n\tsynthesis\x18\x02 \x01(\t\x12\x13\n\x0binterpreter\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"=\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\"\xa0\x02\n\nProvenance\x12\x12\n\ncreated_by\x18\x01 \x01(\t\x12\x12\n\ncreated_at\x18\x02 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x03 \x01(\t\x12\x1a\n\x12interpreter_sha256\x18\x04 \x01(\t\x12\x1a\n\x12\x61nnotations_sha256\x18\x05 \x01(\t\x12\x1c\n\x14num_annotated_images\x18\x06 \x01(\r\x12\x0e\n\x06\x63ommit\x18\x07 \x01(\t\x12\x38\n\x08versions\x18\x08 \x03(\x0b\x32&.labelmint.v1.Provenance.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x07Licence\x12\x0f\n\x07weights\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\x13\n\x0b\x61ttribution\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,43 +36,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVENANCE_VERSIONSENTRY']._loaded_options = None
   _globals['_PROVENANCE_VERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_MANIFEST']._serialized_start=44
-  _globals['_MANIFEST']._serialized_end=960
-  _globals['_BACKBONE']._serialized_start=963
-  _globals['_BACKBONE']._serialized_end=1140
-  _globals['_FRAME']._serialized_start=1143
-  _globals['_FRAME']._serialized_end=1273
-  _globals['_FEATURETAP']._serialized_start=1275
-  _globals['_FEATURETAP']._serialized_end=1339
-  _globals['_ENSEMBLE']._serialized_start=1341
-  _globals['_ENSEMBLE']._serialized_end=1395
-  _globals['_SEGMENTATIONCLASS']._serialized_start=1397
-  _globals['_SEGMENTATIONCLASS']._serialized_end=1472
-  _globals['_KEYPOINTSCHEMA']._serialized_start=1475
-  _globals['_KEYPOINTSCHEMA']._serialized_end=1678
-  _globals['_KEYPOINTPAIR']._serialized_start=1680
-  _globals['_KEYPOINTPAIR']._serialized_end=1725
-  _globals['_TRUNCATION']._serialized_start=1727
-  _globals['_TRUNCATION']._serialized_end=1793
-  _globals['_SCOREQUANTILES']._serialized_start=1795
-  _globals['_SCOREQUANTILES']._serialized_end=1914
-  _globals['_PARITY']._serialized_start=1916
-  _globals['_PARITY']._serialized_end=1988
-  _globals['_PARITYCHECK']._serialized_start=1990
-  _globals['_PARITYCHECK']._serialized_end=2069
-  _globals['_RUNTIME']._serialized_start=2071
-  _globals['_RUNTIME']._serialized_end=2155
-  _globals['_ONNXRUNTIMEOPTIONS']._serialized_start=2158
-  _globals['_ONNXRUNTIMEOPTIONS']._serialized_end=2427
-  _globals['_ONNXRUNTIMEOPTIONS_CONFIGENTRIESENTRY']._serialized_start=2375
-  _globals['_ONNXRUNTIMEOPTIONS_CONFIGENTRIESENTRY']._serialized_end=2427
-  _globals['_GRAPHS']._serialized_start=2429
-  _globals['_GRAPHS']._serialized_end=2509
-  _globals['_BUNDLEFILE']._serialized_start=2511
-  _globals['_BUNDLEFILE']._serialized_end=2572
-  _globals['_PROVENANCE']._serialized_start=2575
-  _globals['_PROVENANCE']._serialized_end=2863
-  _globals['_PROVENANCE_VERSIONSENTRY']._serialized_start=2816
-  _globals['_PROVENANCE_VERSIONSENTRY']._serialized_end=2863
-  _globals['_LICENCE']._serialized_start=2865
-  _globals['_LICENCE']._serialized_end=2939
+  _globals['_MANIFEST']._serialized_end=1009
+  _globals['_TABLE']._serialized_start=1011
+  _globals['_TABLE']._serialized_end=1077
+  _globals['_BACKBONE']._serialized_start=1080
+  _globals['_BACKBONE']._serialized_end=1257
+  _globals['_FRAME']._serialized_start=1260
+  _globals['_FRAME']._serialized_end=1390
+  _globals['_FEATURETAP']._serialized_start=1392
+  _globals['_FEATURETAP']._serialized_end=1456
+  _globals['_ENSEMBLE']._serialized_start=1458
+  _globals['_ENSEMBLE']._serialized_end=1512
+  _globals['_SEGMENTATIONCLASS']._serialized_start=1514
+  _globals['_SEGMENTATIONCLASS']._serialized_end=1589
+  _globals['_KEYPOINTSCHEMA']._serialized_start=1592
+  _globals['_KEYPOINTSCHEMA']._serialized_end=1795
+  _globals['_KEYPOINTPAIR']._serialized_start=1797
+  _globals['_KEYPOINTPAIR']._serialized_end=1842
+  _globals['_TRUNCATION']._serialized_start=1844
+  _globals['_TRUNCATION']._serialized_end=1910
+  _globals['_SCOREQUANTILES']._serialized_start=1912
+  _globals['_SCOREQUANTILES']._serialized_end=2031
+  _globals['_PARITY']._serialized_start=2033
+  _globals['_PARITY']._serialized_end=2105
+  _globals['_PARITYCHECK']._serialized_start=2107
+  _globals['_PARITYCHECK']._serialized_end=2186
+  _globals['_RUNTIME']._serialized_start=2188
+  _globals['_RUNTIME']._serialized_end=2272
+  _globals['_ONNXRUNTIMEOPTIONS']._serialized_start=2275
+  _globals['_ONNXRUNTIMEOPTIONS']._serialized_end=2544
+  _globals['_ONNXRUNTIMEOPTIONS_CONFIGENTRIESENTRY']._serialized_start=2492
+  _globals['_ONNXRUNTIMEOPTIONS_CONFIGENTRIESENTRY']._serialized_end=2544
+  _globals['_GRAPHS']._serialized_start=2546
+  _globals['_GRAPHS']._serialized_end=2626
+  _globals['_BUNDLEFILE']._serialized_start=2628
+  _globals['_BUNDLEFILE']._serialized_end=2689
+  _globals['_PROVENANCE']._serialized_start=2692
+  _globals['_PROVENANCE']._serialized_end=2980
+  _globals['_PROVENANCE_VERSIONSENTRY']._serialized_start=2933
+  _globals['_PROVENANCE_VERSIONSENTRY']._serialized_end=2980
+  _globals['_LICENCE']._serialized_start=2982
+  _globals['_LICENCE']._serialized_end=3056
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "name", "version", "description", "digest", "backbone", "frame", "taps", "upsampling", "segmentation", "keypoint_regression", "classes", "ignore_label", "keypoints", "vote_rule", "uncertainty_rule", "noise_mode", "truncation", "class_distribution", "score_quantiles", "precision", "parity", "runtime", "graphs", "files", "provenance", "licence")
+    __slots__ = ("schema_version", "name", "version", "description", "digest", "backbone", "frame", "taps", "upsampling", "segmentation", "keypoint_regression", "classes", "ignore_label", "keypoints", "vote_rule", "uncertainty_rule", "noise_mode", "truncation", "class_distribution", "score_quantiles", "precision", "parity", "runtime", "graphs", "files", "provenance", "licence", "interpreter_tables")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class Manifest(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
+    INTERPRETER_TABLES_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
     version: str
@@ -62,7 +63,20 @@ class Manifest(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[BundleFile]
     provenance: Provenance
     licence: Licence
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., description: _Optional[str] = ..., digest: _Optional[str] = ..., backbone: _Optional[_Union[Backbone, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[FeatureTap, _Mapping]]] = ..., upsampling: _Optional[str] = ..., segmentation: _Optional[_Union[Ensemble, _Mapping]] = ..., keypoint_regression: _Optional[_Union[Ensemble, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[SegmentationClass, _Mapping]]] = ..., ignore_label: _Optional[int] = ..., keypoints: _Optional[_Union[KeypointSchema, _Mapping]] = ..., vote_rule: _Optional[str] = ..., uncertainty_rule: _Optional[str] = ..., noise_mode: _Optional[str] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ..., class_distribution: _Optional[_Iterable[float]] = ..., score_quantiles: _Optional[_Iterable[_Union[ScoreQuantiles, _Mapping]]] = ..., precision: _Optional[str] = ..., parity: _Optional[_Union[Parity, _Mapping]] = ..., runtime: _Optional[_Union[Runtime, _Mapping]] = ..., graphs: _Optional[_Union[Graphs, _Mapping]] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., licence: _Optional[_Union[Licence, _Mapping]] = ...) -> None: ...
+    interpreter_tables: _containers.RepeatedCompositeFieldContainer[Table]
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., description: _Optional[str] = ..., digest: _Optional[str] = ..., backbone: _Optional[_Union[Backbone, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., taps: _Optional[_Iterable[_Union[FeatureTap, _Mapping]]] = ..., upsampling: _Optional[str] = ..., segmentation: _Optional[_Union[Ensemble, _Mapping]] = ..., keypoint_regression: _Optional[_Union[Ensemble, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[SegmentationClass, _Mapping]]] = ..., ignore_label: _Optional[int] = ..., keypoints: _Optional[_Union[KeypointSchema, _Mapping]] = ..., vote_rule: _Optional[str] = ..., uncertainty_rule: _Optional[str] = ..., noise_mode: _Optional[str] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ..., class_distribution: _Optional[_Iterable[float]] = ..., score_quantiles: _Optional[_Iterable[_Union[ScoreQuantiles, _Mapping]]] = ..., precision: _Optional[str] = ..., parity: _Optional[_Union[Parity, _Mapping]] = ..., runtime: _Optional[_Union[Runtime, _Mapping]] = ..., graphs: _Optional[_Union[Graphs, _Mapping]] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., licence: _Optional[_Union[Licence, _Mapping]] = ..., interpreter_tables: _Optional[_Iterable[_Union[Table, _Mapping]]] = ...) -> None: ...
+
+class Table(_message.Message):
+    __slots__ = ("name", "path", "offset", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    offset: int
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Backbone(_message.Message):
     __slots__ = ("family", "architecture", "resolution", "image_channels", "z_dim", "c_dim", "w_dim", "num_ws", "num_parameters")

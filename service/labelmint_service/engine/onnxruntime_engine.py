@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
+from labelmint_service.engine.graph_runs import GraphArrays, mean_style, pad_rows, run_graph
 from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue
-from labelmint_service.engine.sessions import find_provider, open_session
+from labelmint_service.engine.sessions import describe_options, find_provider, open_session
 from labelmint_service.errors import EngineRunError, EngineStartError
 
 _ONNX_TYPES = {
@@ -28,8 +28,6 @@ _ONNX_TYPES = {
     "finite": "tensor(bool)",
 }
 
-# Any: the arrays of a run have the dtypes of the graph's outputs.
-_Arrays = dict[str, npt.NDArray[Any]]
 
 
 class OnnxRuntimeEngine:
@@ -63,7 +61,6 @@ class OnnxRuntimeEngine:
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
-        options = self._bundle.manifest.runtime.onnxruntime
         graphics = {"graphics": describe_graphics()} if self._provider_name == "cuda" else {}
         return {
             "engine": self.name,
@@ -72,13 +69,7 @@ class OnnxRuntimeEngine:
             "provider": self._provider.onnxruntime_name,
             "provider_options": dict(self._provider.options),
             "batch_size": self.batch_size,
-            "session_options": {
-                "intra_op_num_threads": options.intra_op_num_threads,
-                "inter_op_num_threads": options.inter_op_num_threads,
-                "graph_optimization_level": options.graph_optimization_level,
-                "execution_mode": options.execution_mode,
-                "config_entries": dict(options.config_entries),
-            },
+            "session_options": describe_options(self._bundle.manifest.runtime.onnxruntime),
             "processor": describe_processor(),
             **graphics,
         }
@@ -104,32 +95,16 @@ class OnnxRuntimeEngine:
         backbone = self._bundle.manifest.backbone
         feed = {"ws": self._padded(ws, "ws", (backbone.num_ws, backbone.w_dim))}
         taps = [tap.name for tap in interpreter.get_inputs()]
-        arrays = _run(synthesis, ["image", "finite", *taps], feed)
+        arrays = run_graph(synthesis, ["image", "finite", *taps], feed)
         labels = [name for name in self._shapes if name != "image"]
-        labelled = _run(interpreter, labels, {tap: arrays[tap] for tap in taps})
+        labelled = run_graph(interpreter, labels, {tap: arrays[tap] for tap in taps})
         labelled["image"] = arrays["image"]
         labelled["finite"] = labelled["finite"] & arrays["finite"]
         return self._batch(labelled, len(ws))
 
     def average_style(self) -> npt.NDArray[np.float32]:
         """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0; see Engine.average_style."""
-        backbone = self._bundle.manifest.backbone
-        mapping = self._open(self._bundle.manifest.graphs.mapping)
-        feed = {
-            "z": np.zeros((self.batch_size, backbone.z_dim), dtype=np.float32),
-            "truncation_psi": np.zeros(self.batch_size, dtype=np.float32),
-        }
-        if self._c_dim:
-            feed["c"] = np.zeros((self.batch_size, self._c_dim), dtype=np.float32)
-            feed["c"][:, 0] = 1.0
-        ws = _run(mapping, ["ws"], feed)["ws"]  # [B, L, w_dim]
-        expected = (self.batch_size, backbone.num_ws, backbone.w_dim)
-        if ws.shape != expected or ws.dtype != np.float32 or not np.isfinite(ws[0, 0]).all():
-            raise EngineRunError(
-                f"the mapping graph gave ws {ws.dtype} {list(ws.shape)}, expected finite float32 {list(expected)}; "
-                "build the bundle again",
-            )
-        return np.array(ws[0, 0])
+        return mean_style(self._open(self._bundle.manifest.graphs.mapping), self._bundle.manifest)
 
     def close(self) -> None:
         """Free the sessions."""
@@ -150,23 +125,10 @@ class OnnxRuntimeEngine:
                     raise EngineRunError("the graphs for explicit styles do not load") from error
             return self._style_sessions
 
-    def _padded(
-        self,
-        rows: npt.NDArray[np.float32],
-        name: str,
-        tail: tuple[int, ...],
-    ) -> npt.NDArray[np.float32]:
-        """[N, *tail] -> [B, *tail]."""
-        num_rows = len(rows)
-        if rows.dtype != np.float32 or rows.shape[1:] != tail or not 1 <= num_rows <= self.batch_size:
-            expected = ", ".join([f"1..{self.batch_size}", *map(str, tail)])
-            raise ValueError(
-                f"{name} is {rows.dtype} {list(rows.shape)}, expected float32 [{expected}]; split or cast it"
-            )
-        missing = self.batch_size - num_rows
-        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
+    def _padded(self, rows: npt.NDArray[np.float32], name: str, tail: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        return pad_rows(rows, name, tail, self.batch_size)
 
-    def _batch(self, arrays: _Arrays, num_rows: int) -> EngineBatch:
+    def _batch(self, arrays: GraphArrays, num_rows: int) -> EngineBatch:
         for name, shape in self._shapes.items():
             if arrays[name].shape != (self.batch_size, *shape):
                 raise EngineRunError(
@@ -213,14 +175,3 @@ def _check_outputs(session: onnxruntime.InferenceSession, relative: str, shapes:
                 f"{relative!r} gives {name!r} as {found.get(name)}, expected {_ONNX_TYPES[name]}; "
                 "build the bundle again",
             )
-
-
-def _run(
-    session: onnxruntime.InferenceSession,
-    outputs: list[str],
-    feed: dict[str, npt.NDArray[np.float32]],
-) -> _Arrays:
-    try:
-        return dict(zip(outputs, session.run(outputs, feed), strict=True))
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise EngineRunError(f"onnxruntime failed with {type(error).__name__}") from error

@@ -11,6 +11,7 @@ import onnxruntime
 from labelmint.bundle import Bundle
 from labelmint.errors import BundleError
 from labelmint.v1 import bundle_pb2
+from labelmint_service.engine.protocol import JsonValue
 from labelmint_service.errors import EngineStartError
 
 _OPTIMIZATION_LEVELS: Mapping[str, onnxruntime.GraphOptimizationLevel] = MappingProxyType(
@@ -74,6 +75,17 @@ def find_provider(name: str) -> Provider:
             field="provider",
         )
     return provider
+
+
+def describe_options(options: bundle_pb2.OnnxRuntimeOptions) -> dict[str, JsonValue]:
+    """The options of a session, as numerics ids state them."""
+    return {
+        "intra_op_num_threads": options.intra_op_num_threads,
+        "inter_op_num_threads": options.inter_op_num_threads,
+        "graph_optimization_level": options.graph_optimization_level,
+        "execution_mode": options.execution_mode,
+        "config_entries": dict(options.config_entries),
+    }
 
 
 def open_session(

@@ -1,0 +1,208 @@
+"""The fused engine: mapping and synthesis as graphs, the interpreter as a compiled kernel.
+
+N images (rows asked for), B batch size of the profile, L num_ws, K keypoints, H x W the frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from labelmint.bundle import Bundle
+from labelmint.tables import read_interpreter_tables
+from labelmint_service.engine.fused.kernel import InterpreterKernel, KernelOutput
+from labelmint_service.engine.fused.native import EXACT, LIBRARY, Variant, find_variant, variants
+from labelmint_service.engine.fused.peaks import find_peaks
+from labelmint_service.engine.fused.weights import InterpreterWeights, weights_from_tables
+from labelmint_service.engine.graph_runs import mean_style, pad_rows, run_graph
+from labelmint_service.engine.processor import describe_processor
+from labelmint_service.engine.protocol import EngineBatch, JsonValue
+from labelmint_service.engine.sessions import describe_options, find_provider, open_session
+from labelmint_service.errors import EngineStartError
+
+LEAST_AGREEMENT = 0.995
+"""Share of labels in which a kernel in bfloat16 must agree with that in float32 to be chosen by itself."""
+
+
+class FusedEngine:
+    """Runs a bundle's mapping and synthesis in onnxruntime on the processor, and its interpreter in a kernel.
+
+    Args:
+        bundle: Verified bundle with tables of the interpreter.
+        kernel: Form of the kernel; "auto" takes the fastest whose labels agree with float32.
+
+    Raises:
+        EngineStartError: The bundle has no tables, this machine no kernel, or a graph does not load.
+    """
+
+    name = "fused"
+
+    def __init__(self, bundle: Bundle, *, kernel: str = "auto") -> None:
+        manifest = bundle.manifest
+        self._manifest = manifest
+        self.batch_size = manifest.runtime.batch_size
+        provider, options = find_provider("cpu"), manifest.runtime.onnxruntime
+        self._options = options
+        self._mapping = open_session(bundle, manifest.graphs.mapping, options, provider)
+        self._synthesis = open_session(bundle, manifest.graphs.synthesis, options, provider)
+        self._threads = options.intra_op_num_threads or _usable_processors()
+        weights = _read_weights(bundle)
+        self._resolutions = sorted(weights.levels)
+        frame = manifest.frame
+        scale = weights.size / manifest.backbone.resolution
+        self._top, self._left = int(frame.crop_top * scale), int(frame.crop_left * scale)
+        self._size, self._scale = weights.size, manifest.backbone.resolution / weights.size
+        # The highest point of a heatmap may lie outside the frame, so keypoints need all rows.
+        self._rows = range(weights.size) if manifest.keypoints.names else range(self._top, self._top + frame.label_height)
+        self._variant, self._kernel = self._choose(weights, kernel)
+
+    def describe(self) -> Mapping[str, JsonValue]:
+        """Everything about the engine and this machine that the output bits depend on."""
+        return {
+            "engine": self.name,
+            "kernel": self._variant.name,
+            "kernel_sha256": hashlib.sha256(LIBRARY.read_bytes()).hexdigest(),
+            "version": onnxruntime.__version__,
+            "build": onnxruntime.get_build_info().strip(),
+            "batch_size": self.batch_size,
+            "session_options": describe_options(self._options),
+            "numpy": np.__version__,
+            "processor": describe_processor(),
+        }
+
+    def run(
+        self,
+        z: npt.NDArray[np.float32],
+        class_onehot: npt.NDArray[np.float32],
+        truncation_psi: npt.NDArray[np.float32],
+    ) -> EngineBatch:
+        """Make and label the pictures of some latents; see Engine.run."""
+        backbone = self._manifest.backbone
+        feed = {
+            "z": pad_rows(z, "z", (backbone.z_dim,), self.batch_size),
+            "truncation_psi": pad_rows(truncation_psi, "truncation_psi", (), self.batch_size),
+        }
+        if backbone.c_dim:
+            feed["c"] = pad_rows(class_onehot, "class_onehot", (backbone.c_dim,), self.batch_size)
+        return self._paint_and_label(run_graph(self._mapping, ["ws"], feed)["ws"], len(z))
+
+    def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
+        """Make and label the pictures of some style vectors; see Engine.run_styles."""
+        backbone = self._manifest.backbone
+        return self._paint_and_label(pad_rows(ws, "ws", (backbone.num_ws, backbone.w_dim), self.batch_size), len(ws))
+
+    def average_style(self) -> npt.NDArray[np.float32]:
+        """w_avg, float32 [w_dim]; see Engine.average_style."""
+        return mean_style(self._mapping, self._manifest)
+
+    def close(self) -> None:
+        """Free the sessions and end the threads."""
+        self._kernel.close()
+        del self._mapping, self._synthesis
+
+    def _paint_and_label(self, ws: npt.NDArray[np.float32], num_rows: int) -> EngineBatch:
+        """Styles float32 [B, L, w_dim], of which the first rows are wanted, to a batch."""
+        stacks = {r: f"tap_r{r}" for r in self._resolutions}
+        arrays = run_graph(self._synthesis, ["image", "finite", *stacks.values()], {"ws": ws})
+        output = self._kernel.run({r: arrays[name][:num_rows] for r, name in stacks.items()}, self._rows)
+        return self._deliver(output, arrays["image"][:num_rows], arrays["finite"][:num_rows])
+
+    def _deliver(
+        self, output: KernelOutput, image: npt.NDArray[np.uint8], painted: npt.NDArray[np.bool_]
+    ) -> EngineBatch:
+        """Cut the frame out of what the kernel gave, and find the keypoints in it."""
+        frame = self._manifest.frame
+        rows = slice(self._top, self._top + frame.label_height)
+        columns = slice(self._left, self._left + frame.label_width)
+        return EngineBatch(
+            image=image,
+            label=np.ascontiguousarray(output.label[:, rows, columns]),
+            uncertainty_map=output.uncertainty[:, rows, columns].astype(np.float16),
+            keypoints=self._locate(output.heatmaps) if self._manifest.keypoints.names else None,
+            finite=output.finite & painted,
+        )
+
+    def _locate(self, heatmaps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Heatmaps [N, K, H, W] of the whole label picture to keypoints [N, K, 4] in image pixels of the frame."""
+        frame, peaks = self._manifest.frame, find_peaks(heatmaps)
+        x = peaks[..., 0:1] * np.float32(self._scale) - np.float32(frame.crop_left)
+        y = peaks[..., 1:2] * np.float32(self._scale) - np.float32(frame.crop_top)
+        score = peaks[..., 2:]
+        thresholds = np.array(self._manifest.keypoints.visibility_thresholds, dtype=np.float32)
+        visible = score >= thresholds[:, None]
+        visible &= (x >= 0) & (x <= frame.image_width) & (y >= 0) & (y <= frame.image_height)
+        return np.concatenate([x, y, score, visible.astype(np.float32)], axis=2)
+
+    def _choose(self, weights: InterpreterWeights, kernel: str) -> tuple[Variant, InterpreterKernel]:
+        """The kernel that was asked for, or the fastest that labels one batch as float32 does."""
+        if kernel != "auto":
+            variant = find_variant(kernel)
+            return variant, self._open_kernel(weights, variant)
+        exact = find_variant(EXACT)
+        reference = self._open_kernel(weights, exact)
+        for variant in variants():
+            if variant.bfloat16:
+                fast = self._open_kernel(weights, variant)
+                if self._agreement(reference, fast) >= LEAST_AGREEMENT:
+                    reference.close()
+                    return variant, fast
+                fast.close()
+        return exact, reference
+
+    def _open_kernel(self, weights: InterpreterWeights, variant: Variant) -> InterpreterKernel:
+        try:
+            return InterpreterKernel(weights, variant, self._threads)
+        except ValueError as error:
+            raise EngineStartError(
+                f"the kernel cannot run bundle {self._manifest.name!r}: {error}; choose engine 'onnxruntime'",
+                field="engine",
+            ) from error
+
+    def _agreement(self, reference: InterpreterKernel, fast: InterpreterKernel) -> float:
+        """Share of equal labels on one batch of pictures."""
+        backbone = self._manifest.backbone
+        rng = np.random.default_rng(0)
+        feed = {
+            "z": rng.standard_normal((self.batch_size, backbone.z_dim)).astype(np.float32),
+            "truncation_psi": np.full(self.batch_size, self._manifest.truncation.default_psi, dtype=np.float32),
+        }
+        if backbone.c_dim:
+            feed["c"] = np.eye(backbone.c_dim, dtype=np.float32)[np.arange(self.batch_size) % backbone.c_dim]
+        names = {r: f"tap_r{r}" for r in self._resolutions}
+        arrays = run_graph(self._synthesis, list(names.values()), run_graph(self._mapping, ["ws"], feed))
+        stacks = {r: arrays[name] for r, name in names.items()}
+        equal = reference.run(stacks, self._rows).label == fast.run(stacks, self._rows).label
+        return float(equal[:, self._rows.start : self._rows.stop].mean())
+
+
+def _read_weights(bundle: Bundle) -> InterpreterWeights:
+    manifest = bundle.manifest
+    tables = read_interpreter_tables(bundle)
+    if not tables:
+        raise EngineStartError(
+            f"bundle {bundle.name!r} has no interpreter_tables, which the fused engine reads; build it again with this "
+            "release, or choose engine 'onnxruntime'",
+            field="engine",
+        )
+    channels = Counter[int]()
+    for tap in manifest.taps:
+        channels[tap.resolution] += tap.channels
+    size = manifest.frame.label_height * manifest.backbone.resolution // manifest.frame.image_height
+    try:
+        return weights_from_tables(tables, channels, size, manifest.vote_rule)
+    except (KeyError, ValueError, IndexError) as error:
+        raise EngineStartError(
+            f"the interpreter_tables of bundle {bundle.name!r} do not fit its manifest ({error}); build it again, or "
+            "choose engine 'onnxruntime'",
+            field="engine",
+        ) from error
+
+
+def _usable_processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,75 @@
+"""Runs of one onnxruntime session: padded rows in, arrays by name out.
+
+N images (rows asked for), B batch size of the profile (rows computed), L num_ws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from labelmint.v1 import bundle_pb2
+from labelmint_service.errors import EngineRunError
+
+# Any: the arrays of a run have the dtypes of the graph's outputs.
+GraphArrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+def pad_rows(
+    rows: npt.NDArray[np.float32], name: str, tail: tuple[int, ...], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Repeat the first row until there are as many as a run computes: [N, *tail] -> [B, *tail].
+
+    Raises:
+        ValueError: The rows have another dtype or shape, or there are none or too many.
+    """
+    num_rows = len(rows)
+    if rows.dtype != np.float32 or rows.shape[1:] != tail or not 1 <= num_rows <= batch_size:
+        expected = ", ".join([f"1..{batch_size}", *map(str, tail)])
+        raise ValueError(f"{name} is {rows.dtype} {list(rows.shape)}, expected float32 [{expected}]; split or cast it")
+    missing = batch_size - num_rows
+    return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
+
+
+def run_graph(
+    session: onnxruntime.InferenceSession,
+    outputs: list[str],
+    feed: Mapping[str, npt.NDArray[np.float32]],
+) -> GraphArrays:
+    """Run a graph.
+
+    Raises:
+        EngineRunError: The run failed.
+    """
+    try:
+        return dict(zip(outputs, session.run(outputs, dict(feed)), strict=True))
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise EngineRunError(f"onnxruntime failed with {type(error).__name__}") from error
+
+
+def mean_style(mapping: onnxruntime.InferenceSession, manifest: bundle_pb2.Manifest) -> npt.NDArray[np.float32]:
+    """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0.
+
+    Raises:
+        EngineRunError: The run failed, or the graph does not fit the manifest.
+    """
+    backbone, batch_size = manifest.backbone, manifest.runtime.batch_size
+    feed = {
+        "z": np.zeros((batch_size, backbone.z_dim), dtype=np.float32),
+        "truncation_psi": np.zeros(batch_size, dtype=np.float32),
+    }
+    if backbone.c_dim:
+        feed["c"] = np.zeros((batch_size, backbone.c_dim), dtype=np.float32)
+        feed["c"][:, 0] = 1.0
+    ws = run_graph(mapping, ["ws"], feed)["ws"]  # [B, L, w_dim]
+    expected = (batch_size, backbone.num_ws, backbone.w_dim)
+    if ws.shape != expected or ws.dtype != np.float32 or not np.isfinite(ws[0, 0]).all():
+        raise EngineRunError(
+            f"the mapping graph gave ws {ws.dtype} {list(ws.shape)}, expected finite float32 {list(expected)}; "
+            "build the bundle again",
+        )
+    return np.array(ws[0, 0])

@@ -1,0 +1,139 @@
+"""The compiled kernel against the plain algorithm in float64, in every form that this processor runs."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.labels import VOTE_RULES
+from labelmint_service.engine.fused.kernel import InterpreterKernel
+from labelmint_service.engine.fused.native import Variant, find_variant, load_library, variants
+from labelmint_service.engine.fused.packing import round_to_bfloat16
+from labelmint_service.engine.fused.peaks import find_peaks
+from labelmint_service.engine.fused.weights import InterpreterWeights, weights_from_tables
+from labelmint_service.errors import EngineStartError
+from service.kernel.build import hash_of_sources
+from tests.export.plain_interpreter import plain_labels
+from tests.export.test_fused_interpreter import LAYOUTS
+from tests.export.tiny_parts import make_interpreter, make_taps, stack_taps
+
+EXACT = [variant for variant in variants() if not variant.bfloat16]
+ROUNDED = [variant for variant in variants() if variant.bfloat16]
+FORMS = [pytest.param(variant, id=variant.name) for variant in EXACT]
+ROUNDED_FORMS = [pytest.param(variant, id=variant.name) for variant in ROUNDED]
+
+Stacks = dict[int, npt.NDArray[np.float32]]
+
+
+def weights_of(interpreter: Interpreter, rule: str = "majority") -> InterpreterWeights:
+    fused = FusedInterpreter(interpreter, rule)
+    channels: dict[int, int] = {}
+    for tap in interpreter.config.taps:
+        channels[tap.resolution] = channels.get(tap.resolution, 0) + tap.channels
+    return weights_from_tables(fused.tables(), channels, interpreter.config.label_resolution, rule)
+
+
+def stacks_of(taps: Mapping[str, torch.Tensor], interpreter: Interpreter) -> Stacks:
+    stacks = stack_taps(taps, interpreter.config.taps)
+    return {int(name.removeprefix("tap_r")): np.ascontiguousarray(x.float().numpy()) for name, x in stacks.items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rule", VOTE_RULES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_float32_kernel_equals_the_plain_algorithm(layout: str, rule: str, form: Variant) -> None:
+    taps_of, side = LAYOUTS[layout]
+    interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 4)
+    expected = plain_labels(interpreter.double(), taps, rule)
+    got = InterpreterKernel(weights_of(interpreter.float(), rule), form, 2).run(stacks_of(taps, interpreter))
+
+    assert float((torch.from_numpy(got.label) == expected.label).double().mean()) >= 0.9995
+    np.testing.assert_allclose(got.uncertainty, expected.uncertainty_map.numpy(), rtol=0, atol=1e-5)
+    peaks = find_peaks(got.heatmaps)
+    np.testing.assert_allclose(peaks[..., 2], expected.keypoints[..., 2].numpy(), rtol=0, atol=1e-4)
+    settled = expected.peak_margin.numpy() > 1e-5
+    np.testing.assert_allclose(peaks[..., :2][settled], expected.keypoints[..., :2].numpy()[settled], rtol=0, atol=1e-3)
+    assert got.finite.all()
+
+
+@pytest.mark.parametrize("form", ROUNDED_FORMS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bfloat16_kernel_is_near_the_plain_algorithm(layout: str, form: Variant) -> None:
+    taps_of, side = LAYOUTS[layout]
+    interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 4)
+    expected = plain_labels(interpreter.double(), taps, "majority")
+    got = InterpreterKernel(weights_of(interpreter.float()), form, 2).run(stacks_of(taps, interpreter))
+
+    # Random members are torn at every pixel, so bfloat16 flips more votes here than in a trained ensemble.
+    assert float((torch.from_numpy(got.label) == expected.label).double().mean()) >= 0.95
+    assert np.abs(got.uncertainty - expected.uncertainty_map.numpy()).mean() < 0.01
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_model_of_two_classes_without_keypoints(form: Variant) -> None:
+    taps_of, side = LAYOUTS["two taps a level"]
+    interpreter = make_interpreter(taps_of, side, num_classes=2, num_keypoints=0, num_members=3)
+    taps = make_taps(taps_of, 2)
+    expected = plain_labels(interpreter.double(), taps, "majority")
+    got = InterpreterKernel(weights_of(interpreter.float()), form, 1).run(stacks_of(taps, interpreter))
+    assert float((torch.from_numpy(got.label) == expected.label).double().mean()) >= 0.9995
+    assert got.heatmaps.shape == (2, 0, side, side)
+
+
+@pytest.mark.parametrize("form", [*FORMS, *ROUNDED_FORMS])
+def test_bits_do_not_depend_on_threads_rows_or_neighbours(form: Variant) -> None:
+    taps_of, side = LAYOUTS["two taps a level"]
+    interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 3)
+    weights, stacks = weights_of(interpreter), stacks_of(taps, interpreter)
+    whole = InterpreterKernel(weights, form, 1).run(stacks)
+    for threads in (2, 3, 7):
+        shared = InterpreterKernel(weights, form, threads).run(stacks)
+        assert shared.label.tobytes() == whole.label.tobytes()
+        assert shared.uncertainty.tobytes() == whole.uncertainty.tobytes()
+        assert shared.heatmaps.tobytes() == whole.heatmaps.tobytes()
+    alone = InterpreterKernel(weights, form, 2).run({r: stack[1:2] for r, stack in stacks.items()}, range(5, 23))
+    assert alone.label[0, 5:23].tobytes() == whole.label[1, 5:23].tobytes()
+    assert alone.uncertainty[0, 5:23].tobytes() == whole.uncertainty[1, 5:23].tobytes()
+    assert not alone.uncertainty[0, 23:].any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("resolution", [4, 8, 16, 32])
+@pytest.mark.parametrize("form", [*FORMS, *ROUNDED_FORMS])
+def test_number_that_is_none_shows_in_its_picture_alone(form: Variant, resolution: int, value: float) -> None:
+    taps_of, side = LAYOUTS["two taps a level"]
+    interpreter = make_interpreter(taps_of, side)
+    stacks = stacks_of(make_taps(taps_of, 3), interpreter)
+    stacks[resolution][1, 0, 2, 3] = value
+    got = InterpreterKernel(weights_of(interpreter), form, 2).run(stacks)
+    assert got.finite.tolist() == [True, False, True]
+
+
+def test_rounding_to_bfloat16_is_that_of_torch() -> None:
+    values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    values[:4] = [1.00390625, 1.01171875, 0.0, -0.0]  # the first two lie in the middle
+    expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
+    assert np.array_equal(round_to_bfloat16(values), expected.astype(np.uint32))
+
+
+def test_library_was_compiled_from_the_sources_beside_it() -> None:
+    assert load_library().lm_sources().decode() == hash_of_sources()
+
+
+def test_form_that_this_processor_lacks_is_refused() -> None:
+    with pytest.raises(EngineStartError, match=re.escape("kernel is 'mmx', but of the kernel's forms")):
+        find_variant("mmx")
+
+
+def test_stack_of_another_shape_is_refused() -> None:
+    taps_of, side = LAYOUTS["one tap a level"]
+    interpreter = make_interpreter(taps_of, side)
+    stacks = stacks_of(make_taps(taps_of, 2), interpreter)
+    kernel = InterpreterKernel(weights_of(interpreter), EXACT[0], 1)
+    with pytest.raises(ValueError, match=re.escape("stack 8 is float32 [2, 4, 8, 8], expected contiguous")):
+        kernel.run({**stacks, 8: np.ascontiguousarray(stacks[8][:, :4])})

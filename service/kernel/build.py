@@ -15,9 +15,9 @@ SOURCES = ("interpreter.cpp", "supports.cpp")
 TARGET = HERE.parent / "labelmint_service/engine/fused/interpreter-linux-x86_64.so"
 
 COMMON = (
-    "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fno-strict-aliasing -fno-exceptions -fno-rtti -fPIC "
-    "-fvisibility=hidden -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized"
-).split()
+    *("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-fno-exceptions"),
+    *("-fno-rtti", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"),
+)
 FORMS = {  # name -> lanes, whether in bfloat16, flags
     "avx2": (8, False, "-march=x86-64-v3"),
     "avx512": (16, False, "-march=x86-64-v4 -mprefer-vector-width=512"),

@@ -1,4 +1,4 @@
-"""The service's own engine on a bundle that the export side built: equal bits, whatever stands beside a sample."""
+"""The service's own engines on a bundle that the export side built: equal bits, whatever stands beside a sample."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelmint.bundle import open_bundle
+from labelmint.bundle import open_bundle, write_manifest
 from labelmint.errors import IntegrityError
+from labelmint.v1 import bundle_pb2
 from labelmint_service.engine import Engine, EngineBatch, load_engine
+from labelmint_service.engine.fused.native import find_variant, variants
+from labelmint_service.engine.loading import ENGINES
+from labelmint_service.errors import EngineStartError
 from labelmint_service.models import load_model
+from labelmint_service.numerics import describe_numerics
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
 
 OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite")
@@ -42,9 +47,10 @@ def test_engine_gives_the_bits_of_raw_onnxruntime(built: BuiltBundle) -> None:
     assert_same_bits(run_engine(engine, feeds, list(range(batch))), built.run("model", feeds))
 
 
-def test_sample_has_the_same_bits_in_every_row_and_beside_every_neighbour(built: BuiltBundle) -> None:
+@pytest.mark.parametrize("name", ENGINES)
+def test_sample_has_the_same_bits_in_every_row_and_beside_every_neighbour(built: BuiltBundle, name: str) -> None:
     """If this fails, a stream depends on how its samples are batched, and addresses mean nothing."""
-    engine = load_engine(open_bundle(built.path))
+    engine = load_engine(open_bundle(built.path), engine=name)
     batch = built.manifest.runtime.batch_size
     feeds = built.feeds(seed=22, indices=range(12), psi=1.0)
     feeds["truncation_psi"][::3] = 0.4
@@ -57,8 +63,9 @@ def test_sample_has_the_same_bits_in_every_row_and_beside_every_neighbour(built:
             assert_same_bits({name: array[place : place + 1] for name, array in got.items()}, alone[row])
 
 
-def test_non_finite_neighbour_does_not_change_a_sample(built: BuiltBundle) -> None:
-    engine = load_engine(open_bundle(built.path))
+@pytest.mark.parametrize("name", ENGINES)
+def test_non_finite_neighbour_does_not_change_a_sample(built: BuiltBundle, name: str) -> None:
+    engine = load_engine(open_bundle(built.path), engine=name)
     feeds = built.feeds(seed=23, indices=range(3), psi=1.0)
     alone = run_engine(engine, feeds, [1])
     feeds["z"][[0, 2]] = np.nan
@@ -67,14 +74,60 @@ def test_non_finite_neighbour_does_not_change_a_sample(built: BuiltBundle) -> No
     assert_same_bits({name: array[1:2] for name, array in got.items()}, alone)
 
 
-def test_two_engines_agree_bit_for_bit(built: BuiltBundle) -> None:
+@pytest.mark.parametrize("name", ENGINES)
+def test_two_engines_agree_bit_for_bit(built: BuiltBundle, name: str) -> None:
     feeds = built.feeds(seed=24, indices=range(3), psi=0.5)
-    first, second = (run_engine(load_engine(open_bundle(built.path)), feeds, [0, 1, 2]) for _ in range(2))
+    first, second = (run_engine(load_engine(open_bundle(built.path), engine=name), feeds, [0, 1, 2]) for _ in range(2))
     assert_same_bits(first, second)
 
 
-def test_explicit_styles_give_what_latents_give(built: BuiltBundle) -> None:
-    engine = load_engine(open_bundle(built.path))
+@pytest.mark.parametrize("kernel", ["auto", *(variant.name for variant in variants())])
+def test_fused_engine_gives_what_the_definitions_say(built: BuiltBundle, kernel: str) -> None:
+    engine = load_engine(open_bundle(built.path), engine="fused", kernel=kernel)
+    feeds = built.feeds(seed=27, indices=range(3), psi=0.9)
+    got, expected = run_engine(engine, feeds, [0, 1, 2]), built.plain_outputs(feeds)
+    rounded = find_variant(str(engine.describe()["kernel"])).bfloat16
+    assert np.abs(got["image"].astype(int) - expected["image"]).max() <= 1
+    assert (got["label"] == expected["label"]).mean() >= (0.95 if rounded else 0.9995)
+    error = np.abs(got["uncertainty_map"].astype(float) - expected["uncertainty_map"])
+    assert error.max() < (0.2 if rounded else 1e-3)
+    np.testing.assert_allclose(got["keypoints"][..., 2], expected["keypoints"][..., 2], atol=0.05 if rounded else 1e-4)
+    assert got["finite"].all()
+    if not rounded:  # the places too, where one value is the largest
+        same = np.abs(got["keypoints"][..., :2] - expected["keypoints"][..., :2]).max(axis=2) < 1e-2
+        assert same.mean() >= 0.8
+        assert np.array_equal(got["keypoints"][..., 3][same], expected["keypoints"][..., 3][same])
+
+
+def test_numerics_of_the_fused_engine_name_its_kernel(built: BuiltBundle) -> None:
+    bundle = open_bundle(built.path)
+    ids = {describe_numerics(bundle, load_engine(bundle)).id}
+    for variant in variants():
+        numerics = describe_numerics(bundle, load_engine(bundle, engine="fused", kernel=variant.name))
+        assert f'"kernel":"{variant.name}"' in numerics.document
+        ids.add(numerics.id)
+    assert len(ids) == 1 + len(variants())
+
+
+def test_bundle_without_tables_runs_as_graphs_alone(plain_built: BuiltBundle, tmp_path: Path) -> None:
+    shutil.copytree(plain_built.path, tmp_path / "old")
+    manifest = bundle_pb2.Manifest()
+    manifest.CopyFrom(plain_built.manifest)
+    del manifest.interpreter_tables[:]
+    bundle = write_manifest(tmp_path / "old", manifest)
+    with pytest.raises(EngineStartError, match=r"has no interpreter_tables.*choose engine 'onnxruntime'"):
+        load_engine(bundle, engine="fused")
+    load_engine(bundle)
+
+
+def test_fused_engine_on_a_gpu_is_refused(plain_built: BuiltBundle) -> None:
+    with pytest.raises(EngineStartError, match="the fused engine runs on the processor"):
+        load_engine(open_bundle(plain_built.path), engine="fused", provider="cuda")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_explicit_styles_give_what_latents_give(built: BuiltBundle, name: str) -> None:
+    engine = load_engine(open_bundle(built.path), engine=name)
     feeds = built.feeds(seed=25, indices=range(3), psi=0.7)
     styled = arrays_of(engine.run_styles(built.run("mapping", feeds)["ws"]))
     direct = run_engine(engine, feeds, [0, 1, 2])

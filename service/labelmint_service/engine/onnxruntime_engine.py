@@ -29,7 +29,6 @@ _ONNX_TYPES = {
 }
 
 
-
 class OnnxRuntimeEngine:
     """Runs `model` for latents, and `synthesis` and `interpreter` for explicit styles.
 
@@ -87,7 +86,7 @@ class OnnxRuntimeEngine:
         }
         if self._c_dim:
             feed["c"] = self._padded(class_onehot, "class_onehot", (self._c_dim,))
-        return self._batch(_run(self._model, list(self._shapes), feed), len(z))
+        return self._batch(run_graph(self._model, list(self._shapes), feed), len(z))
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""

@@ -59,7 +59,9 @@ class FusedEngine:
         self._top, self._left = int(frame.crop_top * scale), int(frame.crop_left * scale)
         self._size, self._scale = weights.size, manifest.backbone.resolution / weights.size
         # The highest point of a heatmap may lie outside the frame, so keypoints need all rows.
-        self._rows = range(weights.size) if manifest.keypoints.names else range(self._top, self._top + frame.label_height)
+        self._rows = (
+            range(weights.size) if manifest.keypoints.names else range(self._top, self._top + frame.label_height)
+        )
         self._variant, self._kernel = self._choose(weights, kernel)
 
     def describe(self) -> Mapping[str, JsonValue]:

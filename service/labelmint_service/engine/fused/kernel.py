@@ -5,7 +5,7 @@ N pictures, C_r channels of all taps of resolution r, K keypoints, H = W label r
 
 from __future__ import annotations
 
-import ctypes
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,7 +73,12 @@ class InterpreterKernel:
         self._full = [r for r in weights.levels if r >= self._size]
         self._half = self._size // 2 if self._size // 2 in weights.levels else 0
         known = {*self._coarse, *self._full, self._half}
-        if self._size % 4 or self._size > MAX_SIZE or set(weights.levels) - known or any(self._size % r for r in self._coarse):
+        if (
+            self._size % 4
+            or self._size > MAX_SIZE
+            or set(weights.levels) - known
+            or any(self._size % r for r in self._coarse)
+        ):
             raise ValueError(f"levels {sorted(weights.levels)} do not fit a label resolution of {self._size}")
         if len(self._coarse) > MAX_LEVELS or len(self._full) > MAX_FULL:
             raise ValueError(f"levels {sorted(weights.levels)} are more than the kernel takes")
@@ -232,7 +237,7 @@ class InterpreterKernel:
 def _split(numbers: range, parts: int) -> list[tuple[int, int]]:
     """Cut a range into about equal pieces, none empty."""
     bounds = [numbers.start + len(numbers) * part // parts for part in range(parts + 1)]
-    return [(low, high) for low, high in zip(bounds, bounds[1:], strict=False) if low < high]
+    return [(low, high) for low, high in itertools.pairwise(bounds) if low < high]
 
 
 def _aligned(num_bytes: int) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from labelmint_export.errors import TrainingError
+from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.gan.autoencoder import (
     Encoder,
     divergence_from_normal,
@@ -126,6 +126,20 @@ def test_networks_without_a_mapping_need_an_encoder(tmp_path: Path) -> None:
     assert read_fitted(state) is False
     run_until(state, 4, tmp_path / "next")
     assert read_fitted(state) is True
+
+
+def test_mapping_may_take_another_shape_until_it_has_learned(tmp_path: Path) -> None:
+    run_until(make_state(make_autoencoding_config(), CPU), 12, tmp_path / "old")
+    config = dataclasses.replace(make_autoencoding_config(), autoencoder_images=0)
+    wider = dataclasses.replace(config, generator=dataclasses.replace(config.generator, mapping_layers=3, hidden_dim=14))
+    state = start_from(tmp_path / "old", wider, CPU)
+    old = load_state(tmp_path / "old", CPU)
+    for name, tensor in old.ema.synthesis.state_dict().items():
+        assert torch.equal(state.ema.synthesis.state_dict()[name], tensor), name
+    run_until(state, 4, tmp_path / "new")
+    narrower = dataclasses.replace(wider, generator=config.generator)
+    with pytest.raises(CheckpointError, match=r"mapping\.layers\.0\.\S+ of \S+ does not fit the new settings"):
+        start_from(tmp_path / "new", narrower, CPU)
 
 
 def test_of_an_autoencoder_only_what_has_learned_is_kept(tmp_path: Path) -> None:

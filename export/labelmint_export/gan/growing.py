@@ -132,7 +132,8 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
 
     Args:
         folder: The other training, or what was kept of it.
-        config: Settings of the new one; widths at the old resolutions must agree.
+        config: Settings of the new one; widths at the old resolutions must agree, and those of the mapping if it has
+            learned something.
         device: Where it runs.
 
     Returns:
@@ -150,10 +151,12 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
     state = make_state(config, device)
     if old_top < config.generator.resolution:
         _silence_new_blocks(state, old)
-    _copy_into(state.generator, old.generator, folder)
+    # A mapping that has learned nothing need not fit: an autoencoder leaves its shape open.
+    unlearned = "" if old.mapping_fitted else "mapping.layers."
+    _copy_into(state.generator, old.generator, folder, unlearned)
     _copy_into(state.discriminator, old.discriminator, folder)
     state.ema.load_state_dict(state.generator.state_dict())
-    _copy_into(state.ema, old.ema, folder)
+    _copy_into(state.ema, old.ema, folder, unlearned)
     if state.autoencoding is not None and old.encoder is not None:
         _copy_into(state.autoencoding.encoder, old.encoder, folder)
     state.path_length_mean.fill_(old.path_length_mean)
@@ -184,9 +187,12 @@ def _silence_trunk(trunk: PictureTrunk, old: PictureTrunk, new: list[int]) -> No
         parameter.mul_(math.sqrt(2.0))
 
 
-def _copy_into(target: torch.nn.Module, source: torch.nn.Module, folder: Path) -> None:
+def _copy_into(target: torch.nn.Module, source: torch.nn.Module, folder: Path, left_out: str = "") -> None:
+    """Copy all weights but those whose names begin with `left_out`, if it is not empty."""
     tensors = target.state_dict()
     for name, tensor in source.state_dict().items():
+        if left_out and name.startswith(left_out):
+            continue
         if name not in tensors or tensors[name].shape != tensor.shape:
             raise CheckpointError(f"{name} of {folder} does not fit the new settings", field=name)
         tensors[name] = tensor

@@ -131,7 +131,9 @@ def test_networks_without_a_mapping_need_an_encoder(tmp_path: Path) -> None:
 def test_mapping_may_take_another_shape_until_it_has_learned(tmp_path: Path) -> None:
     run_until(make_state(make_autoencoding_config(), CPU), 12, tmp_path / "old")
     config = dataclasses.replace(make_autoencoding_config(), autoencoder_images=0)
-    wider = dataclasses.replace(config, generator=dataclasses.replace(config.generator, mapping_layers=3, hidden_dim=14))
+    wider = dataclasses.replace(
+        config, generator=dataclasses.replace(config.generator, mapping_layers=3, hidden_dim=14)
+    )
     state = start_from(tmp_path / "old", wider, CPU)
     old = load_state(tmp_path / "old", CPU)
     for name, tensor in old.ema.synthesis.state_dict().items():

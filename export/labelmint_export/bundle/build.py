@@ -53,15 +53,12 @@ def build_bundle(
         BuildError: The parts do not fit each other, the folder exists, or parity misses a tolerance.
         ManifestError: A name or text of the settings is none that a manifest may hold.
     """
-    check_parts(generator, interpreter, schema, settings)
     if out.exists() and not overwrite:
         raise BuildError(f"{out} exists; give another folder, or --overwrite to replace it", field="out")
     if out.exists() and not (out / MANIFEST_NAME).is_file():
         raise BuildError(f"{out} exists and is no bundle, so it is not replaced; give another folder", field="out")
-    manifest = _describe(generator, interpreter, schema, settings, provenance)
-    _check_description(manifest)
     with placed_whole(out) as staging:
-        manifest.interpreter_tables.extend(_write_graph_files(generator, interpreter, settings, staging))
+        manifest = write_unmeasured(generator, interpreter, schema, settings, provenance, staging)
         runner = GraphRunner(staging / manifest.graphs.model, manifest.runtime.onnxruntime)
         plan = CalibrationPlan(
             psi_grid=settings.psi_grid,
@@ -78,6 +75,38 @@ def build_bundle(
         manifest.parity.CopyFrom(parity)
         write_manifest(staging, manifest)
     return open_bundle(out)
+
+
+def write_unmeasured(
+    generator: Backbone,
+    interpreter: Interpreter,
+    schema: AnnotationSchema,
+    settings: BuildSettings,
+    provenance: bundle_pb2.Provenance,
+    folder: Path,
+) -> bundle_pb2.Manifest:
+    """Write the graphs of a bundle and describe them, without calibration and parity.
+
+    Args:
+        generator: As trained.
+        interpreter: Trained on that generator's taps.
+        schema: Names and colours of classes and keypoints.
+        settings: Everything else.
+        provenance: Where the parts come from; tool versions are added.
+        folder: Where to write; exists.
+
+    Returns:
+        The manifest, which is not written yet.
+
+    Raises:
+        BuildError: The parts do not fit each other.
+        ManifestError: A name or text of the settings is none that a manifest may hold.
+    """
+    check_parts(generator, interpreter, schema, settings)
+    manifest = _describe(generator, interpreter, schema, settings, provenance)
+    _check_description(manifest)
+    manifest.interpreter_tables.extend(_write_graph_files(generator, interpreter, settings, folder))
+    return manifest
 
 
 def _write_graph_files(

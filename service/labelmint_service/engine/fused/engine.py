@@ -6,7 +6,9 @@ N images (rows asked for), B batch size of the profile, L num_ws, K keypoints, H
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -63,6 +65,8 @@ class FusedEngine:
             range(weights.size) if manifest.keypoints.names else range(self._top, self._top + frame.label_height)
         )
         self._variant, self._kernel = self._choose(weights, kernel)
+        self.stages_ns: dict[str, int] = {}
+        """Time of the parts of the last run."""
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
@@ -92,7 +96,12 @@ class FusedEngine:
         }
         if backbone.c_dim:
             feed["c"] = pad_rows(class_onehot, "class_onehot", (backbone.c_dim,), self.batch_size)
-        return self._paint_and_label(run_graph(self._mapping, ["ws"], feed)["ws"], len(z))
+        began = time.perf_counter_ns()
+        ws = run_graph(self._mapping, ["ws"], feed)["ws"]
+        mapped = time.perf_counter_ns() - began
+        batch = self._paint_and_label(ws, len(z))
+        self.stages_ns = {"mapping": mapped, **self.stages_ns}
+        return batch
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
@@ -111,9 +120,16 @@ class FusedEngine:
     def _paint_and_label(self, ws: npt.NDArray[np.float32], num_rows: int) -> EngineBatch:
         """Styles float32 [B, L, w_dim], of which the first rows are wanted, to a batch."""
         stacks = {r: f"tap_r{r}" for r in self._resolutions}
+        times = [time.perf_counter_ns()]
         arrays = run_graph(self._synthesis, ["image", "finite", *stacks.values()], {"ws": ws})
+        times.append(time.perf_counter_ns())
         output = self._kernel.run({r: arrays[name][:num_rows] for r, name in stacks.items()}, self._rows)
-        return self._deliver(output, arrays["image"][:num_rows], arrays["finite"][:num_rows])
+        times.append(time.perf_counter_ns())
+        batch = self._deliver(output, arrays["image"][:num_rows], arrays["finite"][:num_rows])
+        times.append(time.perf_counter_ns())
+        parts = zip(("synthesis", "interpreter", "keypoints"), itertools.pairwise(times), strict=True)
+        self.stages_ns = {name: end - start for name, (start, end) in parts}
+        return batch
 
     def _deliver(
         self, output: KernelOutput, image: npt.NDArray[np.uint8], painted: npt.NDArray[np.bool_]

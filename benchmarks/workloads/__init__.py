@@ -1,0 +1,1 @@
+"""Speed of labelling at the sizes that people have: the reference algorithm, the graphs and the fused kernel."""

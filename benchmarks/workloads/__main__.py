@@ -1,0 +1,66 @@
+"""`python -m benchmarks.workloads`: how long a labelled picture takes, by the reference algorithm and by the engines."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.argument_types import positive_int
+from benchmarks.reporting.environment import describe_environment, describe_origin
+from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
+from benchmarks.workloads.measuring import CONTENDERS, WorkloadSettings, measure
+from benchmarks.workloads.shapes import WORKLOADS
+from benchmarks.workloads.summary import draw_table, summarize
+from labelmint.errors import LabelmintError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a table, write the results.
+
+    Args:
+        arguments: Without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status: 0, or 1 after a printed error.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workloads", description=__doc__)
+    parser.add_argument(
+        "workloads", nargs="*", metavar="WORKLOAD", help=f"some of {', '.join(WORKLOADS)} (default all)"
+    )
+    defaults = WorkloadSettings(cache=Path("out/benchmarks"))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=defaults.contenders)
+    parser.add_argument("--rounds", type=positive_int, default=defaults.rounds)
+    parser.add_argument("--pictures", type=positive_int, default=defaults.pictures, help="of a turn of an engine")
+    parser.add_argument("--batch-size", type=positive_int, default=defaults.batch_size, help="rows of an engine's run")
+    parser.add_argument(
+        "--cache", type=Path, default=defaults.cache, help="folder for the bundles (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parsed = parser.parse_args(arguments)
+    unknown = [name for name in parsed.workloads if name not in WORKLOADS]
+    if unknown:
+        parser.error(f"workload is {unknown[0]!r}, expected some of {', '.join(WORKLOADS)}")
+    settings = WorkloadSettings(
+        contenders=tuple(parsed.contenders),
+        rounds=parsed.rounds,
+        pictures=parsed.pictures,
+        batch_size=parsed.batch_size,
+        cache=parsed.cache,
+    )
+    document: dict[str, object] = {"environment": describe_environment()}
+    try:
+        document["workloads"] = {
+            name: summarize(name, measure(name, settings), settings) for name in parsed.workloads or WORKLOADS
+        }
+    except LabelmintError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    table = draw_table(document)
+    write_json(parsed.out / "workloads.json", document)
+    write_text(parsed.out / "workloads.md", f"{describe_origin(describe_environment())}\n\n{table}")
+    print(table, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Contenders of one workload, each in a process of its own, in turns; their labels are compared before a time counts."""
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.errors import ParityError
+from benchmarks.processes.worker import Document, Worker
+from benchmarks.workloads.answers import Labels, load_labels
+from benchmarks.workloads.parts import write_bundle
+from benchmarks.workloads.shapes import WORKLOADS
+from labelmint_service.settings import EMBEDDED_BUNDLE
+
+CONTENDERS = ("reference", "compiled", "onnxruntime", "fused")
+TORCH = ("reference", "compiled")
+LEAST_AGREEMENT = 0.995
+"""Share of labels in which a contender must agree with the first one."""
+_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkloadSettings:
+    """What to measure.
+
+    Attributes:
+        contenders: Some of `CONTENDERS`; labels are compared with those of the first.
+        rounds: Turns of each contender.
+        pictures: Of a turn of an engine; the others take one.
+        batch_size: Rows of an engine's run.
+        cache: Folder for the bundles.
+        seed: Of the addresses.
+    """
+
+    contenders: Sequence[str] = ("reference", "onnxruntime", "fused")
+    rounds: int = 3
+    pictures: int = 4
+    batch_size: int = 1
+    cache: Path
+    seed: int = 1
+
+
+@dataclass(kw_only=True, slots=True)
+class Contender:
+    """What was seen of one.
+
+    Attributes:
+        description: What its worker says of itself.
+        total_ns: Of each picture.
+        stages_ns: Of each picture, where the contender tells.
+        peak_rss_bytes: Most memory of its process.
+        label_agreement: With the first contender.
+        divergence_error: Largest difference to the first contender's map, nats.
+    """
+
+    description: Document
+    total_ns: list[int] = field(default_factory=list)
+    stages_ns: list[Mapping[str, int]] = field(default_factory=list)
+    peak_rss_bytes: int | None = None
+    label_agreement: float = 1.0
+    divergence_error: float = 0.0
+
+
+def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
+    """Run one workload; says on standard error how far it is.
+
+    Raises:
+        ParityError: A contender labels otherwise.
+        WorkerError: A process ended, failed or did not answer.
+    """
+    workload = WORKLOADS[name]
+    contenders = [one for one in settings.contenders if workload.family or one not in TORCH]
+    bundle = EMBEDDED_BUNDLE
+    if workload.family and any(one not in TORCH for one in contenders):
+        bundle = write_bundle(name, workload, settings.cache, settings.batch_size)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="labelmint-bench-")))
+        seen: dict[str, Contender] = {}
+        truth: Labels | None = None
+        workers = {}
+        for one in contenders:
+            workers[one] = stack.enter_context(_start(one, name, bundle))
+            seen[one] = Contender(description=workers[one].description)
+            labels = load_labels(_ask(workers[one], settings, one, 0, folder / f"{one}.npz", seen[one]))
+            truth = labels if truth is None else truth
+            _compare(one, contenders[0], labels, truth, seen[one])
+            seen[one].total_ns.clear()
+            seen[one].stages_ns.clear()
+            _say(f"{name}: {one} labels {seen[one].label_agreement:.4%} as {contenders[0]} does")
+        for number in range(settings.rounds):
+            first = number % len(contenders)
+            for one in contenders[first:] + contenders[:first]:
+                _ask(workers[one], settings, one, 1 + number * settings.pictures, None, seen[one])
+            _say(f"{name}: round {number + 1} of {settings.rounds}")
+        return seen
+
+
+def _start(contender: str, workload: str, bundle: Path) -> Worker:
+    if contender in TORCH:
+        arguments = ["--workload", workload, *(["--compiled"] if contender == "compiled" else [])]
+        return Worker("benchmarks.workloads.reference", arguments, timeout_s=_TIMEOUT_S)
+    arguments = ["--bundle", str(bundle.resolve()), "--engine", contender]
+    return Worker("benchmarks.workloads.engines", arguments, timeout_s=_TIMEOUT_S)
+
+
+def _ask(
+    worker: Worker, settings: WorkloadSettings, contender: str, first: int, labels: Path | None, seen: Contender
+) -> Path:
+    """Let a contender have its turn; with a path, one picture whose labels it writes there."""
+    count = 1 if contender in TORCH or labels is not None else settings.pictures
+    request = {"seed": settings.seed, "first_index": first, "count": count, "labels": str(labels) if labels else ""}
+    answer = worker.ask(request, timeout_s=_TIMEOUT_S)
+    seen.total_ns += [picture["total_ns"] for picture in answer["pictures"]]
+    seen.stages_ns += [picture["stages_ns"] for picture in answer["pictures"]]
+    seen.peak_rss_bytes = answer["peak_rss_bytes"]
+    return labels or Path()
+
+
+def _compare(one: str, first: str, labels: Labels, truth: Labels, seen: Contender) -> None:
+    largest_share = np.bincount(truth[0].reshape(-1)).max() / truth[0].size
+    if largest_share > 0.95:
+        raise ParityError(f"{first} gives one class to {largest_share:.1%} of the pixels; the workload is degenerate")
+    seen.label_agreement = float((labels[0] == truth[0]).mean())
+    seen.divergence_error = float(np.abs(labels[1] - truth[1]).max())
+    if seen.label_agreement < LEAST_AGREEMENT:
+        raise ParityError(
+            f"{one} gives {seen.label_agreement:.3%} of the labels of {first}, expected at least {LEAST_AGREEMENT:.1%}; "
+            "its speed means nothing",
+            field="label",
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,82 @@
+"""From measured times to the document and the table."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.reporting.statistics import summarize_durations
+from benchmarks.reporting.tables import markdown_table
+from benchmarks.workloads.measuring import Contender, WorkloadSettings
+
+GOALS = {"car-512": 25.0, "cat-256": 15.0}
+"""Times faster than the reference that the fused engine should be on a processor."""
+
+
+def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettings) -> dict[str, Any]:
+    """One workload as a document of JSON."""
+    reference = seen.get("reference")
+    floor = _floor(reference.description) if reference else {}
+    contenders = {}
+    for one, contender in seen.items():
+        median = statistics.median(contender.total_ns)
+        entry: dict[str, Any] = {
+            "ms_a_picture": summarize_durations(contender.total_ns),
+            "pictures_a_second": round(1e9 / median, 3),
+            "stages_ms": _median_stages(contender),
+            "peak_rss_bytes": contender.peak_rss_bytes,
+            "label_agreement": contender.label_agreement,
+            "largest_divergence_error_nats": contender.divergence_error,
+        }
+        if reference:
+            entry["times_the_reference"] = round(statistics.median(reference.total_ns) / median, 2)
+        if floor:
+            entry["share_of_float32_floor"] = round(floor["seconds"] / (median / 1e9), 3)
+        contenders[one] = entry
+    document: dict[str, Any] = {"contenders": contenders, "batch_size": settings.batch_size, "floor": floor}
+    if reference:
+        seconds = statistics.median(reference.total_ns) / 1e9
+        rate = reference.description["reference_operations"] / seconds
+        document["reference_share_of_gemm_rate"] = round(rate / reference.description["rates"]["gemm_float32"], 3)
+    if reference and "fused" in contenders and name in GOALS:
+        document["goal_times_the_reference"] = GOALS[name]
+        document["reaches_goal"] = contenders["fused"]["times_the_reference"] >= GOALS[name]
+    return document
+
+
+def _floor(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds that the arithmetic of one picture takes at the rate of a large product in float32."""
+    operations = description["generator_operations"] + description["interpreter_operations"]
+    return {
+        "generator_operations": description["generator_operations"],
+        "interpreter_operations": description["interpreter_operations"],
+        "reference_operations": description["reference_operations"],
+        "rates": description["rates"],
+        "seconds": operations / description["rates"]["gemm_float32"],
+    }
+
+
+def _median_stages(contender: Contender) -> dict[str, float]:
+    names = list(contender.stages_ns[0]) if contender.stages_ns else []
+    return {name: round(statistics.median(stage[name] for stage in contender.stages_ns) / 1e6, 2) for name in names}
+
+
+def draw_table(document: Mapping[str, Any]) -> str:
+    """A Markdown table of all workloads."""
+    rows = []
+    for workload, part in document["workloads"].items():
+        for name, entry in part["contenders"].items():
+            memory = entry["peak_rss_bytes"]
+            rows.append(
+                (
+                    workload,
+                    name,
+                    f"{entry['ms_a_picture']['p50']:,.0f}",
+                    f"{entry['pictures_a_second']:.2f}",
+                    f"{entry['times_the_reference']:.1f}" if "times_the_reference" in entry else "",
+                    f"{entry['share_of_float32_floor']:.2f}" if "share_of_float32_floor" in entry else "",
+                    f"{memory / 1e9:.2f}" if memory else "",
+                    f"{entry['label_agreement']:.3%}",
+                )
+            )
+    header = ("workload", "contender", "ms", "pictures/s", "x reference", "of the floor", "GB", "same labels")
+    return markdown_table(header, rows)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.workloads`: how long a labelled picture takes, by the reference algorithm and by the engines."""
+"""`python -m benchmarks.workloads`: how long a labelled picture takes the reference algorithm and the engines."""
 
 import argparse
 import sys

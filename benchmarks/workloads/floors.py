@@ -36,7 +36,7 @@ def count_interpreter(config: InterpreterConfig, workload: Workload) -> int:
 
 
 def measure_rates() -> dict[str, float]:
-    """Rate of a large product in float32 and in bfloat16, operations a second, and of a copy, bytes read and written."""
+    """Operations a second of large products in float32 and bfloat16, and bytes a second of a copy, read and written."""
     rates = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Contenders of one workload, each in a process of its own, in turns; their labels are compared before a time counts."""
+"""Contenders of one workload, each in a process of its own, in turns; labels are compared before a time counts."""
 
 import sys
 import tempfile
@@ -128,7 +128,7 @@ def _compare(one: str, first: str, labels: Labels, truth: Labels, seen: Contende
     seen.divergence_error = float(np.abs(labels[1] - truth[1]).max())
     if seen.label_agreement < LEAST_AGREEMENT:
         raise ParityError(
-            f"{one} gives {seen.label_agreement:.3%} of the labels of {first}, expected at least {LEAST_AGREEMENT:.1%}; "
+            f"{one} gives {seen.label_agreement:.3%} of the labels of {first}, expected {LEAST_AGREEMENT:.1%} or more; "
             "its speed means nothing",
             field="label",
         )

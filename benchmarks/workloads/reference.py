@@ -6,6 +6,7 @@ P pixels, D features, M members, C classes.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Mapping
 
@@ -31,7 +32,7 @@ class PixelClassifier(nn.Module):
         config, ensemble = interpreter.config, interpreter.classifiers
         h1, h2 = config.hidden_widths
         widths = (config.num_features, h1, h2, config.num_classes)
-        linears = [nn.Linear(low, high) for low, high in zip(widths, widths[1:], strict=False)]
+        linears = [nn.Linear(low, high) for low, high in itertools.pairwise(widths)]
         norms = [nn.BatchNorm1d(h1), nn.BatchNorm1d(h2)]
         with torch.no_grad():
             for linear, source in zip(linears, (ensemble.linear1, ensemble.linear2, ensemble.linear3), strict=True):

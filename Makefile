@@ -67,6 +67,7 @@ fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one cor
 
 bench: $(DEV_STAMP) ## Measure the embedded model on this machine: the engine alone and through gRPC.
 	$(DEV_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+	$(DEV_VENV)/bin/python -m benchmarks --engine fused $(BENCH_ARGS)
 
 kernel: ## Compile the interpreter's kernel again (needs g++ 12 or newer).
 	$(PYTHON) service/kernel/build.py

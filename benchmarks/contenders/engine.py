@@ -28,10 +28,11 @@ class EngineContender:
 
     Args:
         bundle: Folder of the bundle.
+        engine: Name of the engine.
     """
 
-    def __init__(self, bundle: Path) -> None:
-        self._model: ServedModel = load_model(bundle)
+    def __init__(self, bundle: Path, engine: str = "onnxruntime") -> None:
+        self._model: ServedModel = load_model(bundle, engine=engine)
         manifest = self._model.bundle.manifest
         self._fields = tuple(field for field in FIELDS if field != "keypoints" or manifest.keypoints.names)
 
@@ -87,7 +88,9 @@ def _samples(outputs: EngineBatch) -> Iterator[SampleArrays]:
 def _prepare() -> tuple[Document, Answer]:
     parser = argparse.ArgumentParser(description="Run rounds on the engine of a bundle.")
     parser.add_argument("--bundle", type=Path, required=True)
-    contender = EngineContender(parser.parse_args().bundle)
+    parser.add_argument("--engine", required=True)
+    parsed = parser.parse_args()
+    contender = EngineContender(parsed.bundle, parsed.engine)
 
     def answer(request: Document) -> Document:
         return contender.run(Round.from_request(request)).answer() | {"peak_rss_bytes": peak_rss_bytes()}

@@ -23,14 +23,16 @@ class ServerProcess:
 
     Args:
         bundle: What it serves.
+        engine: Name of the engine that runs it.
         timeout_s: How long it may take until it is ready, seconds.
 
     Attributes:
         address: host:port, once entered.
     """
 
-    def __init__(self, bundle: Path, *, timeout_s: float) -> None:
+    def __init__(self, bundle: Path, *, engine: str = "onnxruntime", timeout_s: float) -> None:
         self._bundle = bundle
+        self._engine = engine
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
@@ -47,6 +49,8 @@ class ServerProcess:
             command += [
                 "--log-level",
                 "warning",
+                "--engine",
+                self._engine,
                 "--bundle",
                 str(self._bundle.resolve()),
                 "--ready-file",

@@ -11,6 +11,7 @@ from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.throughput.measuring import ThroughputSettings, measure
 from benchmarks.throughput.summary import TARGET_RATIO, build_report, draw_page, draw_table
 from labelmint.errors import LabelmintError
+from labelmint_service.engine.loading import ENGINES
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 QUICK_ROUNDS = 2
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     defaults = ThroughputSettings(bundle=parsed.bundle)
     settings = ThroughputSettings(
         bundle=parsed.bundle,
+        engine=parsed.engine,
         rounds=parsed.rounds or (QUICK_ROUNDS if parsed.quick else defaults.rounds),
         seconds=parsed.seconds or (QUICK_SECONDS if parsed.quick else defaults.seconds),
         warmup_batches=parsed.warmup_batches,
@@ -41,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    write_json(parsed.out / "service.json", report)
-    write_text(parsed.out / "service.md", draw_page(report))
+    name = "service" if parsed.engine == defaults.engine else f"service-{parsed.engine}"
+    write_json(parsed.out / f"{name}.json", report)
+    write_text(parsed.out / f"{name}.md", draw_page(report, name))
     print(draw_table(report), end="")
-    for name, summary in report["contenders"].items():
+    for contender, summary in report["contenders"].items():
         if not summary.get("reaches_target", True):
-            print(f"{name} keeps {summary['ratio_to_engine']:.3f} of the engine's speed, below {TARGET_RATIO}")
-    print(f"written: {parsed.out / 'service.json'}, {parsed.out / 'service.md'}")
+            print(f"{contender} keeps {summary['ratio_to_engine']:.3f} of the engine's speed, below {TARGET_RATIO}")
+    print(f"written: {parsed.out / f'{name}.json'}, {parsed.out / f'{name}.md'}")
     return 0
 
 
@@ -60,6 +63,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bundle", type=Path, default=defaults.bundle, help="folder of the bundle (default: the embedded one)"
     )
+    parser.add_argument("--engine", choices=ENGINES, default=defaults.engine, help="what runs it (default %(default)s)")
     parser.add_argument("--rounds", type=positive_int, help=f"turns of each contender (default {defaults.rounds})")
     parser.add_argument(
         "--seconds", type=positive_float, help=f"length of a turn, seconds (default {defaults.seconds:g})"

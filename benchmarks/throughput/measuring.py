@@ -28,6 +28,7 @@ class ThroughputSettings:
 
     Attributes:
         bundle: Folder of the bundle.
+        engine: Name of the engine, for the engine alone and for the server.
         rounds: Turns of each contender.
         seconds: Length of a turn without its warm-up, as the engine alone takes it.
         warmup_batches: Batches in front of each turn that are not timed.
@@ -35,6 +36,7 @@ class ThroughputSettings:
     """
 
     bundle: Path
+    engine: str = "onnxruntime"
     rounds: int = 7
     seconds: float = 10.0
     warmup_batches: int = 2
@@ -83,11 +85,11 @@ def measure(settings: ThroughputSettings) -> Measurement:
         WorkerError: A process ended, failed or did not answer.
     """
     with ExitStack() as stack:
-        engine_arguments = ["--bundle", str(settings.bundle.resolve())]
+        engine_arguments = ["--bundle", str(settings.bundle.resolve()), "--engine", settings.engine]
         engine = stack.enter_context(
             Worker("benchmarks.contenders.engine", engine_arguments, timeout_s=_START_TIMEOUT_S)
         )
-        server = stack.enter_context(ServerProcess(settings.bundle, timeout_s=_START_TIMEOUT_S))
+        server = stack.enter_context(ServerProcess(settings.bundle, engine=settings.engine, timeout_s=_START_TIMEOUT_S))
         workers = {ENGINE: engine}
         for encoding in ENCODINGS:
             arguments = ["--address", server.address, "--model", engine.description["model"], "--encoding", encoding]

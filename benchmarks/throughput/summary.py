@@ -36,6 +36,7 @@ def build_report(settings: ThroughputSettings, measurement: Measurement, environ
             "model": measurement.description["model"],
             "digest": measurement.description["digest"],
             "numerics_id": measurement.description["numerics_id"],
+            "engine": settings.engine,
             "batch_size": batch_size,
             "rounds": settings.rounds,
             "seconds": settings.seconds,
@@ -94,12 +95,13 @@ def draw_table(report: Report) -> str:
     return markdown_table(header, rows)
 
 
-def draw_page(report: Report) -> str:
-    """Markdown: the table with what one has to know to read it."""
+def draw_page(report: Report, name: str) -> str:
+    """Markdown: the table with what one has to know to read it; `name` is that of the result file."""
     chosen, processor = report["configuration"], report["hardware"]["processor"]
     return (
         "# Throughput of the service\n\n"
-        f"Model {chosen['model']} (digest {chosen['digest'][:12]}), batches of {chosen['batch_size']}; "
+        f"Model {chosen['model']} (digest {chosen['digest'][:12]}), engine {chosen['engine']}, "
+        f"batches of {chosen['batch_size']}; "
         f"{processor['model'] or processor['machine']}, {processor['num_usable']} processors; "
         f"{describe_origin(report)}; load average before the run "
         f"{report['load_average']}.\n\n"
@@ -108,5 +110,5 @@ def draw_page(report: Report) -> str:
         f"decoded. All make the same addresses in turns, {chosen['rounds']} rounds of {chosen['timed_batches']} timed "
         "batches each: samples/s is the median over rounds, `of engine` the median of the ratios of single rounds. The "
         "samples compared had the engine's bits; JPEG pictures are lossy and are compared by their mean difference "
-        "instead (`image_difference_levels`). Made by `make bench`; details in [service.json](service.json).\n"
+        f"instead (`image_difference_levels`). Made by `make bench`; details in [{name}.json]({name}.json).\n"
     )

@@ -24,9 +24,13 @@ from benchmarks.downstream.training import (
 from benchmarks.reporting.environment import describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_text
 from labelmint.errors import LabelmintError
+from labelmint_service.engine.loading import ENGINES
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
-_COMPARED = ("num_samples", "num_rendered", "num_test", "steps", "batch_size", "blur_share", "with_keypoints")
+_COMPARED = (
+    *("num_samples", "num_rendered", "num_test", "pose_range"),
+    *("steps", "batch_size", "blur_share", "with_keypoints"),
+)
 """Settings in which trainings have to agree for their results to be compared."""
 DEFAULT_CACHE = Path("out") / "downstream-samples.npz"
 
@@ -92,6 +96,7 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, default=EMBEDDED_BUNDLE, help="folder of the bundle to serve")
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="what runs it")
     parser.add_argument("--address", help="host:port of a running server, instead of one of its own")
     parser.add_argument("--model", help="name of the model, where the server has several")
     parser.add_argument("--samples", dest="num_samples", type=positive_int, default=10_000, help="streamed samples")
@@ -106,6 +111,12 @@ def _make_parser() -> argparse.ArgumentParser:
         "--rendered", dest="num_rendered", type=positive_int, default=1_600, help="rendered training pictures"
     )
     parser.add_argument("--test", dest="num_test", type=positive_int, default=600, help="rendered test pictures")
+    parser.add_argument(
+        "--pose-range",
+        type=share,
+        default=0.4,
+        help="of rendered pictures; that of the pictures that the embedded generator learned from",
+    )
     parser.add_argument("--steps", type=positive_int, default=3_000, help="optimiser steps of each training")
     parser.add_argument("--batch-size", type=positive_int, default=16, help="pictures a step")
     parser.add_argument("--blur-share", type=share, default=0.0, help="share of training pictures that are softened")

@@ -17,6 +17,7 @@ class DownstreamSettings:
 
     Attributes:
         bundle: What a server of one's own serves; unused where an address is given.
+        engine: Name of the engine that such a server runs it on.
         address: host:port of a running server; None starts one.
         model: Name of the model; None takes the server's only one.
         num_samples: Streamed samples.
@@ -24,6 +25,7 @@ class DownstreamSettings:
         cache: File that keeps the streamed samples.
         num_rendered: Rendered training pictures with true labels.
         num_test: Rendered test pictures.
+        pose_range: Of the rendered pictures, training and test: share of the full ranges of the pose.
         steps: Optimiser steps of every training.
         batch_size: Pictures a step.
         blur_share: Share of training pictures that are softened.
@@ -34,6 +36,7 @@ class DownstreamSettings:
     """
 
     bundle: Path
+    engine: str
     address: str | None
     model: str | None
     num_samples: int
@@ -41,6 +44,7 @@ class DownstreamSettings:
     cache: Path
     num_rendered: int
     num_test: int
+    pose_range: float
     steps: int
     batch_size: int
     blur_share: float

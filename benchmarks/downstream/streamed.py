@@ -75,7 +75,7 @@ def _serving(settings: DownstreamSettings) -> Iterator[str]:
     if settings.address is not None:
         yield settings.address
         return
-    with ServerProcess(settings.bundle, timeout_s=_START_TIMEOUT_S) as server:
+    with ServerProcess(settings.bundle, engine=settings.engine, timeout_s=_START_TIMEOUT_S) as server:
         yield server.address
 
 

@@ -103,6 +103,6 @@ def _num_keypoints(settings: DownstreamSettings) -> int:
 
 
 def _render(settings: DownstreamSettings, resolution: int, seed: int, split: Split, count: int) -> LabelledPictures:
-    avatars = ToonHeadSet(resolution=resolution, seed=seed, split=split)
+    avatars = ToonHeadSet(resolution=resolution, seed=seed, split=split, pose_range=settings.pose_range)
     pictures, masks, keypoints = avatars.render_labelled(range(count), num_processes=settings.threads or 1)
     return LabelledPictures(pictures, masks, keypoints[:, : _num_keypoints(settings)])

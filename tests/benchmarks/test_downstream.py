@@ -37,6 +37,7 @@ def command(bundle: Path, folder: Path, **changes: object) -> list[str]:
 def settings(bundle: Path, cache: Path, **changes: Any) -> DownstreamSettings:  # Any: fields of every type
     chosen = {
         "bundle": bundle,
+        "engine": "onnxruntime",
         "address": None,
         "model": None,
         "num_samples": 40,
@@ -44,6 +45,7 @@ def settings(bundle: Path, cache: Path, **changes: Any) -> DownstreamSettings:  
         "cache": cache,
         "num_rendered": 16,
         "num_test": 8,
+        "pose_range": 0.4,
         "steps": 2,
         "batch_size": 4,
         "blur_share": 0.0,

@@ -29,14 +29,16 @@ _PIXELS_TO_SETTLE = 4096
 def make_generator(workload: Workload) -> Backbone:
     """A generator of that shape with random weights."""
     torch.manual_seed(0)
-    common = {"z_dim": LATENT_WIDTH, "w_dim": LATENT_WIDTH, "mapping_layers": MAPPING_LAYERS}
-    widths = STYLEGAN1_CHANNELS if workload.family == "stylegan1" else STYLEGAN2_CHANNELS
-    channels = {r: width for r, width in widths.items() if r <= workload.resolution}
-    generator: Backbone
-    if workload.family == "stylegan1":
-        generator = StyleGAN1Generator(StyleGAN1Config(resolution=workload.resolution, channels=channels, **common))
-    else:
-        generator = Generator(GeneratorConfig(resolution=workload.resolution, channels=channels, **common))
+    channels = STYLEGAN1_CHANNELS if workload.family == "stylegan1" else STYLEGAN2_CHANNELS
+    make_config = StyleGAN1Config if workload.family == "stylegan1" else GeneratorConfig
+    config = make_config(
+        resolution=workload.resolution,
+        channels={r: width for r, width in channels.items() if r <= workload.resolution},
+        z_dim=LATENT_WIDTH,
+        w_dim=LATENT_WIDTH,
+        mapping_layers=MAPPING_LAYERS,
+    )
+    generator = StyleGAN1Generator(config) if isinstance(config, StyleGAN1Config) else Generator(config)
     return generator.eval().requires_grad_(False)
 
 

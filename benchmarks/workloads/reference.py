@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -110,7 +111,7 @@ def _prepare() -> tuple[Document, Answer]:
     def answer(request: Document) -> Document:
         answers, kept = [], []
         for index in range(request["first_index"], request["first_index"] + request["count"]):
-            z = torch.from_numpy(latents(request["seed"], [index], generator.config.z_dim))
+            z = torch.from_numpy(latents(request["seed"], np.array([index], dtype=np.uint64), generator.config.z_dim))
             began = time.perf_counter_ns()
             output = generator.synthesis(generator.mapping(z), "const")
             painted = time.perf_counter_ns()

@@ -1,7 +1,9 @@
 """The compiled kernel against the plain algorithm in float64, in every form that this processor runs."""
 
 import re
+import runpy
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,11 @@ from labelmint_service.engine.fused.packing import round_to_bfloat16
 from labelmint_service.engine.fused.peaks import find_peaks
 from labelmint_service.engine.fused.weights import InterpreterWeights, weights_from_tables
 from labelmint_service.errors import EngineStartError
-from service.kernel.build import hash_of_sources
 from tests.export.plain_interpreter import plain_labels
 from tests.export.test_fused_interpreter import LAYOUTS
 from tests.export.tiny_parts import make_interpreter, make_taps, stack_taps
 
+ROOT = Path(__file__).parents[2]
 EXACT = [variant for variant in variants() if not variant.bfloat16]
 ROUNDED = [variant for variant in variants() if variant.bfloat16]
 FORMS = [pytest.param(variant, id=variant.name) for variant in EXACT]
@@ -122,7 +124,8 @@ def test_rounding_to_bfloat16_is_that_of_torch() -> None:
 
 
 def test_library_was_compiled_from_the_sources_beside_it() -> None:
-    assert load_library().lm_sources().decode() == hash_of_sources()
+    build = runpy.run_path(str(ROOT / "service/kernel/build.py"))
+    assert load_library().lm_sources().decode() == build["hash_of_sources"]()
 
 
 def test_form_that_this_processor_lacks_is_refused() -> None:

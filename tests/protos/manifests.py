@@ -93,6 +93,14 @@ def valid_manifest() -> bundle_pb2.Manifest:
     )
 
 
+def manifest_with_tables() -> bundle_pb2.Manifest:
+    """The same with tables of the interpreter, which lie in the weights that `write_bundle` writes."""
+    manifest = valid_manifest()
+    manifest.interpreter_tables.add(name="bias1", path="weights/data.bin", offset=0, shape=[5])
+    manifest.interpreter_tables.add(name="weight2", path="weights/data.bin", offset=512, shape=[2, 3])
+    return manifest
+
+
 def write_bundle(root: Path, manifest: bundle_pb2.Manifest | None = None) -> Bundle:
     """Write a bundle whose graphs are a few bytes that no test runs."""
     (root / "weights").mkdir(parents=True)

@@ -6,7 +6,7 @@ import pytest
 from labelmint.errors import ManifestError
 from labelmint.v1 import bundle_pb2
 from labelmint.validation import validate_manifest
-from tests.protos.manifests import valid_manifest, write_bundle
+from tests.protos.manifests import manifest_with_tables, valid_manifest, write_bundle
 
 Manifest = bundle_pb2.Manifest
 NAN, INFINITY = float("nan"), float("inf")
@@ -182,6 +182,12 @@ CASES: list[tuple[str, Callable[[Manifest], None]]] = [
     ("files", listed_manifest),
     ("files[0].path", setting("files.0.path", "../outside")),
     ("files[0].sha256", setting("files.0.sha256", "")),
+    ("interpreter_tables[1].path", setting("interpreter_tables.1.path", "weights/other.bin")),
+    ("interpreter_tables[1].offset", setting("interpreter_tables.1.offset", 10240 - 20)),
+    ("interpreter_tables[1].offset", setting("interpreter_tables.1.offset", 2)),
+    ("interpreter_tables[1].shape", setting("interpreter_tables.1.shape.0", 2**31)),
+    ("interpreter_tables[1].shape", clearing("interpreter_tables.1.shape")),
+    ("interpreter_tables", setting("interpreter_tables.1.name", "bias1")),
     ("files[4].num_bytes", setting("files.4.num_bytes", 2**60)),
     ("provenance.created_by", setting("provenance.created_by", "x\x00")),
     ("provenance.created_at", setting("provenance.created_at", "yesterday")),
@@ -200,7 +206,7 @@ CASES: list[tuple[str, Callable[[Manifest], None]]] = [
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Return a valid manifest with its files."""
-    return write_bundle(tmp_path_factory.mktemp("bundles") / "bundle").manifest
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "bundle", manifest_with_tables()).manifest
 
 
 @pytest.mark.parametrize(("field", "change"), CASES, ids=[f"{n}-{field}" for n, (field, _) in enumerate(CASES)])

@@ -1,6 +1,11 @@
 """Settings that all tests share."""
 
+import os
+
 from hypothesis import settings
+
+# Triton decides when it is first imported; its kernels are interpreted here, and compiled in processes of their own.
+os.environ["TRITON_INTERPRET"] = "1"
 
 # No deadline: other work may share the machine. Failures print how to run them again.
 settings.register_profile("labelmint", deadline=None, print_blob=True)

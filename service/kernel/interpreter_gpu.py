@@ -1,0 +1,368 @@
+"""The interpreter of a bundle as four kernels for a GPU, in Triton's language.
+
+They do what interpreter.cpp does, in the order that suits tensor cores:
+
+    project   first layer of all members on the pixels of one coarse level: taps [C, r * r] -> planes [r * r, U]
+    merge     sum of the planes below q = H / 4 on the grid of q + 1 points a side that keeps every knot of it
+    raise     taps of the levels above q at full resolution, pixels first: [H * W, F]
+    label     a tile of 8 x 16 pixels, member by member: resizing of the coarse sums (as products with small matrices),
+              the fine taps' first layer, rectification, layers 2 and 3, softmax, vote and divergence; hidden units
+              never reach memory
+
+Matrices are multiplied in the dtype of the tables (float16 or bfloat16; float32 for tests) and added up in float32.
+Nothing here runs in the service: compile_gpu.py turns each kernel into binaries, and in the tests Triton's interpreter
+runs them on the processor.
+
+Legend: N pictures, H = W label resolution, q = H / 4, r level, U hidden units of all members (each member's padded to
+H1), F fine channels (padded), M members, C classes, K outputs padded to a power of two, P pixels of a tile.
+"""
+
+import triton
+import triton.language as tl
+
+TILE_ROWS = 8
+TILE_COLUMNS = 16
+
+
+@triton.jit
+def project(
+    taps,  # [N, channels, area]
+    weight,  # [channels, units]
+    planes,  # [N, total_area, units]; this level begins at `first_pixel`
+    channels,
+    area,
+    units,
+    first_pixel,
+    total_area,
+    PIXELS: tl.constexpr,
+    UNITS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Program (pixel block, unit block, picture)."""
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
+    n = tl.program_id(2).to(tl.int64)
+    total = tl.zeros((PIXELS, UNITS), tl.float32)
+    for start in range(0, channels, CHANNELS):
+        channel = start + tl.arange(0, CHANNELS)
+        x = tl.load(
+            taps + (n * channels + channel[None, :]) * area + pixel[:, None],
+            mask=(channel[None, :] < channels) & (pixel[:, None] < area),
+            other=0.0,
+        )
+        w = tl.load(
+            weight + channel[:, None] * units + unit[None, :],
+            mask=(channel[:, None] < channels) & (unit[None, :] < units),
+            other=0.0,
+        )
+        total = tl.dot(x.to(w.dtype), w, total)
+    place = (n * total_area + first_pixel + pixel[:, None]) * units + unit[None, :]
+    tl.store(
+        planes + place,
+        total.to(planes.dtype.element_ty),
+        mask=(pixel[:, None] < area) & (unit[None, :] < units),
+    )
+
+
+@triton.jit
+def _between(position, count):
+    """Two neighbours of a position on `count` samples, and the weight of the second."""
+    position = tl.maximum(position, 0.0)
+    low = tl.minimum(position.to(tl.int32), count - 1)
+    return low, tl.minimum(low + 1, count - 1), position - low.to(tl.float32)
+
+
+@triton.jit
+def _level_at(planes, first, x, y, unit, units, fits, RESOLUTION: tl.constexpr, QUARTER: tl.constexpr):
+    """One level, from pixel `first` of the planes on, at points of the grid: float32 [points, units]."""
+    top, bottom, v = _between(y * (RESOLUTION / QUARTER) - 0.5, RESOLUTION)
+    left, right, h = _between(x * (RESOLUTION / QUARTER) - 0.5, RESOLUTION)
+    total = tl.zeros(fits.shape, tl.float32)
+    for corner in tl.static_range(4):
+        row = bottom if corner // 2 else top
+        column = right if corner % 2 else left
+        share = (v if corner // 2 else 1.0 - v) * (h if corner % 2 else 1.0 - h)
+        place = (first + row * RESOLUTION + column)[:, None] * units + unit[None, :]
+        total += share[:, None] * tl.load(planes + place, mask=fits, other=0.0).to(tl.float32)
+    return total
+
+
+@triton.jit
+def merge(
+    planes,  # [N, total_area, units]: levels COARSEST, 2 COARSEST, ... below QUARTER, one after the other
+    bias,  # [units], float32
+    grid,  # [N, (QUARTER + 1)^2, units]
+    units,
+    total_area,
+    QUARTER: tl.constexpr,
+    COARSEST: tl.constexpr,
+    PRESENT: tl.constexpr,  # bit l: whether level COARSEST * 2^l exists
+    NUM_LEVELS: tl.constexpr,
+    POINTS: tl.constexpr,
+    UNITS: tl.constexpr,
+):
+    """Program (point block, unit block, picture)."""
+    side: tl.constexpr = QUARTER + 1
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
+    n = tl.program_id(2).to(tl.int64)
+    fits = (point[:, None] < side * side) & (unit[None, :] < units)
+    y, x = (point // side).to(tl.float32), (point % side).to(tl.float32)
+    total = tl.zeros((POINTS, UNITS), tl.float32)
+    total += tl.load(bias + unit, mask=unit < units, other=0.0)[None, :]
+    first = n * total_area
+    for level in tl.static_range(NUM_LEVELS):
+        if (PRESENT >> level) & 1:
+            total += _level_at(planes, first, x, y, unit, units, fits, COARSEST << level, QUARTER)
+            first += (COARSEST << level) * (COARSEST << level)
+    place = (n * side * side + point[:, None]) * units + unit[None, :]
+    tl.store(grid + place, total.to(grid.dtype.element_ty), mask=fits)
+
+
+@triton.jit
+def raise_fine(
+    taps,  # [N, channels, r, r], r a power of two times or part of SIZE
+    fine,  # [N, SIZE * SIZE, total_channels]; these channels begin at `first_channel`
+    channels,
+    first_channel,
+    total_channels,
+    RESOLUTION: tl.constexpr,
+    SIZE: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Program (pixel block, channel block, picture); bilinear, align_corners false."""
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    n = tl.program_id(2).to(tl.int64)
+    fits = (pixel[:, None] < SIZE * SIZE) & (channel[None, :] < channels)
+    written = (pixel[:, None] < SIZE * SIZE) & (first_channel + channel[None, :] < total_channels)
+    plane = taps + (n * channels + channel[None, :]) * (RESOLUTION * RESOLUTION)
+    if RESOLUTION == SIZE:
+        value = tl.load(plane + pixel[:, None], mask=fits, other=0.0).to(tl.float32)
+    else:
+        scale: tl.constexpr = RESOLUTION / SIZE
+        y, x = (pixel // SIZE).to(tl.float32), (pixel % SIZE).to(tl.float32)
+        top, bottom, v = _between((y + 0.5) * scale - 0.5, RESOLUTION)
+        left, right, h = _between((x + 0.5) * scale - 0.5, RESOLUTION)
+        value = tl.zeros((PIXELS, CHANNELS), tl.float32)
+        for corner in tl.static_range(4):
+            row = bottom if corner // 2 else top
+            column = right if corner % 2 else left
+            share = (v if corner // 2 else 1.0 - v) * (h if corner % 2 else 1.0 - h)
+            place = plane + (row * RESOLUTION + column)[:, None]
+            value += share[:, None] * tl.load(place, mask=fits, other=0.0).to(tl.float32)
+    place = (n * SIZE * SIZE + pixel[:, None]) * total_channels + first_channel + channel[None, :]
+    # Behind the last level's channels come those of the padding, which are zero; the next level overwrites its own.
+    tl.store(fine + place, value.to(fine.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _coarse_sums(
+    grid,
+    planes,
+    n,
+    y0,
+    x0,
+    rows,
+    columns,
+    unit,
+    units,
+    first_of_quarter,
+    total_area,
+    QUARTER: tl.constexpr,
+    HAS_QUARTER: tl.constexpr,
+):
+    """Sums of the levels up to q at the pixels of a tile, float32 [P, units of one member]."""
+    # The grid has a point every 4 pixels: the tile lies between 3 rows and 5 columns of them.
+    side: tl.constexpr = QUARTER + 1
+    k = tl.arange(0, 16)
+    point_row, point_column = k // 5, k % 5
+    v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - (y0 // 4 + point_row).to(tl.float32)[None, :])
+    h = 1.0 - tl.abs((x0 + columns + 0.5) / 4 - (x0 // 4 + point_column).to(tl.float32)[None, :])
+    share = tl.maximum(v, 0.0) * tl.maximum(h, 0.0)
+    row, column = y0 // 4 + point_row, x0 // 4 + point_column
+    there = (k < 15) & (row < side) & (column < side)
+    place = (n * side * side + row * side + column)[:, None] * units + unit[None, :]
+    values = tl.load(grid + place, mask=there[:, None], other=0.0)
+    share = tl.where(there[None, :], share, 0.0)
+    total = tl.dot(share.to(values.dtype), values)
+    if HAS_QUARTER:
+        # Samples of q lie at 2 + 4 i: 4 rows and 6 columns of them, the outermost repeated at borders.
+        k = tl.arange(0, 32)
+        point_row, point_column = y0 // 4 - 1 + k // 6, x0 // 4 - 1 + k % 6
+        v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - 0.5 - point_row.to(tl.float32)[None, :])
+        h = 1.0 - tl.abs((x0 + columns + 0.5) / 4 - 0.5 - point_column.to(tl.float32)[None, :])
+        share = tl.where((k < 24)[None, :], tl.maximum(v, 0.0) * tl.maximum(h, 0.0), 0.0)
+        row = tl.minimum(tl.maximum(point_row, 0), QUARTER - 1)
+        column = tl.minimum(tl.maximum(point_column, 0), QUARTER - 1)
+        place = (n * total_area + first_of_quarter + row * QUARTER + column)[:, None] * units + unit[None, :]
+        values = tl.load(planes + place, mask=(k < 24)[:, None], other=0.0)
+        total = tl.dot(share.to(values.dtype), values, total)
+    return total
+
+
+@triton.jit
+def _member_outputs(
+    m,
+    first_unit,
+    n,
+    y0,
+    x0,
+    grid,
+    planes,
+    fine,
+    weight1,  # [F, units]
+    weight2,  # [M, H1, H2]
+    bias2,  # [M, H2]
+    weight3,  # [M, H2, K]
+    bias3,  # [M, K]
+    units,
+    first_of_quarter,
+    total_area,
+    SIZE: tl.constexpr,
+    HAS_QUARTER: tl.constexpr,
+    FINE: tl.constexpr,
+    FINE_STEP: tl.constexpr,
+    H1: tl.constexpr,
+    H2: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Outputs of one member at the pixels of a tile, float32 [P, K]."""
+    p = tl.arange(0, ROWS * COLUMNS)
+    rows, columns = (p // COLUMNS)[:, None], (p % COLUMNS)[:, None]
+    unit = first_unit + tl.arange(0, H1)
+    hidden = _coarse_sums(
+        grid, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, SIZE // 4, HAS_QUARTER
+    )
+    pixel = (n * SIZE + y0 + rows) * SIZE + x0 + columns  # [P, 1]
+    inside = (y0 + rows < SIZE) & (x0 + columns < SIZE)
+    for start in tl.static_range(0, FINE, FINE_STEP):
+        f = start + tl.arange(0, FINE_STEP)
+        x = tl.load(fine + pixel * FINE + f[None, :], mask=inside, other=0.0)
+        w = tl.load(weight1 + f[:, None] * units + unit[None, :])
+        hidden = tl.dot(x, w, hidden)
+    # NaN must survive: it is how a picture that is none is found out.
+    hidden = tl.where(hidden < 0.0, 0.0, hidden)
+    i, j, k = tl.arange(0, H1), tl.arange(0, H2), tl.arange(0, OUTPUTS)
+    w2 = tl.load(weight2 + (m * H1 + i[:, None]) * H2 + j[None, :])
+    second = tl.dot(hidden.to(w2.dtype), w2) + tl.load(bias2 + m * H2 + j)[None, :]
+    second = tl.where(second < 0.0, 0.0, second)
+    w3 = tl.load(weight3 + (m * H2 + j[:, None]) * OUTPUTS + k[None, :])
+    return tl.dot(second.to(w3.dtype), w3) + tl.load(bias3 + m * OUTPUTS + k)[None, :]
+
+
+@triton.jit
+def label(
+    grid,  # [N, (q + 1)^2, units]
+    planes,  # [N, total_area, units]; the level of q begins at `first_of_quarter`
+    fine,  # [N, SIZE * SIZE, FINE]
+    weight1,  # [FINE, units]
+    weight2,  # [M, H1, H2]
+    bias2,  # [M, H2], float32
+    weight3,  # [M, H2, OUTPUTS]
+    bias3,  # [M, OUTPUTS], float32
+    labels,  # uint8 [N, SIZE, SIZE]
+    divergence,  # float32 [N, SIZE, SIZE], NaN where a logit is not finite
+    units,
+    first_of_quarter,
+    total_area,
+    first_row,
+    SIZE: tl.constexpr,
+    HAS_QUARTER: tl.constexpr,
+    FINE: tl.constexpr,
+    FINE_STEP: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    H1: tl.constexpr,
+    H2: tl.constexpr,
+    CLASSES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    RULE: tl.constexpr,  # 0 majority, 1 mean probability, 2 mean logits
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Program (tile column, tile row, picture)."""
+    n = tl.program_id(2).to(tl.int64)
+    y0, x0 = first_row + tl.program_id(1) * ROWS, tl.program_id(0) * COLUMNS
+    c = tl.arange(0, OUTPUTS)[None, :]
+    is_class = c < CLASSES
+    votes = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
+    mean = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
+    entropy = tl.zeros((ROWS * COLUMNS,), tl.float32)
+    for m in range(MEMBERS):
+        logits = _member_outputs(
+            m, m * H1, n, y0, x0, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
+            first_of_quarter, total_area, SIZE, HAS_QUARTER, FINE, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
+        )  # fmt: skip
+        shown = tl.where(is_class, logits, -float("inf"))
+        largest = tl.max(shown, axis=1)[:, None]
+        below = tl.where(is_class, logits - largest, 0.0)
+        e = tl.where(is_class, tl.exp(below), 0.0)
+        total = tl.sum(e, axis=1)
+        mean += e / total[:, None]
+        entropy += tl.log(total) - tl.sum(e * below, axis=1) / total
+        if RULE == 0:
+            # The lowest of equal logits, as argmax has it.
+            winner = tl.min(tl.where(shown == largest, c, OUTPUTS), axis=1)[:, None]
+            votes += tl.where(c == winner, 1.0, 0.0)
+        elif RULE == 2:
+            votes += tl.where(is_class, logits, 0.0)
+    score = mean if RULE == 1 else votes
+    score = tl.where(is_class, score, -float("inf"))
+    best = tl.max(score, axis=1)[:, None]
+    winner = tl.min(tl.where(score == best, c, OUTPUTS), axis=1)
+    mean = mean / MEMBERS
+    of_mean = -tl.sum(tl.where(is_class, mean * tl.log(tl.maximum(mean, 1e-30)), 0.0), axis=1)
+    spread = of_mean - entropy / MEMBERS
+    spread = tl.where(spread < 0.0, 0.0, spread)
+    p = tl.arange(0, ROWS * COLUMNS)
+    row, column = y0 + p // COLUMNS, x0 + p % COLUMNS
+    inside = (row < SIZE) & (column < SIZE)
+    place = (n * SIZE + row) * SIZE + column
+    tl.store(labels + place, winner.to(tl.uint8), mask=inside)
+    tl.store(divergence + place, spread, mask=inside)
+
+
+@triton.jit
+def heatmaps(
+    grid,
+    planes,
+    fine,
+    weight1,
+    weight2,
+    bias2,
+    weight3,
+    bias3,
+    heat,  # float32 [N, POINTS, SIZE, SIZE]
+    first_unit,  # of the regressors, behind the classifiers' units
+    units,
+    first_of_quarter,
+    total_area,
+    SIZE: tl.constexpr,
+    HAS_QUARTER: tl.constexpr,
+    FINE: tl.constexpr,
+    FINE_STEP: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    H1: tl.constexpr,
+    H2: tl.constexpr,
+    POINTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Sum of the regressors' outputs; program (tile column, tile row, picture)."""
+    n = tl.program_id(2).to(tl.int64)
+    y0, x0 = tl.program_id(1) * ROWS, tl.program_id(0) * COLUMNS
+    total = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
+    for m in range(MEMBERS):
+        total += _member_outputs(
+            m, first_unit + m * H1, n, y0, x0, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
+            first_of_quarter, total_area, SIZE, HAS_QUARTER, FINE, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
+        )  # fmt: skip
+    p = tl.arange(0, ROWS * COLUMNS)[:, None]
+    k = tl.arange(0, OUTPUTS)[None, :]
+    row, column = y0 + p // COLUMNS, x0 + p % COLUMNS
+    place = ((n * POINTS + k) * SIZE + row) * SIZE + column
+    tl.store(heat + place, total, mask=(k < POINTS) & (row < SIZE) & (column < SIZE))

@@ -10,7 +10,7 @@ threads=(--threads "${TORCH_THREADS:-2}")
 mkdir -p "$WORK/reports"
 
 # Pictures for the generator; pictures with true labels for the oracle, the test ones of held-out combinations.
-[ -e "$WORK/train.npy" ] || run render --count 40000 --out "$WORK/train.npy"
+[ -e "$WORK/train.npy" ] || run render --pose-range 0.4 --count 40000 --out "$WORK/train.npy"
 [ -e "$WORK/oracle-train.npz" ] || run render --labels --seed 7 --count 16000 --out "$WORK/oracle-train.npz"
 [ -e "$WORK/oracle-test.npz" ] || run render --labels --split test --seed 1 --count 1000 --out "$WORK/oracle-test.npz"
 
@@ -25,24 +25,29 @@ more=(--train "$WORK/points.npz" --test "$WORK/oracle-test.npz" "${threads[@]}")
 	--steps 1000 --learning-rate 0.002 --out "$WORK/oracle.safetensors" >"$WORK/reports/oracle.partial"
 [ ! -e "$WORK/reports/oracle.partial" ] || mv "$WORK/reports/oracle".{partial,json}
 
-# The generator: three resolutions, each grown out of the one before. Each of the 40,000 pictures is seen about a dozen times, so there
-# is no overfitting that augmentation would have to prevent (--ada-target 0). The first network of the oracle is the feature
-# space of the distance.
+# The generator. First an autoencoder at three resolutions, each grown out of the one before, whose decoder is synthesis:
+# reconstructions tell a young generator where every part belongs. Then the mapping learns where the pictures of the set are,
+# which is the beginning of the adversarial training; one step of that follows, and shows that nothing else moved.
 channels=4:128,8:128,16:128,32:96,64:48,128:24
 of_discriminator=4:128,8:128,16:128,32:64,64:32,128:16
-stage() { # resolution, pictures, further settings
-	[ -e "$WORK/gan$1/done" ] && return
-	run train-gan --pictures "$WORK/train.npy" --out "$WORK/gan$1" --resolution "$1" --total-images "$2" \
-		--channels "$channels" --discriminator-channels "$of_discriminator" --style-mixing 0.5 --ada-target 0 \
-		--feature-network "$WORK/features.safetensors" --snapshot-images 10000 "${threads[@]}" "${@:3}"
-	touch "$WORK/gan$1/done"
+stage() { # name, resolution, pictures, further settings
+	[ -e "$WORK/$1/done" ] && return
+	run train-gan --pictures "$WORK/train.npy" --out "$WORK/$1" --resolution "$2" --total-images "$3" \
+		--channels "$channels" --discriminator-channels "$of_discriminator" --mapping-layers 4 --hidden-dim 192 \
+		--ada-target 0 --seed 3 --snapshot-images 6000 "${threads[@]}" "${@:4}"
+	touch "$WORK/$1/done"
 }
-stage 32 70000 --r1-gamma 0.05 --path-length-weight 0
-stage 64 42000 --r1-gamma 0.25 --path-length-weight 1 --start-from "$WORK/gan32"
-stage 128 "${PICTURES_AT_128:-400000}" --r1-gamma 0.5 --path-length-weight 1 --start-from "$WORK/gan64"
+auto() { # resolution, pictures, learning rate, further settings
+	stage "auto$1" "$1" "$2" --autoencoder-images "$2" --learning-rate "$3" "${@:4}"
+}
+auto 32 52000 0.008
+auto 64 114000 0.006 --start-from "$WORK/auto32"
+auto 128 "${PICTURES_AT_128:-235000}" 0.005 --start-from "$WORK/auto64"
+stage gan 128 16 --start-from "$WORK/auto128" --reconstruction-rate 1 --reconstruction-interval 1 --prior-steps 9000 \
+	--learning-rate 0.0005 --r1-gamma 1 --path-length-weight 0 --style-mixing 0
 
 # Sixteen labelled pictures, the interpreter, and what the oracle says of it on pictures that nobody labelled.
-generator=(--generator "$WORK/gan128/generator.safetensors")
+generator=(--generator "$WORK/gan/generator.safetensors")
 annotations=(--annotations "$WORK/annotations")
 interpreter=(--interpreter "$WORK/interpreter.safetensors")
 [ -e "$WORK/annotations" ] || run label "${generator[@]}" --oracle "$WORK/oracle.safetensors" --diverse \
@@ -57,7 +62,7 @@ report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@
 report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/features.safetensors"
 [ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 8000 \
 	--feature-network "$WORK/features.safetensors" --out "$WORK/nearest.png"
-run curve --logs "$WORK"/gan{32,64,128}/log.jsonl --out "$WORK/curve.png"
+run curve --logs "$WORK"/auto{32,64,128}/log.jsonl --out "$WORK/curve.png"
 
 attribution='Remix of "ToonHead" (https://www.figma.com/community/file/1589627891082866389) by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), drawn with DiceBear (https://www.dicebear.com). Changes: pose and colours were varied, a generative model was trained on the pictures and paints these.'
 [ -e "$WORK/bundle" ] || run build "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --out "$WORK/bundle" \
@@ -72,8 +77,8 @@ if [ "${1:-}" = install ]; then
 	mkdir -p service/labelmint_service/bundles export/toonhead
 	cp -r "$WORK/bundle" service/labelmint_service/bundles/toonhead
 	cp -r "$WORK/annotations" "$WORK/reports" "$WORK/nearest.png" "$WORK/curve.png" export/toonhead/
-	run keep-networks --training "$WORK/gan128" --out export/toonhead/networks # to go on from: --start-from
-	cp "$WORK/gan128/generator.safetensors" "$WORK/gan128/generator.json" export/toonhead/
+	run keep-networks --training "$WORK/auto128" --out export/toonhead/networks # to go on from: --start-from
+	cp "$WORK/gan/generator.safetensors" "$WORK/gan/generator.json" export/toonhead/
 	for stage in 32 64 128; do cp "$WORK/gan$stage/log.jsonl" "export/toonhead/log-$stage.jsonl"; done
 	cp "$(ls "$WORK"/gan128/grid-*.png | tail -n 1)" export/toonhead/grid.png
 fi

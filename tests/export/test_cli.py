@@ -176,8 +176,12 @@ def test_curve_of_a_training_is_a_picture(work: Path, tmp_path: Path) -> None:
     records = [{"images": 8 + n, "resolution": 32, "frechet": 9.0 - n, "generator_loss": 1.0} for n in range(3)]
     measured.write_text("".join(json.dumps(record) + "\n" for record in records))
     run("curve", "--logs", work / "gan" / "log.jsonl", measured, "--out", tmp_path / "curve.png")
-    with Image.open(tmp_path / "curve.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 5, "nothing was drawn"
+    reconstructed = tmp_path / "reconstructed.jsonl"
+    reconstructed.write_text(json.dumps({"images": 8, "resolution": 16, "reconstruction": 0.3}) + "\n")
+    run("curve", "--logs", reconstructed, "--out", tmp_path / "reconstructed.png")
+    for name in ("curve", "reconstructed"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 5, "nothing was drawn"
 
 
 def test_training_goes_on_from_networks_that_were_kept(work: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from labelmint_export.errors import TrainingError
 
-LOSSES = ("generator_loss", "discriminator_loss")
+LOSSES = {"generator_loss": "tab:blue", "discriminator_loss": "tab:red", "reconstruction": "tab:green"}
+"""What a log may hold, with the colour of its line."""
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -47,9 +48,10 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
 
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
+    has_distance = any(math.isfinite(r.get("frechet", math.nan)) for records in logs for r in records)
     # Any: matplotlib types the result of subplots as object.
-    axes: Any = figure.subplots(2, 1, sharex=True)
-    top, bottom = axes
+    axes: Any = figure.subplots(2 if has_distance else 1, 1, sharex=True, squeeze=False)[:, 0]
+    top, bottom = axes[0], axes[-1]
     for records in logs:
         label = f"{records[0]['resolution']:.0f} x {records[0]['resolution']:.0f}"
         measured = [r for r in records if math.isfinite(r.get("frechet", math.nan))]
@@ -57,11 +59,14 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
             top.plot([r["images"] / 1000 for r in measured], [r["frechet"] for r in measured], marker="o", label=label)
         for axis in axes:
             axis.axvline(records[-1]["images"] / 1000, color="0.85", linewidth=1)
-    for name, colour in zip(LOSSES, ("tab:blue", "tab:red"), strict=True):
-        points = [(r["images"] / 1000, r[name]) for records in logs for r in records if name in r]
-        bottom.plot(*zip(*points, strict=True), color=colour, label=name.replace("_", " "))
-    top.set_ylabel("Frechet distance\n(segmenter features)")
-    top.set_yscale("log")
+    for name, colour in LOSSES.items():
+        stages = [[(r["images"] / 1000, r[name]) for r in records if name in r] for records in logs]
+        for number, points in enumerate(points for points in stages if points):
+            label = None if number else name.replace("_", " ")  # one entry in the legend
+            bottom.plot(*zip(*points, strict=True), color=colour, label=label)
+    if has_distance:
+        top.set_ylabel("Frechet distance\n(segmenter features)")
+        top.set_yscale("log")
     bottom.set_ylabel("loss")
     bottom.set_xlabel("thousand pictures seen")
     for axis in axes:

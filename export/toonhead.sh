@@ -33,7 +33,7 @@ of_discriminator=4:128,8:128,16:128,32:64,64:32,128:16
 stage() { # name, resolution, pictures, further settings
 	[ -e "$WORK/$1/done" ] && return
 	run train-gan --pictures "$WORK/train.npy" --out "$WORK/$1" --resolution "$2" --total-images "$3" \
-		--channels "$channels" --discriminator-channels "$of_discriminator" --mapping-layers 4 --hidden-dim 192 \
+		--channels "$channels" --discriminator-channels "$of_discriminator" --mapping-layers 6 --hidden-dim 256 \
 		--ada-target 0 --seed 3 --snapshot-images 6000 "${threads[@]}" "${@:4}"
 	touch "$WORK/$1/done"
 }
@@ -52,8 +52,10 @@ annotations=(--annotations "$WORK/annotations")
 interpreter=(--interpreter "$WORK/interpreter.safetensors")
 [ -e "$WORK/annotations" ] || run label "${generator[@]}" --oracle "$WORK/oracle.safetensors" --diverse \
 	--out "$WORK/annotations"
+# Without the two coarsest layers, which know nothing of parts: the bundle has to stay below 12 MB.
+taps=(b8.conv1 b{16,32,64,128}.conv{0,1})
 [ -e "$WORK/interpreter.safetensors" ] || run train-interpreter "${generator[@]}" "${annotations[@]}" \
-	--out "$WORK/interpreter.safetensors"
+	--taps "${taps[@]}" --out "$WORK/interpreter.safetensors"
 
 report() { # name, command
 	[ -e "$WORK/reports/$1.json" ] || { run "${@:2}" >"$WORK/reports/$1.partial" && mv "$WORK/reports/$1".{partial,json}; }

@@ -87,7 +87,7 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
             seen[one] = Contender(description=workers[one].description)
             labels = load_labels(_ask(workers[one], settings, one, 0, folder / f"{one}.npz", seen[one]))
             truth = labels if truth is None else truth
-            _compare(one, contenders[0], labels, truth, seen[one])
+            compare_labels(one, contenders[0], labels, truth, seen[one])
             seen[one].total_ns.clear()
             seen[one].stages_ns.clear()
             _say(f"{name}: {one} labels {seen[one].label_agreement:.4%} as {contenders[0]} does")
@@ -120,7 +120,7 @@ def _ask(
     return labels or Path()
 
 
-def _compare(one: str, first: str, labels: Labels, truth: Labels, seen: Contender) -> None:
+def compare_labels(one: str, first: str, labels: Labels, truth: Labels, seen: Contender) -> None:
     largest_share = np.bincount(truth[0].reshape(-1)).max() / truth[0].size
     if largest_share > 0.95:
         raise ParityError(f"{first} gives one class to {largest_share:.1%} of the pixels; the workload is degenerate")

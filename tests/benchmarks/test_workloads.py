@@ -1,0 +1,95 @@
+"""Workloads: what they make, that contenders label alike, and how the numbers are summed up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.errors import ParityError
+from benchmarks.workloads.floors import count_interpreter
+from benchmarks.workloads.measuring import Contender, WorkloadSettings, compare_labels
+from benchmarks.workloads.parts import make_generator, make_interpreter, write_bundle
+from benchmarks.workloads.reference import ReferenceLabels
+from benchmarks.workloads.shapes import STYLEGAN1_CHANNELS, STYLEGAN2_CHANNELS, WORKLOADS, Workload
+from benchmarks.workloads.summary import draw_table, summarize
+from labelmint.addresses import latents
+from labelmint_service.engine import load_engine
+from labelmint_service.models import load_model
+
+TINY = Workload(
+    family="stylegan1",
+    resolution=16,
+    label_resolution=16,
+    first_row=4,
+    num_rows=8,
+    taps="datasetgan",
+    num_features=3072,
+    hidden_widths=(8, 8),
+    num_classes=3,
+    num_members=3,
+)
+
+
+def test_features_of_the_workloads_are_those_of_the_papers() -> None:
+    for name, workload in WORKLOADS.items():
+        widths = STYLEGAN1_CHANNELS if workload.family == "stylegan1" else STYLEGAN2_CHANNELS
+        channels = [2 * width for r, width in widths.items() if r <= workload.resolution]
+        expected = {"toonhead": 0, "cat-256": 4992, "car-512": 5056, "face-1024": 5088, "ffhq-512": 6016}[name]
+        assert workload.num_features == expected
+        assert workload.family != "stylegan1" or sum(channels) == expected
+
+
+def test_contenders_of_a_tiny_workload_label_alike(tmp_path: Path) -> None:
+    generator = make_generator(TINY)
+    interpreter = make_interpreter(TINY, generator)
+    bundle = write_bundle("tiny", TINY, tmp_path, batch_size=2)
+    assert write_bundle("tiny", TINY, tmp_path, batch_size=2) == bundle  # made once
+    z = latents(1, np.arange(2, dtype=np.uint64), 512)
+    with torch.inference_mode():
+        features = generator.synthesis(generator.mapping(torch.from_numpy(z[:1])), "const").features
+        label, divergence = ReferenceLabels(TINY, interpreter)(features)
+    assert np.bincount(label.numpy()).max() < 0.9 * label.numel()
+    nothing, psi = np.zeros((2, 0), np.float32), np.ones(2, np.float32)
+    model = load_model(bundle)
+    for engine in (model.engine, load_engine(model.bundle, engine="fused", kernel="avx2")):
+        batch = engine.run(z, nothing, psi)
+        assert batch.label.shape == (2, 8, 16)
+        assert (batch.label[0].reshape(-1) == label.numpy()).mean() > 0.99
+        np.testing.assert_allclose(batch.uncertainty_map[0].reshape(-1), divergence.numpy(), atol=2e-3)
+
+
+def test_operations_of_the_interpreter_by_hand() -> None:
+    config = make_interpreter(TINY, make_generator(TINY)).config
+    units, pixels = 3 * 8, 8 * 16
+    by_hand = 1024 * units * (4 * 4 + 8 * 8 + pixels) + 3 * (8 * 8 + 8 * 3) * pixels
+    assert count_interpreter(config, TINY) == 2 * by_hand
+
+
+def test_contender_that_labels_otherwise_is_no_contender() -> None:
+    truth = (np.array([[0, 1, 2, 1]], np.uint8), np.zeros((1, 4), np.float32))
+    other = (np.array([[0, 1, 1, 1]], np.uint8), np.zeros((1, 4), np.float32))
+    seen = Contender(description={})
+    compare_labels("fused", "reference", truth, truth, seen)
+    assert seen.label_agreement == 1.0
+    with pytest.raises(ParityError, match=r"fused gives 75\.000% of the labels of reference"):
+        compare_labels("fused", "reference", other, truth, seen)
+
+
+def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> None:
+    description = {
+        "rates": {"gemm_float32": 1e9, "gemm_bfloat16": 2e9, "copy_bytes": 1e9},
+        "generator_operations": 4e8,
+        "interpreter_operations": 1e8,
+        "reference_operations": 3e9,
+    }
+    reference = Contender(description=description, total_ns=[6_000_000_000] * 3, peak_rss_bytes=10)
+    fused = Contender(description={}, total_ns=[1_000_000_000] * 3, stages_ns=[{"synthesis": 7_000_000}] * 3)
+    document = summarize("cat-256", {"reference": reference, "fused": fused}, WorkloadSettings(cache=tmp_path))
+    entry = document["contenders"]["fused"]
+    assert entry["times_the_reference"] == 6.0
+    assert entry["share_of_float32_floor"] == 0.5  # half a second of arithmetic
+    assert entry["stages_ms"] == {"synthesis": 7.0}
+    assert document["reference_share_of_gemm_rate"] == 0.5
+    assert document["reaches_goal"] is False
+    assert "| cat-256" in draw_table({"workloads": {"cat-256": document}})

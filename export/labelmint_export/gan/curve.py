@@ -62,8 +62,8 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
     for name, colour in LOSSES.items():
         stages = [[(r["images"] / 1000, r[name]) for r in records if name in r] for records in logs]
         for number, points in enumerate(points for points in stages if points):
-            label = None if number else name.replace("_", " ")  # one entry in the legend
-            bottom.plot(*zip(*points, strict=True), color=colour, label=label)
+            entry = None if number else name.replace("_", " ")  # one in the legend
+            bottom.plot(*zip(*points, strict=True), color=colour, label=entry)
     if has_distance:
         top.set_ylabel("Frechet distance\n(segmenter features)")
         top.set_yscale("log")

@@ -89,6 +89,19 @@ def test_show_describes_a_model(run: Run) -> None:
     assert json.loads(run.out)["manifest"]["schema_version"] == 1
 
 
+def test_health_is_the_status_of_a_probe(run: Run) -> None:
+    assert run("health") == 0
+    assert run.out == "the server serves\n"
+    assert run("health", "tiny") == 0
+    assert run("health", "nobody") == 1
+    assert "nobody does not serve" in run.err
+    assert run("health", "--timeout-s", "0") == 2
+    run.address = "127.0.0.1:9"  # nobody listens there
+    assert run("health", "--timeout-s", "5") == 1
+    assert "the server does not serve" in run.err
+    assert "127.0.0.1:9" in run.err
+
+
 def test_generate_writes_exactly_what_the_client_streams(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "set"
     arguments = ("--seed", 7, "--count", 9, "--start-index", 3, "--out", out, "--format", "png", "--format", "coco")

@@ -7,6 +7,7 @@ from labelmint_client._commands.arguments import parse_arguments
 from labelmint_client._commands.demo import run_demo
 from labelmint_client._commands.describing import model_text, models_text
 from labelmint_client._commands.generating import generate_dataset
+from labelmint_client._commands.probing import health_text
 from labelmint_client._commands.settings import DemoSettings, GenerateSettings
 from labelmint_client._errors import ClientError
 from labelmint_client._sync import Client
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "show":
                 with Client(arguments.address) as client:
                     print(model_text(client, arguments.model, as_json=arguments.as_json))
+            case "health":
+                is_serving, text = health_text(arguments.address, arguments.model, arguments.timeout_s)
+                print(text, file=sys.stdout if is_serving else sys.stderr)
+                return 0 if is_serving else _FAILED
             case "generate":
                 assert arguments.generate is not None
                 with Client(arguments.address) as client:

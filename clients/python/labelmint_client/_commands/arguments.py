@@ -10,9 +10,10 @@ from labelmint_client._channel import DEFAULT_ADDRESS
 from labelmint_client._commands.settings import DemoSettings, GenerateSettings, SelectionSettings, WireSettings
 from labelmint_client._request import UINT32_MAX, UINT64_MAX
 
-Command = Literal["models", "show", "generate", "demo"]
+Command = Literal["models", "show", "health", "generate", "demo"]
 
 _DEMO_SEED = 1
+_MAX_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,8 @@ class Arguments:
     Attributes:
         command: What to do.
         address: Server to talk to.
-        model: Model to show.
+        model: Model to show or to ask for.
+        timeout_s: How long an answer may take, seconds.
         as_json: Whether to print JSON.
         generate: Settings of "generate".
         demo: Settings of "demo".
@@ -31,6 +33,7 @@ class Arguments:
     command: Command
     address: str = DEFAULT_ADDRESS
     model: str = ""
+    timeout_s: float = 0.0
     as_json: bool = False
     generate: GenerateSettings | None = None
     demo: DemoSettings | None = None
@@ -53,6 +56,10 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             return Arguments(command=command, address=values.address, as_json=values.json)
         case "show":
             return Arguments(command=command, address=values.address, model=values.model, as_json=values.json)
+        case "health":
+            return Arguments(
+                command=command, address=values.address, model=values.model or "", timeout_s=values.timeout_s
+            )
         case "generate":
             if values.count is None and values.end_index is None:
                 parser.error("generate: give --count, or --end-index")
@@ -111,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_models(commands)
     _add_show(commands)
+    _add_health(commands)
     _add_generate(commands)
     _add_demo(commands)
     return parser
@@ -131,6 +139,15 @@ def _add_show(commands: _Commands) -> None:
     _add_address(show)
     show.add_argument("model", metavar="MODEL", help="name of the model")
     show.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+
+
+def _add_health(commands: _Commands) -> None:
+    health = commands.add_parser(
+        "health", help="ask once whether a server, or one of its models, serves", allow_abbrev=False
+    )
+    _add_address(health)
+    health.add_argument("model", metavar="MODEL", nargs="?", help="name of a model (default: the server as a whole)")
+    health.add_argument("--timeout-s", type=_seconds, default=3.0, metavar="S", help="default: 3")
 
 
 def _add_generate(commands: _Commands) -> None:
@@ -247,6 +264,16 @@ def _whole(text: str, low: int, high: int) -> int:
     if not text.isascii() or not text.isdigit() or not low <= int(text[:21]) <= high:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from {low} to {high}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected seconds above 0, at most {_MAX_TIMEOUT_S:g}")
+    return seconds
 
 
 def _class_area(text: str) -> tuple[str, float]:

@@ -1,0 +1,36 @@
+"""`labelmint health`: asks once, as an orchestrator's probe does."""
+
+import grpc
+
+from labelmint_client._channel import channel_options, check_address
+from labelmint_client._errors import FailedCall
+
+_METHOD = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"
+"""HealthCheckResponse(status=SERVING): a message of one field, not worth another library."""
+_MAX_NAME = 127
+
+
+def health_text(address: str, model: str, timeout_s: float) -> tuple[bool, str]:
+    """Ask a server whether it serves.
+
+    Args:
+        address: "host:port".
+        model: Name of a model; "" for the server as a whole.
+        timeout_s: How long the answer may take, seconds.
+
+    Returns:
+        Whether it serves, and a line that says so, with the reason if it does not.
+
+    Raises:
+        InvalidArgumentError: The address is none.
+    """
+    name = model.encode()[:_MAX_NAME]
+    request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
+    what = model or "the server"
+    with grpc.insecure_channel(check_address(address), options=channel_options(1 << 20)) as channel:
+        try:
+            answer: bytes = channel.unary_unary(_METHOD)(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            return False, f"{what} does not serve: {FailedCall(error).to_error(address=address)}"
+    return (True, f"{what} serves") if answer == _SERVING else (False, f"{what} does not serve yet, or not any more")

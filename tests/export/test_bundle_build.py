@@ -13,6 +13,7 @@ import torch
 
 from labelmint.bundle import open_bundle
 from labelmint.errors import ManifestError
+from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle import build, parity
 from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.graphs import CropWindow
@@ -36,9 +37,12 @@ def build_again(built: BuiltBundle, out: Path, *, overwrite: bool = False, **cha
 def exported(plain_built: BuiltBundle, monkeypatch: pytest.MonkeyPatch) -> BuiltBundle:
     """Graphs that were exported before are copied instead of exported anew, which would take seconds."""
 
-    def copy_graphs(generator: Generator, interpreter: Interpreter, settings: object, folder: Path) -> None:
+    def copy_graphs(
+        generator: Generator, interpreter: Interpreter, settings: object, folder: Path
+    ) -> list[bundle_pb2.Table]:
         for name in ("mapping.onnx", "synthesis.onnx", "interpreter.onnx", "model.onnx", "weights.bin"):
             shutil.copy(plain_built.path / name, folder)
+        return list(plain_built.manifest.interpreter_tables)
 
     monkeypatch.setattr(build, "_write_graph_files", copy_graphs)
     return plain_built
@@ -167,10 +171,11 @@ def test_graph_that_does_not_load_stops_the_build(
 ) -> None:
     copy_graphs = build._write_graph_files
 
-    def cut_off(*arguments: Any) -> None:
-        copy_graphs(*arguments)
+    def cut_off(*arguments: Any) -> list[bundle_pb2.Table]:
+        tables = copy_graphs(*arguments)
         model = arguments[-1] / "model.onnx"
         model.write_bytes(model.read_bytes()[:100])
+        return tables
 
     monkeypatch.setattr(build, "_write_graph_files", cut_off)
     with pytest.raises(BuildError, match=r"onnxruntime does not load model\.onnx") as caught:

@@ -30,7 +30,8 @@ def health_text(address: str, model: str, timeout_s: float) -> tuple[bool, str]:
     what = model or "the server"
     with grpc.insecure_channel(check_address(address), options=channel_options(1 << 20)) as channel:
         try:
-            answer: bytes = channel.unary_unary(_METHOD)(request, timeout=timeout_s)
+            check = channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
+            answer: bytes = check(request, timeout=timeout_s)
         except grpc.RpcError as error:
             return False, f"{what} does not serve: {FailedCall(error).to_error(address=address)}"
     return (True, f"{what} serves") if answer == _SERVING else (False, f"{what} does not serve yet, or not any more")

@@ -82,6 +82,6 @@ if [ "${1:-}" = install ]; then
 	cp -r "$WORK/annotations" "$WORK/reports" "$WORK/nearest.png" "$WORK/curve.png" export/toonhead/
 	run keep-networks --training "$WORK/auto128" --out export/toonhead/networks # to go on from: --start-from
 	cp "$WORK/gan/generator.safetensors" "$WORK/gan/generator.json" export/toonhead/
-	for stage in 32 64 128; do cp "$WORK/gan$stage/log.jsonl" "export/toonhead/log-$stage.jsonl"; done
-	cp "$(ls "$WORK"/gan128/grid-*.png | tail -n 1)" export/toonhead/grid.png
+	for size in 32 64 128; do cp "$WORK/auto$size/log.jsonl" "export/toonhead/log-$size.jsonl"; done
+	cp "$(ls "$WORK"/gan/grid-*.png | tail -n 1)" export/toonhead/grid.png
 fi

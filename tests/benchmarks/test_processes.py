@@ -13,7 +13,9 @@ TIMEOUT_S = 300.0
 
 
 def test_worker_that_cannot_prepare_says_why(tmp_path: Path) -> None:
-    worker = Worker("benchmarks.contenders.engine", ["--bundle", str(tmp_path)], timeout_s=TIMEOUT_S)
+    worker = Worker(
+        "benchmarks.contenders.engine", ["--bundle", str(tmp_path), "--engine", "onnxruntime"], timeout_s=TIMEOUT_S
+    )
     with pytest.raises(WorkerError, match=r"manifest\.json is missing"), worker:
         pass
 
@@ -32,7 +34,9 @@ def test_worker_that_is_late_is_an_error() -> None:
 
 
 def test_request_that_breaks_a_worker_is_an_error(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with Worker("benchmarks.contenders.engine", ["--bundle", str(tiny)], timeout_s=TIMEOUT_S) as worker:
+    with Worker(
+        "benchmarks.contenders.engine", ["--bundle", str(tiny), "--engine", "onnxruntime"], timeout_s=TIMEOUT_S
+    ) as worker:
         assert worker.description["model"] == "tiny"
         with pytest.raises(WorkerError, match="ended without an answer"):
             worker.ask({}, timeout_s=TIMEOUT_S)

@@ -178,22 +178,21 @@ def train_on(generator: Generator, annotated: AnnotatedSet, keep: slice) -> Inte
 
 
 @pytest.mark.slow
-def test_uncertain_pictures_of_the_embedded_model_are_those_it_labels_worse(embedded: Generator) -> None:
-    """An interpreter of eight pictures is scored on the other eight, twice over; the oracle's masks are the truth."""
+def test_uncertain_pixels_of_the_embedded_model_are_those_it_labels_wrong(embedded: Generator) -> None:
+    """An interpreter of eight pictures is judged on the other eight, twice over; the oracle's masks are the truth.
+
+    The score of a picture is the mean of its most uncertain tenth: most errors have to lie there.
+    """
     annotated = read_annotations(EMBEDDED / "annotations")
-    ranks, errors = [], []
+    caught, wrong_pixels = 0, 0
     for keep, held in ((slice(0, 8), slice(8, 16)), (slice(8, 16), slice(0, 8))):
         interpreter = train_on(embedded, annotated, keep)
-        scores = score_latents(embedded, interpreter, annotated.ws[held]).numpy()
-        labels = np.stack(
-            [
-                plain_labels(interpreter, embedded.synthesis(one[None]).taps, "majority").label.numpy()[0]
-                for one in annotated.ws[held]
-            ]
-        )
-        wrong = (labels != annotated.masks[held]).mean(axis=(1, 2))
-        ranks += scores.argsort().argsort().tolist()
-        errors += wrong.argsort().argsort().tolist()
+        for one, mask in zip(annotated.ws[held], annotated.masks[held], strict=True):
+            output = plain_labels(interpreter, embedded.synthesis(one[None]).taps, "majority")
+            uncertainty = output.uncertainty_map.numpy()[0]
+            wrong = output.label.numpy()[0] != mask
+            caught += int((wrong & (uncertainty >= np.quantile(uncertainty, 0.9))).sum())
+            wrong_pixels += int(wrong.sum())
         z, ws = draw(embedded, 11, 24)
         known = [dataclasses.replace(annotated, z=z[:2], ws=ws[:2])]
         chosen = choose(embedded, z, ws, 4, known, interpreter)
@@ -204,4 +203,4 @@ def test_uncertain_pictures_of_the_embedded_model_are_those_it_labels_worse(embe
         again = score_latents(embedded, interpreter, ws[2:])
         assert float(chosen.scores.min()) >= float(again.sort(descending=True).values[5]) - 1e-6
         assert not {*chosen.z[:, 0].tolist()} & {*z[:2, 0].tolist()}
-    assert float(np.corrcoef(ranks, errors)[0, 1]) > 0.3
+    assert caught > 0.5 * wrong_pixels > 0

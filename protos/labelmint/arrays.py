@@ -54,12 +54,15 @@ def tensor_from_array(array: npt.NDArray[Any]) -> service_pb2.Tensor:
     )
 
 
-def array_from_tensor(tensor: service_pb2.Tensor, *, field: str) -> npt.NDArray[Any]:
+def array_from_tensor(
+    tensor: service_pb2.Tensor, *, field: str, data: bytes | memoryview | None = None
+) -> npt.NDArray[Any]:
     """Read a tensor without copying what protobuf hands out.
 
     Args:
         tensor: A message from the wire; nothing in it is trusted.
         field: Name of the request or reply field that holds the tensor, for error messages.
+        data: The tensor's data, where it was taken out of the message before; see `labelmint.batches`.
 
     Returns:
         A read-only array of the stated dtype and shape.
@@ -82,7 +85,8 @@ def array_from_tensor(tensor: service_pb2.Tensor, *, field: str) -> npt.NDArray[
             f"dimensions and {_MAX_BYTES} bytes; send less at a time",
             field=f"{field}.shape",
         )
-    data = tensor.data  # each read of a bytes field copies it
+    if data is None:
+        data = tensor.data  # each read of a bytes field copies it
     num_bytes = math.prod(shape) * dtype.itemsize
     if len(data) != num_bytes:
         raise ArrayError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmint.arrays import DTYPES
+from labelmint.batches import Chunk, join_batch, write_items, write_tensor
 from labelmint.v1 import service_pb2
 from labelmint_service.engine import LatentInputs
 from labelmint_service.models import ServedModel
@@ -22,7 +22,6 @@ from labelmint_service.requests import NUM_INDICES
 from labelmint_service.rows import Delivery
 
 _ITEM_OVERHEAD_BYTES = 8
-_DTYPE_NUMBERS = {dtype.str: number for number, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,19 +77,24 @@ def build_replies(rows: AcceptedRows, plan: OutputPlan, model: ServedModel) -> l
         RequestError: One sample is larger than a message may be.
     """
     delivery = rows.delivery
-    messages = [(_build_message(rows, *span, plan, model), span) for span in _split(rows, plan, model)]
     encode_ns = time.perf_counter_ns() - rows.began_ns
+    times = service_pb2.StageTimes(queue_ns=delivery.queue_ns, compute_ns=delivery.compute_ns, encode_ns=encode_ns)
     replies = []
     num_reported = -rows.num_unreported
-    for message, (first, last) in messages:
+    for first, last in _split(rows, plan, model):
         num_scanned = rows.num_scanned if last == len(rows.positions) else rows.positions[last - 1] + 1
-        message.num_scanned = num_scanned - num_reported
-        message.num_rejected = message.num_scanned - (last - first)
+        account = service_pb2.SampleBatch(
+            num_scanned=num_scanned - num_reported,
+            num_rejected=num_scanned - num_reported - (last - first),
+            digest=model.bundle.digest,
+            numerics_id=model.numerics.id,
+            times=times,
+        )
         num_reported = num_scanned
-        set_next_index(message, delivery.indices[num_scanned - 1] + 1)
-        times = message.times
-        times.queue_ns, times.compute_ns, times.encode_ns = delivery.queue_ns, delivery.compute_ns, encode_ns
-        replies.append(Reply(data=message.SerializeToString(), num_rows=last - first))
+        set_next_index(account, delivery.indices[num_scanned - 1] + 1)
+        positions = rows.positions[first:last]
+        data = join_batch(_ids(delivery, positions), _arrays(rows, first, last, plan), account)
+        replies.append(Reply(data=data, num_rows=last - first))
     return replies
 
 
@@ -133,60 +137,35 @@ def _split(rows: AcceptedRows, plan: OutputPlan, model: ServedModel) -> Iterator
     yield first, len(rows.positions)
 
 
-def _build_message(
-    rows: AcceptedRows,
-    first: int,
-    last: int,
-    plan: OutputPlan,
-    model: ServedModel,
-) -> service_pb2.SampleBatch:
-    positions = rows.positions[first:last]
-    delivery, fields = rows.delivery, plan.fields
-    outputs, inputs = delivery.outputs, delivery.loaded.inputs
-    message = service_pb2.SampleBatch(
+def _ids(delivery: Delivery, positions: Sequence[int]) -> service_pb2.SampleBatch:
+    classes = delivery.loaded.class_indices
+    return service_pb2.SampleBatch(
         indices=[delivery.indices[position] for position in positions],
-        digest=model.bundle.digest,
-        numerics_id=model.numerics.id,
+        class_indices=None if classes is None else _rows_of(classes, positions).tolist(),
     )
-    _put(message.uncertainty, rows.scores, positions)
-    if delivery.loaded.class_indices is not None:
-        message.class_indices.extend(_rows_of(delivery.loaded.class_indices, positions).tolist())
+
+
+def _arrays(rows: AcceptedRows, first: int, last: int, plan: OutputPlan) -> Iterator[Chunk]:
+    """The fields of a message that hold arrays, in ascending order of their numbers."""
+    kind, positions, fields = service_pb2.SampleBatch, rows.positions[first:last], plan.fields
+    outputs, inputs = rows.delivery.outputs, rows.delivery.loaded.inputs
     if rows.images:
-        _put_items(message.image_encoded, plan.image_codec, outputs.image, rows.images[first:last])
+        shape, images = outputs.image.shape[1:], rows.images[first:last]
+        yield from write_items(kind.IMAGE_ENCODED_FIELD_NUMBER, plan.image_codec, shape, images)
     elif service_pb2.SAMPLE_FIELD_IMAGE in fields:
-        _put(message.image_raw, outputs.image, positions)
+        yield from write_tensor(kind.IMAGE_RAW_FIELD_NUMBER, _rows_of(outputs.image, positions))
     if rows.masks:
-        _put_items(message.mask_encoded, plan.mask_codec, outputs.label, rows.masks[first:last])
+        shape, masks = outputs.label.shape[1:], rows.masks[first:last]
+        yield from write_items(kind.MASK_ENCODED_FIELD_NUMBER, plan.mask_codec, shape, masks)
     elif service_pb2.SAMPLE_FIELD_MASK in fields:
-        _put(message.mask_raw, outputs.label, positions)
+        yield from write_tensor(kind.MASK_RAW_FIELD_NUMBER, _rows_of(outputs.label, positions))
     if service_pb2.SAMPLE_FIELD_KEYPOINTS in fields and outputs.keypoints is not None:
-        _put(message.keypoints, outputs.keypoints, positions)
+        yield from write_tensor(kind.KEYPOINTS_FIELD_NUMBER, _rows_of(outputs.keypoints, positions))
     if service_pb2.SAMPLE_FIELD_UNCERTAINTY_MAP in fields:
-        _put(message.uncertainty_map, outputs.uncertainty_map, positions)
+        yield from write_tensor(kind.UNCERTAINTY_MAP_FIELD_NUMBER, _rows_of(outputs.uncertainty_map, positions))
+    yield from write_tensor(kind.UNCERTAINTY_FIELD_NUMBER, _rows_of(rows.scores, positions))
     if service_pb2.SAMPLE_FIELD_Z in fields and isinstance(inputs, LatentInputs):
-        _put(message.z, inputs.z, positions)
-    return message
-
-
-# Any: rows of an array of any dtype that travels.
-def _put(tensor: service_pb2.Tensor, array: npt.NDArray[Any], positions: Sequence[int]) -> None:
-    """Fill a field in place; assigning a finished Tensor to it would copy the bytes once more."""
-    rows = _rows_of(array, positions)
-    tensor.dtype = _DTYPE_NUMBERS[rows.dtype.str]
-    tensor.shape.extend(rows.shape)
-    tensor.data = rows.tobytes()
-
-
-def _put_items(
-    encoded: service_pb2.EncodedArrays,
-    codec: service_pb2.Codec,
-    arrays: npt.NDArray[np.uint8],
-    items: Sequence[bytes],
-) -> None:
-    encoded.codec = codec
-    encoded.dtype = service_pb2.DTYPE_UINT8
-    encoded.shape.extend(arrays.shape[1:])
-    encoded.items.extend(items)
+        yield from write_tensor(kind.Z_FIELD_NUMBER, _rows_of(inputs.z, positions))
 
 
 # Any: rows of an array of any dtype.

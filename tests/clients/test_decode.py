@@ -13,6 +13,7 @@ import zstandard
 from PIL import Image
 
 from labelmint.arrays import tensor_from_array
+from labelmint.batches import ReceivedBatch, read_batch
 from labelmint.v1 import service_pb2
 from labelmint_client import (
     Client,
@@ -49,6 +50,11 @@ def with_encoded(field: str, codec: service_pb2.Codec, encode: Callable[[Pixels]
     return batch
 
 
+def received(batch: service_pb2.SampleBatch) -> ReceivedBatch:
+    """What a client gets of a message."""
+    return read_batch(batch.SerializeToString())
+
+
 def zstd(pixels: Pixels) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(pixels.tobytes())
 
@@ -63,7 +69,7 @@ LOSSLESS: dict[str, Callable[[], service_pb2.SampleBatch]] = {
 
 @pytest.mark.parametrize("make", LOSSLESS.values(), ids=LOSSLESS)
 def test_lossless_codecs_give_the_arrays_back(make: Callable[[], service_pb2.SampleBatch]) -> None:
-    samples = samples_from_batch(make())
+    samples = samples_from_batch(received(make()))
     assert [sample.index for sample in samples] == [4, 5]
     for sample in samples:
         np.testing.assert_array_equal(sample.image, arrays_of(sample.index)["image"])
@@ -73,13 +79,13 @@ def test_lossless_codecs_give_the_arrays_back(make: Callable[[], service_pb2.Sam
 def test_jpeg_gives_the_pixels_of_its_decoder() -> None:
     smooth = np.broadcast_to(np.linspace(0, 255, 3, dtype=np.uint8), (HEIGHT, WIDTH, 3)).copy()
     item = simplejpeg.encode_jpeg(smooth, quality=95, colorspace="RGB", colorsubsampling="444")
-    [first, _] = samples_from_batch(with_encoded("image_encoded", service_pb2.CODEC_JPEG, lambda _: item))
+    [first, _] = samples_from_batch(received(with_encoded("image_encoded", service_pb2.CODEC_JPEG, lambda _: item)))
     assert first.image.shape == (HEIGHT, WIDTH, 3)
     assert np.abs(first.image.astype(int) - smooth).max() <= 4
 
 
 def test_raw_arrays_are_views_of_their_message() -> None:
-    first, second = samples_from_batch(message_of([0, 1], 2))
+    first, second = samples_from_batch(received(message_of([0, 1], 2)))
     assert first.image.base is not None
     assert first.image.base is second.image.base
     assert not first.image.flags.writeable
@@ -88,7 +94,7 @@ def test_raw_arrays_are_views_of_their_message() -> None:
 def test_class_indices_come_with_the_samples() -> None:
     batch = message_of([0, 1], 2)
     batch.class_indices.extend([3, 0])
-    assert [sample.class_index for sample in samples_from_batch(batch)] == [3, 0]
+    assert [sample.class_index for sample in samples_from_batch(received(batch))] == [3, 0]
 
 
 def truncated(batch: service_pb2.SampleBatch) -> None:
@@ -172,7 +178,7 @@ def test_broken_message_is_refused_by_field(spoil: Callable[[service_pb2.SampleB
     batch = message_of([0, 1], 2)
     spoil(batch)
     with pytest.raises(ProtocolError) as caught:
-        samples_from_batch(batch)
+        samples_from_batch(received(batch))
     assert caught.value.field == field
 
 
@@ -196,7 +202,7 @@ def test_missing_codec_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(vars(_optional), module.rpartition(".")[2], raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'labelmint\[cli\]'"):
-        samples_from_batch(batch)
+        samples_from_batch(received(batch))
 
 
 def test_array_that_was_not_requested_says_how_to_get_it() -> None:
@@ -209,7 +215,7 @@ def test_array_that_was_not_requested_says_how_to_get_it() -> None:
 
 
 def test_sample_is_immutable_and_survives_pickling() -> None:
-    [sample] = samples_from_batch(message_of([7], 8))
+    [sample] = samples_from_batch(received(message_of([7], 8)))
     with pytest.raises(AttributeError, match="immutable"):
         sample.index = 8
     with pytest.raises(AttributeError, match="immutable"):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import _request
 from labelmint_client._aio_stream import AsyncSampleStream, OpenedCall
+from labelmint_client._calls import make_stub
 from labelmint_client._channel import (
     DEFAULT_ADDRESS,
     DEFAULT_MAX_RECEIVE_BYTES,
@@ -267,8 +268,7 @@ class AsyncClient:
         return grpc.aio.secure_channel(self._address, self._credentials, options=options)
 
     def _stub(self) -> service_pb2_grpc.LabelMintStub:
-        # Generated code has no types.
-        return service_pb2_grpc.LabelMintStub(self._channel.get())  # type: ignore[no-untyped-call]  # generated
+        return make_stub(self._channel.get())
 
     def _stream(self, cursor: StreamCursor, open_call: Callable[[StreamCursor], OpenedCall]) -> AsyncSampleStream:
         return AsyncSampleStream(cursor, Recovery(policy=self._retry, address=self._address), open_call)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from labelmint.v1 import service_pb2
+from labelmint.batches import ReceivedBatch
 from labelmint_client._channel import abandon, process_and_loop
 from labelmint_client._decode import has_encoded_items
 from labelmint_client._errors import UsageError
@@ -97,13 +97,13 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
             raise StopAsyncIteration
         await self._keep(batch)
 
-    async def _read(self) -> service_pb2.SampleBatch | None:
+    async def _read(self) -> ReceivedBatch | None:
         if self._call is None:
             self._call, self._ordinal_offset = self._open_call(self._cursor)
         batch = await self._call.read()
         return None if batch is grpc.aio.EOF else batch  # type: ignore[attr-defined]  # missing in grpc-stubs
 
-    async def _keep(self, batch: service_pb2.SampleBatch) -> None:
+    async def _keep(self, batch: ReceivedBatch) -> None:
         try:
             # Decompressing is work for a thread; RAW arrays are views and cost nothing.
             decoded = asyncio.to_thread(self._decode, batch) if has_encoded_items(batch) else None

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from labelmint.arrays import array_from_tensor
+from labelmint.batches import ReceivedBatch
 from labelmint.errors import ArrayError
 from labelmint.v1 import service_pb2
 from labelmint_client import _optional
@@ -20,12 +20,13 @@ from labelmint_client._sample import Sample, UInt8Array
 _ScalarT = TypeVar("_ScalarT", bound=np.generic)
 
 
-def has_encoded_items(batch: service_pb2.SampleBatch) -> bool:
+def has_encoded_items(batch: ReceivedBatch) -> bool:
     """Tell whether decoding a message takes real work, so that it is kept off an event loop."""
-    return batch.HasField("image_encoded") or batch.HasField("mask_encoded")
+    message = batch.message
+    return message.HasField("image_encoded") or message.HasField("mask_encoded")
 
 
-def samples_from_batch(batch: service_pb2.SampleBatch, *, ordinal_offset: int = 0) -> list[Sample]:
+def samples_from_batch(batch: ReceivedBatch, *, ordinal_offset: int = 0) -> list[Sample]:
     """Decode a message.
 
     Args:
@@ -33,13 +34,13 @@ def samples_from_batch(batch: service_pb2.SampleBatch, *, ordinal_offset: int = 
         ordinal_offset: Added to each index.
 
     Returns:
-        Its samples in order. RAW arrays are read-only views of the message's arrays.
+        Its samples in order. RAW arrays are read-only views of what the message holds.
 
     Raises:
         ProtocolError: An array does not fit its shape, its kind, or the number of samples.
         MissingDependencyError: A codec's package is not installed.
     """
-    count = len(batch.indices)
+    count = len(batch.message.indices)
     if not count:
         return []
     images = _images(batch, count)
@@ -48,7 +49,7 @@ def samples_from_batch(batch: service_pb2.SampleBatch, *, ordinal_offset: int = 
     maps = _array(batch, "uncertainty_map", np.float16, (count, None, None))
     latents = _array(batch, "z", np.float32, (count, None))
     scores = _array(batch, "uncertainty", np.float32, (count,))
-    classes = list(batch.class_indices)
+    classes = list(batch.message.class_indices)
     if scores is None:
         raise ProtocolError("the message has samples but no uncertainty", field="uncertainty")
     if classes and len(classes) != count:
@@ -64,17 +65,17 @@ def samples_from_batch(batch: service_pb2.SampleBatch, *, ordinal_offset: int = 
             uncertainty_map=None if maps is None else maps[row],
             z=None if latents is None else latents[row],
         )
-        for row, index in enumerate(batch.indices)
+        for row, index in enumerate(batch.message.indices)
     ]
 
 
-def _images(batch: service_pb2.SampleBatch, count: int) -> Sequence[UInt8Array] | None:
+def _images(batch: ReceivedBatch, count: int) -> Sequence[UInt8Array] | None:
     images = _array(batch, "image_raw", np.uint8, (count, None, None, 3))
     if images is not None:
         return list(images)
-    if not batch.HasField("image_encoded"):
+    if not batch.message.HasField("image_encoded"):
         return None
-    encoded = batch.image_encoded
+    encoded = batch.message.image_encoded
     shape = _item_shape(encoded, "image_encoded", count, num_axes=3)
     if encoded.codec == service_pb2.CODEC_JPEG:
         return [_jpeg(item, shape) for item in encoded.items]
@@ -83,13 +84,13 @@ def _images(batch: service_pb2.SampleBatch, count: int) -> Sequence[UInt8Array] 
     raise _unknown_codec("image_encoded", encoded.codec)
 
 
-def _masks(batch: service_pb2.SampleBatch, count: int) -> Sequence[UInt8Array] | None:
+def _masks(batch: ReceivedBatch, count: int) -> Sequence[UInt8Array] | None:
     masks = _array(batch, "mask_raw", np.uint8, (count, None, None))
     if masks is not None:
         return list(masks)
-    if not batch.HasField("mask_encoded"):
+    if not batch.message.HasField("mask_encoded"):
         return None
-    encoded = batch.mask_encoded
+    encoded = batch.message.mask_encoded
     shape = _item_shape(encoded, "mask_encoded", count, num_axes=2)
     if encoded.codec == service_pb2.CODEC_ZSTD:
         return [_zstd(item, shape) for item in encoded.items]
@@ -99,14 +100,14 @@ def _masks(batch: service_pb2.SampleBatch, count: int) -> Sequence[UInt8Array] |
 
 
 def _array(
-    batch: service_pb2.SampleBatch, field: str, dtype: type[_ScalarT], shape: tuple[int | None, ...]
+    batch: ReceivedBatch, field: str, dtype: type[_ScalarT], shape: tuple[int | None, ...]
 ) -> npt.NDArray[_ScalarT] | None:
-    if not batch.HasField(field):
-        return None
     try:
-        array = array_from_tensor(getattr(batch, field), field=field)
+        array = batch.array(field)
     except ArrayError as error:
         raise ProtocolError(f"the server sent a broken array: {error}", field=field) from error
+    if array is None:
+        return None
     fits = len(shape) == array.ndim and all(want in {None, got} for want, got in zip(shape, array.shape, strict=True))
     if array.dtype != dtype or not fits:
         raise ProtocolError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from labelmint.v1 import service_pb2
+from labelmint.batches import ReceivedBatch
 from labelmint_client._decode import samples_from_batch
 from labelmint_client._errors import FailedCall
 from labelmint_client._resume import Recovery, StreamCursor
@@ -80,14 +80,14 @@ class StreamState:
         """Whether a stream has brought everything; one that asks for nothing must at least not be refused."""
         return self._was_accepted and self._cursor.is_done
 
-    def _advance(self, batch: service_pb2.SampleBatch) -> None:
-        if self._cursor.advance(batch, ordinal_offset=self._ordinal_offset):
+    def _advance(self, batch: ReceivedBatch) -> None:
+        if self._cursor.advance(batch.message, ordinal_offset=self._ordinal_offset):
             self._recovery.progressed()
         self._was_accepted = True
-        if self.on_progress is not None and not batch.indices:
+        if self.on_progress is not None and not batch.message.indices:
             self.on_progress()
 
-    def _decode(self, batch: service_pb2.SampleBatch) -> list[Sample]:
+    def _decode(self, batch: ReceivedBatch) -> list[Sample]:
         return samples_from_batch(batch, ordinal_offset=self._ordinal_offset or 0)
 
     def _delay_after(self, error: grpc.RpcError) -> float | None:

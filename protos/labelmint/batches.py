@@ -21,9 +21,9 @@ from labelmint.v1 import service_pb2
 
 __all__ = ["ReceivedBatch", "join_batch", "read_batch", "write_items", "write_tensor"]
 
-# Any in this module: rows of an array of any dtype that travels.
-Chunk = bytes | npt.NDArray[Any]
-"""A piece of a message: bytes, or a row-major, little-endian array."""
+# Any in this module: arrays of any dtype that travels.
+Chunk = bytes | memoryview
+"""A piece of a message: bytes, or the memory of a row-major, little-endian array."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DTYPE_NUMBERS = {dtype.str: number for number, dtype in DTYPES.items()}
@@ -74,7 +74,7 @@ def write_tensor(number: int, array: npt.NDArray[Any]) -> list[Chunk]:
     head = service_pb2.Tensor(dtype=_DTYPE_NUMBERS[array.dtype.str], shape=array.shape).SerializeToString()
     if array.nbytes:
         head += _prefix(_DATA, array.nbytes)
-    return [_prefix(number, len(head) + array.nbytes) + head, np.ascontiguousarray(array)]
+    return [_prefix(number, len(head) + array.nbytes) + head, np.ascontiguousarray(array).data]
 
 
 def write_items(number: int, codec: service_pb2.Codec, shape: Sequence[int], items: Sequence[bytes]) -> list[Chunk]:
@@ -108,8 +108,7 @@ def join_batch(ids: service_pb2.SampleBatch, fields: Iterable[Chunk], account: s
     Returns:
         The serialised message.
     """
-    chunks: list[Chunk] = [ids.SerializeToString(), *fields, account.SerializeToString()]
-    return b"".join(chunks)
+    return b"".join([ids.SerializeToString(), *fields, account.SerializeToString()])
 
 
 def read_batch(data: bytes) -> ReceivedBatch:

@@ -16,6 +16,7 @@ __all__ = ["image_score"]
 
 _NEGATIVE_ZERO_BITS = 0x8000
 _INFINITY_BITS = 0x7C00
+_DESCENDING_VALUES = np.arange(_INFINITY_BITS - 1, 0, -1, dtype=np.uint16).view(np.float16).astype(np.float64)
 
 
 def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
@@ -36,22 +37,24 @@ def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.floa
             "with H and W at least 1; pass the map of one batch",
             field="uncertainty_map",
         )
-    num_images, height, width = uncertainty_map.shape
-    num_pixels = height * width
-    num_largest = max(1, num_pixels // 10)
-    native = np.ascontiguousarray(uncertainty_map, dtype=np.float16)
-    # Bits of non-negative halves order like their values and compare as integers, without a conversion.
-    bits = native.view(np.uint16).reshape(num_images, num_pixels)
-    bits = np.where(bits == _NEGATIVE_ZERO_BITS, np.uint16(0), bits)
-    if bits.max(initial=0) >= _INFINITY_BITS:
+    _, height, width = uncertainty_map.shape
+    num_largest = max(1, height * width // 10)
+    # Bits of non-negative halves order like their values, so a histogram of them stands for the sorted pixels.
+    native = np.ascontiguousarray(uncertainty_map, dtype=np.float16).view(np.uint16)
+    sums = [_sum_of_largest(np.bincount(image.reshape(-1), minlength=2**16), num_largest) for image in native]
+    return (np.array(sums, dtype=np.float64) / num_largest).astype(np.float32)
+
+
+def _sum_of_largest(counts: npt.NDArray[np.intp], num_largest: int) -> float:
+    """Sum of the largest values of a map, from the number of its pixels with each of the 2**16 bit patterns."""
+    if counts[_INFINITY_BITS:_NEGATIVE_ZERO_BITS].any() or counts[_NEGATIVE_ZERO_BITS + 1 :].any():
         raise ArrayError(
             "uncertainty_map holds a negative or non-finite value, expected JS divergences of at least 0; "
             "discard the batch",
             field="uncertainty_map",
         )
-    # kth is counted from the front: everything from there on is the largest tenth.
-    ordered = np.partition(bits, num_pixels - num_largest, axis=1)
-    largest = ordered[:, num_pixels - num_largest :].copy().view(np.float16)
-    sums = largest.sum(axis=1, dtype=np.float64)
-    scores: npt.NDArray[np.float32] = (sums / num_largest).astype(np.float32)
-    return scores
+    # Zeros, of which negative zero is one, add nothing and need not be counted.
+    descending = counts[_INFINITY_BITS - 1 : 0 : -1]
+    before = np.cumsum(descending) - descending
+    taken = np.clip(num_largest - before, 0, descending)
+    return float(taken @ _DESCENDING_VALUES)

@@ -42,7 +42,8 @@ def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.floa
     # Bits of non-negative halves order like their values, so a histogram of them stands for the sorted pixels.
     native = np.ascontiguousarray(uncertainty_map, dtype=np.float16).view(np.uint16)
     sums = [_sum_of_largest(np.bincount(image.reshape(-1), minlength=2**16), num_largest) for image in native]
-    return (np.array(sums, dtype=np.float64) / num_largest).astype(np.float32)
+    scores: npt.NDArray[np.float32] = (np.array(sums, dtype=np.float64) / num_largest).astype(np.float32)
+    return scores
 
 
 def _sum_of_largest(counts: npt.NDArray[np.intp], num_largest: int) -> float:

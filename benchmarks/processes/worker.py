@@ -35,10 +35,14 @@ class Worker:
         module: Run as `python -m`.
         arguments: Its command line.
         timeout_s: How long it may take until it is ready, seconds.
+        python: Interpreter; by default this one.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str] = (), *, timeout_s: float) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str] = (), *, timeout_s: float, python: str = sys.executable
+    ) -> None:
         self._module = module
+        self._python = python
         self._arguments = list(arguments)
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[str] | None = None
@@ -52,7 +56,7 @@ class Worker:
             WorkerError: It ended, failed or was not ready in time.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self._module, *self._arguments],
+            [self._python, "-m", self._module, *self._arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

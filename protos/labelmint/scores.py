@@ -16,7 +16,7 @@ __all__ = ["image_score"]
 
 _NEGATIVE_ZERO_BITS = 0x8000
 _INFINITY_BITS = 0x7C00
-_DESCENDING_VALUES = np.arange(_INFINITY_BITS - 1, 0, -1, dtype=np.uint16).view(np.float16).astype(np.float64)
+_VALUES = np.arange(_INFINITY_BITS, dtype=np.uint16).view(np.float16).astype(np.float64)
 
 
 def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
@@ -41,13 +41,13 @@ def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.floa
     num_largest = max(1, height * width // 10)
     # Bits of non-negative halves order like their values, so a histogram of them stands for the sorted pixels.
     native = np.ascontiguousarray(uncertainty_map, dtype=np.float16).view(np.uint16)
-    sums = [_sum_of_largest(np.bincount(image.reshape(-1), minlength=2**16), num_largest) for image in native]
+    sums = [_sum_of_largest(np.bincount(image.reshape(-1)), num_largest) for image in native]
     scores: npt.NDArray[np.float32] = (np.array(sums, dtype=np.float64) / num_largest).astype(np.float32)
     return scores
 
 
 def _sum_of_largest(counts: npt.NDArray[np.intp], num_largest: int) -> float:
-    """Sum of the largest values of a map, from the number of its pixels with each of the 2**16 bit patterns."""
+    """Sum of the largest values of a map, from the number of its pixels with each bit pattern up to the largest."""
     if counts[_INFINITY_BITS:_NEGATIVE_ZERO_BITS].any() or counts[_NEGATIVE_ZERO_BITS + 1 :].any():
         raise ArrayError(
             "uncertainty_map holds a negative or non-finite value, expected JS divergences of at least 0; "
@@ -55,7 +55,8 @@ def _sum_of_largest(counts: npt.NDArray[np.intp], num_largest: int) -> float:
             field="uncertainty_map",
         )
     # Zeros, of which negative zero is one, add nothing and need not be counted.
-    descending = counts[_INFINITY_BITS - 1 : 0 : -1]
+    descending = counts[min(len(counts), _INFINITY_BITS) - 1 : 0 : -1]
     before = np.cumsum(descending) - descending
     taken = np.clip(num_largest - before, 0, descending)
-    return float(taken @ _DESCENDING_VALUES)
+    # Not a dot product: that is a library's, with threads of its own.
+    return float((taken * _VALUES[len(descending) : 0 : -1]).sum())

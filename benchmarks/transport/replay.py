@@ -1,0 +1,95 @@
+"""A worker: the service, with an engine that replays a recorded batch and so costs nothing."""
+
+import argparse
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.processes.memory import peak_rss_bytes
+from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.transport.recording import load_recording
+from labelmint.bundle import open_bundle
+from labelmint.v1 import bundle_pb2
+from labelmint_service.engine import EngineBatch, JsonValue
+from labelmint_service.models import ServedModel, serve_bundle
+from labelmint_service.rows import slice_outputs
+from labelmint_service.server import LabelmintServer, Readiness
+from labelmint_service.settings import EMBEDDED_BUNDLE, ServiceSettings
+
+
+class ReplayEngine:
+    """Gives the same samples for whatever comes.
+
+    Args:
+        batch: The samples.
+        w_dim: Of the model whose place it takes.
+    """
+
+    name = "replay"
+
+    def __init__(self, batch: EngineBatch, w_dim: int) -> None:
+        self._batch = batch
+        self._w_dim = w_dim
+        self.batch_size = len(batch.image)
+
+    def describe(self) -> Mapping[str, JsonValue]:
+        return {"engine": self.name}
+
+    def run(
+        self,
+        z: npt.NDArray[np.float32],
+        class_onehot: npt.NDArray[np.float32],
+        truncation_psi: npt.NDArray[np.float32],
+    ) -> EngineBatch:
+        return slice_outputs(self._batch, 0, len(z))
+
+    def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
+        return slice_outputs(self._batch, 0, len(ws))
+
+    def average_style(self) -> npt.NDArray[np.float32]:
+        return np.zeros(self._w_dim, dtype=np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def replay_model(batch: EngineBatch) -> ServedModel:
+    """The embedded model with recorded samples, of any size, in place of its own."""
+    bundle = open_bundle(EMBEDDED_BUNDLE)
+    manifest = bundle_pb2.Manifest()
+    manifest.CopyFrom(bundle.manifest)
+    _, height, width, _ = batch.image.shape
+    frame = manifest.frame
+    frame.image_height, frame.image_width, frame.label_height, frame.label_width = height, width, height, width
+    manifest.runtime.batch_size = len(batch.image)
+    return serve_bundle(replace(bundle, manifest=manifest), ReplayEngine(batch, manifest.backbone.w_dim))
+
+
+def _prepare() -> tuple[Document, Answer]:
+    parser = argparse.ArgumentParser(description="Serve a recording.")
+    parser.add_argument("--recording", type=Path, required=True)
+    model = replay_model(load_recording(parser.parse_args().recording))
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    async def start() -> tuple[LabelmintServer, Readiness]:
+        server = LabelmintServer(ServiceSettings(port=0, metrics=False), [model])
+        return server, await server.start()
+
+    server, readiness = asyncio.run_coroutine_threadsafe(start(), loop).result()
+
+    def answer(_: Document) -> Document:
+        assert server is not None, "it serves as long as somebody holds it"
+        return {"peak_rss_bytes": peak_rss_bytes()}
+
+    description: Document = {"address": readiness.address, "model": model.name, "batch_size": model.engine.batch_size}
+    return description, answer
+
+
+if __name__ == "__main__":
+    answer_requests(_prepare)

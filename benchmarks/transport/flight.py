@@ -1,7 +1,7 @@
 """Two workers: a server of Arrow Flight that sends recorded samples, and their reader.
 
-A record batch holds a batch of samples, each field a column of binaries of fixed size: Arrow neither copies them when it
-writes nor when it reads.
+A record batch holds a batch of samples, each field a column of binaries of fixed size, which Arrow copies neither when
+it writes nor when it reads.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class FlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]  # py
         super().__init__("grpc://127.0.0.1:0")
         self._batch = batch
 
-    def do_get(self, context: object, ticket: pyarrow.flight.Ticket) -> pyarrow.flight.GeneratorStream:
+    def do_get(self, _context: object, ticket: pyarrow.flight.Ticket) -> pyarrow.flight.GeneratorStream:
         """Stream the batch."""
         repeated = (self._batch for _ in range(int(ticket.ticket)))
         return pyarrow.flight.GeneratorStream(self._batch.schema, repeated)

@@ -12,9 +12,11 @@ from benchmarks.errors import ParityError
 from benchmarks.processes.worker import Document, Worker
 from benchmarks.transport.recording import record
 
-OURS, FLIGHT, TRITON = "labelmint", "flight", "triton"
+OURS, SHARED, FLIGHT, TRITON = "labelmint", "labelmint, shared memory", "flight", "triton"
+_SERVICE = ("benchmarks.transport.replay", "benchmarks.transport.reader")
 _MODULES: Mapping[str, tuple[str, str]] = {
-    OURS: ("benchmarks.transport.replay", "benchmarks.transport.reader"),
+    OURS: _SERVICE,
+    SHARED: _SERVICE,
     FLIGHT: ("benchmarks.transport.flight", "benchmarks.transport.flight"),
     TRITON: ("benchmarks.transport.triton", "benchmarks.transport.triton"),
 }
@@ -81,7 +83,7 @@ def measure(size: int, settings: TransportSettings) -> Measured:
     sample_bytes = size * size * 4 + 9 * 16
     batch_size = max(1, settings.batch_bytes // sample_bytes)
     samples = max(2, settings.stream_bytes // sample_bytes // batch_size) * batch_size
-    names = [OURS, FLIGHT] + ([TRITON] if settings.triton_python else [])
+    names = [OURS, SHARED, FLIGHT] + ([TRITON] if settings.triton_python else [])
     measured = Measured(
         sample_bytes=sample_bytes, batch_size=batch_size, samples=samples, streams={name: Stream() for name in names}
     )
@@ -122,12 +124,15 @@ def _start_pair(name: str, recording: Path, start: Callable[[str, int, Sequence[
     """Start a server, and the reader that is given back."""
     ports = ["--ports", *(str(port) for port in _free_ports(2))] if name == TRITON else []
     described: Document = start(name, 0, ["--recording", str(recording), *ports]).description
-    if name != OURS:
+    if _MODULES[name] != _SERVICE:
         return start(name, 1, ["--recording", str(recording), "--address", described["address"]])
     # A batch and what is around it.
     message_bytes = recording.stat().st_size + 2**20
     arguments = ["--address", described["address"], "--model", described["model"]]
-    return start(name, 1, [*arguments, "--message-bytes", str(message_bytes)])
+    arguments += ["--message-bytes", str(message_bytes)]
+    if name == SHARED:
+        arguments += ["--shared-bytes", str(4 * message_bytes)]
+    return start(name, 1, arguments)
 
 
 def _check(digests: Mapping[str, str]) -> None:

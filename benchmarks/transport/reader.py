@@ -15,6 +15,7 @@ def _prepare() -> tuple[Document, Answer]:
     parser.add_argument("--address", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--message-bytes", type=int, required=True)
+    parser.add_argument("--shared-bytes", type=int)
     parsed = parser.parse_args()
     client = Client(parsed.address, max_receive_bytes=_MAX_MESSAGE_BYTES)
 
@@ -28,6 +29,7 @@ def _prepare() -> tuple[Document, Answer]:
             count=count,
             fields=("image", "mask", "keypoints"),
             max_message_bytes=parsed.message_bytes,
+            shared_memory_bytes=parsed.shared_bytes,
         ):
             if len(first) < kept:
                 first.append(sample)

@@ -21,6 +21,9 @@ from labelmint_service.rows import slice_outputs
 from labelmint_service.server import LabelmintServer, Readiness
 from labelmint_service.settings import EMBEDDED_BUNDLE, ServiceSettings
 
+SHARED_MEMORY_FOLDER = Path("/dev/shm")
+"""Where the readers make files, with random names."""
+
 
 class ReplayEngine:
     """Gives the same samples for whatever comes.
@@ -43,8 +46,8 @@ class ReplayEngine:
     def run(
         self,
         z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
+        class_onehot: npt.NDArray[np.float32],  # noqa: ARG002 - of every engine
+        truncation_psi: npt.NDArray[np.float32],  # noqa: ARG002
     ) -> EngineBatch:
         return slice_outputs(self._batch, 0, len(z))
 
@@ -78,7 +81,8 @@ def _prepare() -> tuple[Document, Answer]:
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
     async def start() -> tuple[LabelmintServer, Readiness]:
-        server = LabelmintServer(ServiceSettings(port=0, metrics=False), [model])
+        settings = ServiceSettings(port=0, metrics=False, shared_memory_folder=SHARED_MEMORY_FOLDER)
+        server = LabelmintServer(settings, [model])
         return server, await server.start()
 
     server, readiness = asyncio.run_coroutine_threadsafe(start(), loop).result()

@@ -27,7 +27,7 @@ def summarize(measured: Measured) -> Report:
             "seconds_of_turns": [round(value / 1e9, 4) for value in stream.total_ns],
             "reader_peak_rss_bytes": stream.reader_peak_rss_bytes,
         }
-        if name != OURS:
+        if name in GOALS:
             ratios = [other / own for own, other in zip(ours, stream.total_ns, strict=True)]
             contenders[name]["speed_of_labelmint"] = round(statistics.median(ratios), 3)
             contenders[name]["speed_of_labelmint_of_rounds"] = [round(ratio, 3) for ratio in ratios]
@@ -64,8 +64,8 @@ def draw_page(report: Report) -> str:
     processor = report["hardware"]["processor"]
     return (
         "# Transport\n\n"
-        f"{processor['model'] or processor['machine']}, {processor['num_usable']} processors; {describe_origin(report)}; "
-        f"load average before the run {report['load_average']}.\n\n"
+        f"{processor['model'] or processor['machine']}, {processor['num_usable']} processors; "
+        f"{describe_origin(report)}; load average before the run {report['load_average']}.\n\n"
         f"{draw_table(report)}\n"
         "Recorded samples (RAW image, mask and keypoints), each stream from a server to a reader on the same machine, "
         "as arrays. An engine that replays them stands in for a model, so the service scores, schedules and writes as "

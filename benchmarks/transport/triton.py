@@ -1,7 +1,7 @@
 """Two workers: Triton Inference Server with a decoupled model that sends recorded samples, and their reader.
 
-Runs in an environment of its own, because nvidia-pytriton wants an older numpy than labelmint: this file imports nothing
-but the standard library, numpy and pytriton. It speaks as `benchmarks.processes.worker` does.
+Runs in an environment of its own, because nvidia-pytriton wants an older numpy than labelmint: this file imports the
+standard library, numpy and pytriton, and nothing else. It speaks as `benchmarks.processes.worker` does.
 """
 
 import argparse

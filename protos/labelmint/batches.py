@@ -61,16 +61,21 @@ class ReceivedBatch:
         return array_from_tensor(self.tensors[field], field=field, data=self.data[field])
 
 
-def write_tensor(number: int, array: npt.NDArray[Any]) -> list[Chunk]:
+def write_tensor(number: int, array: npt.NDArray[Any], *, shared_offset: int | None = None) -> list[Chunk]:
     """Write an array as a field of type Tensor.
 
     Args:
         number: Of the field.
         array: uint8, float16 or float32, little-endian, any shape; it is copied only if it is not row-major.
+        shared_offset: Where its data lies in shared memory; None puts the data into the message.
 
     Returns:
         Pieces, in order.
     """
+    if shared_offset is not None:
+        dtype = _DTYPE_NUMBERS[array.dtype.str]
+        whole = service_pb2.Tensor(dtype=dtype, shape=array.shape, shared_offset=shared_offset).SerializeToString()
+        return [_prefix(number, len(whole)) + whole]
     head = service_pb2.Tensor(dtype=_DTYPE_NUMBERS[array.dtype.str], shape=array.shape).SerializeToString()
     if array.nbytes:
         head += _prefix(_DATA, array.nbytes)

@@ -17,13 +17,14 @@ import numpy.typing as npt
 from labelmint.errors import ArrayError
 from labelmint.scores import image_score
 from labelmint.v1 import service_pb2
-from labelmint_service.batching import AcceptedRows, Reply, build_replies
+from labelmint_service.batching import AcceptedRows, Reply, build_replies, shared_bytes
 from labelmint_service.encoding import encode_images, encode_masks, make_palette
 from labelmint_service.errors import EngineRunError
 from labelmint_service.filters import SampleFilter
 from labelmint_service.models import ServedModel
 from labelmint_service.outputs import OutputPlan
 from labelmint_service.rows import Delivery
+from labelmint_service.shared_ring import SharedRing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Assembler:
         sample_filter: What to keep; None for everything.
         pool: Worker threads.
         num_threads: How many of them one delivery may use.
+        ring: Shared memory for RAW arrays, which the assembler closes; None for none.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Assembler:
         *,
         pool: Executor,
         num_threads: int,
+        ring: SharedRing | None = None,
     ) -> None:
         self._model = model
         self._plan = plan
         self._filter = sample_filter
         self._pool = pool
         self._num_threads = num_threads
+        self._ring = ring
         self._palette = make_palette(model.bundle.manifest.classes)
 
     async def judge(self, delivery: Delivery) -> Verdict:
@@ -95,7 +99,7 @@ class Assembler:
             num_unreported: Earlier rows that were rejected and that the messages account for.
 
         Raises:
-            RequestError: One sample is larger than a message may be.
+            RequestError: One sample is larger than a message may be, or the shared memory is not as it should be.
         """
         loop = asyncio.get_running_loop()
         images: list[bytes] = []
@@ -117,7 +121,15 @@ class Assembler:
             num_unreported=num_unreported,
             began_ns=verdict.began_ns,
         )
-        return await loop.run_in_executor(self._pool, build_replies, rows, self._plan, self._model)
+        if self._ring is not None:
+            sizes = shared_bytes(rows, self._plan)
+            await self._ring.wait_for(sum(sizes), max(sizes, default=0))
+        return await loop.run_in_executor(self._pool, build_replies, rows, self._plan, self._model, self._ring)
+
+    def close(self) -> None:
+        """Let the shared memory go; nothing is built any more."""
+        if self._ring is not None:
+            self._ring.close()
 
     def _shared(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """Split rows evenly over the threads."""

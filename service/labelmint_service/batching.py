@@ -20,8 +20,12 @@ from labelmint_service.models import ServedModel
 from labelmint_service.outputs import ENVELOPE_BYTES, OutputPlan, check_fits, fixed_sample_bytes
 from labelmint_service.requests import NUM_INDICES
 from labelmint_service.rows import Delivery
+from labelmint_service.shared_ring import SharedRing, padded
 
 _ITEM_OVERHEAD_BYTES = 8
+_Batch = service_pb2.SampleBatch
+_SHARED = frozenset({_Batch.IMAGE_RAW_FIELD_NUMBER, _Batch.MASK_RAW_FIELD_NUMBER, _Batch.UNCERTAINTY_MAP_FIELD_NUMBER})
+"""Fields large enough for shared memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +66,28 @@ class Reply:
     num_rows: int
 
 
-def build_replies(rows: AcceptedRows, plan: OutputPlan, model: ServedModel) -> list[Reply]:
+def shared_bytes(rows: AcceptedRows, plan: OutputPlan) -> list[int]:
+    """Most bytes that each array of some samples takes in shared memory, however they are split into messages."""
+    count = len(rows.positions)
+    return [padded(array[0].nbytes) * count for number, array in _tensors(rows, plan).items() if number in _SHARED]
+
+
+def build_replies(
+    rows: AcceptedRows, plan: OutputPlan, model: ServedModel, ring: SharedRing | None = None
+) -> list[Reply]:
     """Build the messages of some samples, as few as the size allows.
 
     Args:
         rows: What to send.
         plan: Fields, codecs and size.
         model: What made the samples.
+        ring: Where RAW images, masks and maps go; None puts them into the messages.
 
     Returns:
         Messages in index order.
 
     Raises:
-        RequestError: One sample is larger than a message may be.
+        RequestError: One sample is larger than a message may be, or the ring cannot be written.
     """
     delivery = rows.delivery
     encode_ns = time.perf_counter_ns() - rows.began_ns
@@ -92,8 +105,9 @@ def build_replies(rows: AcceptedRows, plan: OutputPlan, model: ServedModel) -> l
         )
         num_reported = num_scanned
         set_next_index(account, delivery.indices[num_scanned - 1] + 1)
-        positions = rows.positions[first:last]
-        data = join_batch(_ids(delivery, positions), _arrays(rows, first, last, plan), account)
+        arrays = list(_arrays(rows, first, last, plan, ring))
+        account.shared_end = ring.end if ring else 0
+        data = join_batch(_ids(delivery, rows.positions[first:last]), arrays, account)
         replies.append(Reply(data=data, num_rows=last - first))
     return replies
 
@@ -145,27 +159,38 @@ def _ids(delivery: Delivery, positions: Sequence[int]) -> service_pb2.SampleBatc
     )
 
 
-def _arrays(rows: AcceptedRows, first: int, last: int, plan: OutputPlan) -> Iterator[Chunk]:
+def _arrays(rows: AcceptedRows, first: int, last: int, plan: OutputPlan, ring: SharedRing | None) -> Iterator[Chunk]:
     """The fields of a message that hold arrays, in ascending order of their numbers."""
-    kind, positions, fields = service_pb2.SampleBatch, rows.positions[first:last], plan.fields
+    outputs, tensors = rows.delivery.outputs, _tensors(rows, plan)
+    encoded = {
+        _Batch.IMAGE_ENCODED_FIELD_NUMBER: (plan.image_codec, outputs.image.shape[1:], rows.images[first:last]),
+        _Batch.MASK_ENCODED_FIELD_NUMBER: (plan.mask_codec, outputs.label.shape[1:], rows.masks[first:last]),
+    }
+    for number in sorted({*tensors, *encoded}):
+        if number in tensors:
+            array = _rows_of(tensors[number], rows.positions[first:last])
+            offset = ring.put(array) if ring and number in _SHARED else None
+            yield from write_tensor(number, array, shared_offset=offset)
+        elif encoded[number][2]:
+            yield from write_items(number, *encoded[number])
+
+
+# Any: arrays of any dtype that travels.
+def _tensors(rows: AcceptedRows, plan: OutputPlan) -> dict[int, npt.NDArray[Any]]:
+    """Arrays of all rows of the delivery that travel unencoded, by the number of their field."""
     outputs, inputs = rows.delivery.outputs, rows.delivery.loaded.inputs
-    if rows.images:
-        shape, images = outputs.image.shape[1:], rows.images[first:last]
-        yield from write_items(kind.IMAGE_ENCODED_FIELD_NUMBER, plan.image_codec, shape, images)
-    elif service_pb2.SAMPLE_FIELD_IMAGE in fields:
-        yield from write_tensor(kind.IMAGE_RAW_FIELD_NUMBER, _rows_of(outputs.image, positions))
-    if rows.masks:
-        shape, masks = outputs.label.shape[1:], rows.masks[first:last]
-        yield from write_items(kind.MASK_ENCODED_FIELD_NUMBER, plan.mask_codec, shape, masks)
-    elif service_pb2.SAMPLE_FIELD_MASK in fields:
-        yield from write_tensor(kind.MASK_RAW_FIELD_NUMBER, _rows_of(outputs.label, positions))
-    if service_pb2.SAMPLE_FIELD_KEYPOINTS in fields and outputs.keypoints is not None:
-        yield from write_tensor(kind.KEYPOINTS_FIELD_NUMBER, _rows_of(outputs.keypoints, positions))
-    if service_pb2.SAMPLE_FIELD_UNCERTAINTY_MAP in fields:
-        yield from write_tensor(kind.UNCERTAINTY_MAP_FIELD_NUMBER, _rows_of(outputs.uncertainty_map, positions))
-    yield from write_tensor(kind.UNCERTAINTY_FIELD_NUMBER, _rows_of(rows.scores, positions))
-    if service_pb2.SAMPLE_FIELD_Z in fields and isinstance(inputs, LatentInputs):
-        yield from write_tensor(kind.Z_FIELD_NUMBER, _rows_of(inputs.z, positions))
+    asked = {
+        service_pb2.SAMPLE_FIELD_IMAGE: (_Batch.IMAGE_RAW_FIELD_NUMBER, None if rows.images else outputs.image),
+        service_pb2.SAMPLE_FIELD_MASK: (_Batch.MASK_RAW_FIELD_NUMBER, None if rows.masks else outputs.label),
+        service_pb2.SAMPLE_FIELD_KEYPOINTS: (_Batch.KEYPOINTS_FIELD_NUMBER, outputs.keypoints),
+        service_pb2.SAMPLE_FIELD_UNCERTAINTY_MAP: (_Batch.UNCERTAINTY_MAP_FIELD_NUMBER, outputs.uncertainty_map),
+        service_pb2.SAMPLE_FIELD_Z: (
+            _Batch.Z_FIELD_NUMBER,
+            inputs.z if isinstance(inputs, LatentInputs) else None,
+        ),
+    }
+    tensors = {number: array for field, (number, array) in asked.items() if field in plan.fields and array is not None}
+    return {**tensors, _Batch.UNCERTAINTY_FIELD_NUMBER: rows.scores}
 
 
 # Any: rows of an array of any dtype.

@@ -17,6 +17,7 @@ from labelmint_service.outputs import OutputPlan
 from labelmint_service.requests import parse_generate, parse_label_options
 from labelmint_service.scheduler import Scheduler
 from labelmint_service.settings import ServiceSettings
+from labelmint_service.shared_ring import SharedRing
 from labelmint_service.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.streams import SampleStream, StreamLimits
 
@@ -92,6 +93,7 @@ class SamplingService:
             AddressSource(job),
             job.output,
             job.sample_filter,
+            shared_memory=_shared_memory(request.output),
             max_accepted=job.max_accepted,
             max_scanned=job.max_scanned,
             deadline_s=deadline_s,
@@ -128,6 +130,7 @@ class SamplingService:
             source,
             job.output,
             None,
+            shared_memory=_shared_memory(first.options.output),
             max_accepted=None,
             max_scanned=None,
             deadline_s=deadline_s,
@@ -170,12 +173,20 @@ class SamplingService:
         plan: OutputPlan,
         sample_filter: SampleFilter | None,
         *,
+        shared_memory: service_pb2.SharedMemory | None,
         max_accepted: int | None,
         max_scanned: int | None,
         deadline_s: float | None,
         request_id: str,
     ) -> SampleStream:
-        assembler = Assembler(model, plan, sample_filter, pool=self._pool, num_threads=self._settings.encode_threads)
+        assembler = Assembler(
+            model,
+            plan,
+            sample_filter,
+            pool=self._pool,
+            num_threads=self._settings.encode_threads,
+            ring=None if shared_memory is None else self._open_ring(shared_memory, plan),
+        )
         limits = StreamLimits(
             credit_rows=self._credit_rows(model),
             max_accepted=max_accepted,
@@ -193,5 +204,13 @@ class SamplingService:
             request_id=request_id,
         )
 
+    def _open_ring(self, asked: service_pb2.SharedMemory, plan: OutputPlan) -> SharedRing:
+        folder, field = self._settings.shared_memory_folder, f"{plan.prefix}.shared_memory"
+        return SharedRing(asked.name, asked.num_bytes, folder, field=field)
+
     def _credit_rows(self, model: ServedModel) -> int:
         return self._settings.stream_queue_batches * model.engine.batch_size
+
+
+def _shared_memory(options: service_pb2.OutputOptions) -> service_pb2.SharedMemory | None:
+    return options.shared_memory if options.HasField("shared_memory") else None

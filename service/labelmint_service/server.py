@@ -25,6 +25,7 @@ from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
+_MAX_FRAME_BYTES = 2**24 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +201,7 @@ def _channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),  # each request states its own limit
+        ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),

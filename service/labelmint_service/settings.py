@@ -94,6 +94,10 @@ class ServiceSettings(BaseSettings):
         le=2**31 - 1,
         description="Largest output.max_message_bytes a request may ask for.",
     )
+    shared_memory_folder: Path | None = Field(
+        default=None,
+        description="Folder in which callers on this machine may name files for RAW arrays, such as /dev/shm.",
+    )
     max_request_bytes: int = Field(
         default=16 * _MIB,
         ge=65536,

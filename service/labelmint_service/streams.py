@@ -106,6 +106,7 @@ class SampleStream:
             self._scheduler.add(self)
         except ServiceError as error:
             error.next_index = self._next_index
+            self._assembler.close()
             raise
         self._pump_task = asyncio.get_running_loop().create_task(self._pump())
         return self
@@ -123,6 +124,7 @@ class SampleStream:
         if self._pump_task is not None:
             self._pump_task.cancel()
             await asyncio.gather(self._pump_task, return_exceptions=True)
+        self._assembler.close()
 
     # What the scheduler calls; see scheduler.WorkStream.
 

@@ -17,6 +17,8 @@ _ChannelT = TypeVar("_ChannelT")
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_MAX_RECEIVE_BYTES = 64 << 20
 DEFAULT_TIMEOUT_S = 30.0
+LOOKAHEAD_BYTES = 16 << 20
+"""What may be on its way to a reader; more than its messages and it gains nothing."""
 
 # What other processes or event loops opened: neither closed nor collected here.
 _abandoned: list[object] = []
@@ -40,6 +42,9 @@ def channel_options(max_receive_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max_receive_bytes),
         ("grpc.max_send_message_length", max_receive_bytes),
+        # Messages of megabytes in few frames, and the next ones on their way while one is read.
+        ("grpc.http2.max_frame_size", 2**24 - 1),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
         # A dead peer is noticed within 40 s, also while no message comes. The server permits pings this often.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -213,3 +213,12 @@ def text(field: str, value: object) -> str:
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"{field} holds a character that cannot be sent: {error}", field=field) from error
     return value
+
+
+def optional_size(field: str, num_bytes: SupportsIndex | None) -> int | None:
+    """Check a number of bytes that may be left out.
+
+    Raises:
+        InvalidArgumentError: It is no whole number, or below 1.
+    """
+    return None if num_bytes is None else integer(field, num_bytes, 1, 2**40)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import _request
-from labelmint_client._calls import make_stub
+from labelmint_client._calls import make_stub, start_generate
 from labelmint_client._channel import (
     DEFAULT_ADDRESS,
     DEFAULT_MAX_RECEIVE_BYTES,
@@ -113,6 +113,7 @@ class Client:
         jpeg_quality: int | None = None,
         jpeg_subsampling: ChromaSubsampling = "444",
         max_message_bytes: int | None = None,
+        shared_memory_bytes: int | None = None,
         digest: str | None = None,
         numerics_id: str | None = None,
         pin_numerics: bool = True,
@@ -143,6 +144,8 @@ class Client:
             jpeg_quality: 1 to 100; None for the server's default.
             jpeg_subsampling: "444", "422" or "420".
             max_message_bytes: Largest message; None for 4 MiB.
+            shared_memory_bytes: On the server's machine only: size of a ring in shared memory through which RAW images,
+                masks and maps come, past gRPC. Two engine batches at least; the server refuses less. None does without.
             digest: Refuse any other bundle.
             numerics_id: Refuse any other engine.
             pin_numerics: After a reconnect refuse an engine other than the first, so that the stream stays
@@ -179,8 +182,10 @@ class Client:
             ),
         )
 
+        ring_bytes = _request.optional_size("shared_memory_bytes", shared_memory_bytes)
+
         def open_call(cursor: StreamCursor) -> OpenedCall:
-            return self._stub().Generate(cursor.resumed(request)), None
+            return start_generate(self._channel.get(), cursor.resumed(request), ring_bytes), None
 
         return self._stream(StreamCursor.of_generate(request, pin_numerics=pin_numerics), open_call)
 

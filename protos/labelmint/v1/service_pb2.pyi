@@ -151,20 +151,30 @@ class ClassArea(_message.Message):
     def __init__(self, class_name: _Optional[str] = ..., min_fraction: _Optional[float] = ...) -> None: ...
 
 class OutputOptions(_message.Message):
-    __slots__ = ("fields", "image_codec", "mask_codec", "jpeg_quality", "jpeg_subsampling", "max_message_bytes")
+    __slots__ = ("fields", "image_codec", "mask_codec", "jpeg_quality", "jpeg_subsampling", "max_message_bytes", "shared_memory")
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_CODEC_FIELD_NUMBER: _ClassVar[int]
     MASK_CODEC_FIELD_NUMBER: _ClassVar[int]
     JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
     JPEG_SUBSAMPLING_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     fields: _containers.RepeatedScalarFieldContainer[SampleField]
     image_codec: Codec
     mask_codec: Codec
     jpeg_quality: int
     jpeg_subsampling: ChromaSubsampling
     max_message_bytes: int
-    def __init__(self, fields: _Optional[_Iterable[_Union[SampleField, str]]] = ..., image_codec: _Optional[_Union[Codec, str]] = ..., mask_codec: _Optional[_Union[Codec, str]] = ..., jpeg_quality: _Optional[int] = ..., jpeg_subsampling: _Optional[_Union[ChromaSubsampling, str]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    shared_memory: SharedMemory
+    def __init__(self, fields: _Optional[_Iterable[_Union[SampleField, str]]] = ..., image_codec: _Optional[_Union[Codec, str]] = ..., mask_codec: _Optional[_Union[Codec, str]] = ..., jpeg_quality: _Optional[int] = ..., jpeg_subsampling: _Optional[_Union[ChromaSubsampling, str]] = ..., max_message_bytes: _Optional[int] = ..., shared_memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
+
+class SharedMemory(_message.Message):
+    __slots__ = ("name", "num_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    num_bytes: int
+    def __init__(self, name: _Optional[str] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class LabelRequest(_message.Message):
     __slots__ = ("options", "z", "w", "w_plus", "class_indices")
@@ -195,7 +205,7 @@ class LabelOptions(_message.Message):
     def __init__(self, model: _Optional[str] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., output: _Optional[_Union[OutputOptions, _Mapping]] = ...) -> None: ...
 
 class SampleBatch(_message.Message):
-    __slots__ = ("indices", "class_indices", "image_raw", "image_encoded", "mask_raw", "mask_encoded", "keypoints", "uncertainty_map", "uncertainty", "z", "next_index", "num_scanned", "num_rejected", "digest", "numerics_id", "times", "exhausted")
+    __slots__ = ("indices", "class_indices", "image_raw", "image_encoded", "mask_raw", "mask_encoded", "keypoints", "uncertainty_map", "uncertainty", "z", "next_index", "num_scanned", "num_rejected", "digest", "numerics_id", "times", "exhausted", "shared_end")
     INDICES_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     IMAGE_RAW_FIELD_NUMBER: _ClassVar[int]
@@ -213,6 +223,7 @@ class SampleBatch(_message.Message):
     NUMERICS_ID_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
     EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
+    SHARED_END_FIELD_NUMBER: _ClassVar[int]
     indices: _containers.RepeatedScalarFieldContainer[int]
     class_indices: _containers.RepeatedScalarFieldContainer[int]
     image_raw: Tensor
@@ -230,7 +241,8 @@ class SampleBatch(_message.Message):
     numerics_id: str
     times: StageTimes
     exhausted: bool
-    def __init__(self, indices: _Optional[_Iterable[int]] = ..., class_indices: _Optional[_Iterable[int]] = ..., image_raw: _Optional[_Union[Tensor, _Mapping]] = ..., image_encoded: _Optional[_Union[EncodedArrays, _Mapping]] = ..., mask_raw: _Optional[_Union[Tensor, _Mapping]] = ..., mask_encoded: _Optional[_Union[EncodedArrays, _Mapping]] = ..., keypoints: _Optional[_Union[Tensor, _Mapping]] = ..., uncertainty_map: _Optional[_Union[Tensor, _Mapping]] = ..., uncertainty: _Optional[_Union[Tensor, _Mapping]] = ..., z: _Optional[_Union[Tensor, _Mapping]] = ..., next_index: _Optional[int] = ..., num_scanned: _Optional[int] = ..., num_rejected: _Optional[int] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., exhausted: bool = ...) -> None: ...
+    shared_end: int
+    def __init__(self, indices: _Optional[_Iterable[int]] = ..., class_indices: _Optional[_Iterable[int]] = ..., image_raw: _Optional[_Union[Tensor, _Mapping]] = ..., image_encoded: _Optional[_Union[EncodedArrays, _Mapping]] = ..., mask_raw: _Optional[_Union[Tensor, _Mapping]] = ..., mask_encoded: _Optional[_Union[EncodedArrays, _Mapping]] = ..., keypoints: _Optional[_Union[Tensor, _Mapping]] = ..., uncertainty_map: _Optional[_Union[Tensor, _Mapping]] = ..., uncertainty: _Optional[_Union[Tensor, _Mapping]] = ..., z: _Optional[_Union[Tensor, _Mapping]] = ..., next_index: _Optional[int] = ..., num_scanned: _Optional[int] = ..., num_rejected: _Optional[int] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., exhausted: bool = ..., shared_end: _Optional[int] = ...) -> None: ...
 
 class StageTimes(_message.Message):
     __slots__ = ("queue_ns", "compute_ns", "encode_ns")
@@ -243,14 +255,16 @@ class StageTimes(_message.Message):
     def __init__(self, queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ..., encode_ns: _Optional[int] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("dtype", "shape", "data")
+    __slots__ = ("dtype", "shape", "data", "shared_offset")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SHARED_OFFSET_FIELD_NUMBER: _ClassVar[int]
     dtype: DType
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
-    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    shared_offset: int
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., shared_offset: _Optional[int] = ...) -> None: ...
 
 class EncodedArrays(_message.Message):
     __slots__ = ("codec", "dtype", "shape", "items")

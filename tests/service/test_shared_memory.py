@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import numpy as np
@@ -16,12 +17,19 @@ from labelmint.batches import read_batch
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import AsyncClient, Client, InvalidArgumentError, Sample
 from labelmint_client._shared_ring import FOLDER
-from tests.service.calls import expect_failure
+from tests.service.calls import Failure, expect_failure
 from tests.serving import Serving, serving
 
 HEAD_BYTES = 64
 RING_BYTES = 1 << 16
-ALL_FIELDS = ("image", "mask", "keypoints", "uncertainty_map", "z")
+Field = Literal["image", "mask", "keypoints", "uncertainty_map", "z"]
+ALL_FIELDS: tuple[Field, ...] = (
+    "image",
+    "mask",
+    "keypoints",
+    "uncertainty_map",
+    "z",
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,11 @@ def assert_same(samples: list[Sample], others: list[Sample]) -> None:
         assert (one.index, one.uncertainty) == (other.index, other.uncertainty)
         for field in ALL_FIELDS:
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+def refused_field(failure: Failure) -> str:
+    assert failure.detail is not None
+    return failure.detail.field
 
 
 def files() -> set[str]:
@@ -149,7 +162,7 @@ def test_reader_that_claims_more_than_was_written_is_refused(sharing: Serving, r
     ring.release(lie)
     failure = expect_failure(sharing.stub().Generate(ring.request(10)))
     assert failure.code == "INVALID_ARGUMENT"
-    assert failure.detail.field == "output.shared_memory"
+    assert refused_field(failure) == "output.shared_memory"
 
 
 def test_file_that_is_truncated_meanwhile_harms_nobody_else(sharing: Serving, ring: Ring) -> None:
@@ -169,7 +182,7 @@ def test_other_names_are_refused(sharing: Serving, ring: Ring, name: str) -> Non
     request = ring.request(1)
     request.output.shared_memory.name = name
     failure = expect_failure(sharing.stub().Generate(request))
-    assert (failure.code, failure.detail.field) == ("INVALID_ARGUMENT", "output.shared_memory.name")
+    assert (failure.code, refused_field(failure)) == ("INVALID_ARGUMENT", "output.shared_memory.name")
 
 
 def test_link_folder_and_absent_file_are_refused(sharing: Serving, ring: Ring) -> None:
@@ -191,7 +204,7 @@ def test_link_folder_and_absent_file_are_refused(sharing: Serving, ring: Ring) -
             else:
                 other.unlink(missing_ok=True)
         assert failure.code == "INVALID_ARGUMENT"
-        assert failure.detail.field.startswith("output.shared_memory.")
+        assert refused_field(failure).startswith("output.shared_memory.")
 
 
 @pytest.mark.parametrize("num_bytes", [0, 63, 4096 + 1, RING_BYTES + 64, 2**63])
@@ -199,7 +212,7 @@ def test_size_that_is_not_the_files_is_refused(sharing: Serving, ring: Ring, num
     request = ring.request(1)
     request.output.shared_memory.num_bytes = num_bytes
     failure = expect_failure(sharing.stub().Generate(request))
-    assert failure.detail.field == "output.shared_memory.num_bytes"
+    assert refused_field(failure) == "output.shared_memory.num_bytes"
 
 
 def test_ring_too_small_for_a_batch_is_refused_with_the_size_it_takes(sharing: Serving) -> None:

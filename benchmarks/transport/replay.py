@@ -57,6 +57,10 @@ class ReplayEngine:
     def average_style(self) -> npt.NDArray[np.float32]:
         return np.zeros(self._w_dim, dtype=np.float32)
 
+    def resize(self, batch_size: int) -> bool:
+        self.batch_size = batch_size
+        return True
+
     def close(self) -> None:
         pass
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from labelmint.errors import LabelmintError
 from labelmint_service.server import Readiness, load_models, remove_ready_file, serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
+
+_LOST_STATUS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command line without the program's name; that of the process if None.
 
     Returns:
-        Exit status: 0 after a clean stop, 2 if the server could not start.
+        Exit status: 0 after a clean stop, 2 if the server could not start. An engine that does not answer any more ends
+        the process with status 3: its thread cannot be ended otherwise.
     """
     try:
         settings = load_settings(sys.argv[1:] if argv is None else argv)
@@ -31,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             remove_ready_file(settings.ready_file)
             # Outside the event loop, so that a signal ends the loading and does not wait for it.
             models = load_models(settings)
-            asyncio.run(serve(settings, models, _announce))
+            if not asyncio.run(serve(settings, models, _announce)):
+                _leave()
     except LabelmintError as error:
         print(f"labelmint-serve: {error}", file=sys.stderr)
         return 2
@@ -40,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         logging.shutdown()
     return 0
+
+
+def _leave() -> NoReturn:
+    """End the process although a thread of it does not end, for whoever supervises it to start another."""
+    print("labelmint-serve: an engine does not answer any more; start the server again", file=sys.stderr, flush=True)
+    logging.shutdown()
+    os._exit(_LOST_STATUS)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labelmint.errors import ArrayError
 from labelmint_service.errors import (
     DrainingError,
+    EngineLostError,
     EngineRunError,
     LateError,
     ModelNotFoundError,
@@ -24,6 +25,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (StreamLimitError, "RESOURCE_EXHAUSTED"),
     (LateError, "DEADLINE_EXCEEDED"),
     (DrainingError, "UNAVAILABLE"),
+    (EngineLostError, "UNAVAILABLE"),
     (EngineRunError, "INTERNAL"),
     (NonFiniteSampleError, "DATA_LOSS"),
 )

@@ -13,6 +13,8 @@ LabelmintError                    root of the contract
     ├── LateError                 the caller's deadline has passed
     ├── DrainingError             the server is going away; the stream can be taken up elsewhere
     ├── EngineRunError            a run failed; nothing of it was sent
+    │   └── EngineMemoryError     because memory ran out
+    ├── EngineLostError           a run does not end, so the server has to
     └── NonFiniteSampleError      one sample came out non-finite; it was not sent
 
 Every error may carry `next_index`, the index at which the stream can be taken up again.
@@ -78,6 +80,14 @@ class DrainingError(ServiceError):
 
 class EngineRunError(ServiceError):
     """A run of the engine failed or gave arrays that do not fit the manifest."""
+
+
+class EngineMemoryError(EngineRunError):
+    """A run of the engine failed because memory ran out."""
+
+
+class EngineLostError(ServiceError):
+    """A run of the engine does not end."""
 
 
 class NonFiniteSampleError(ServiceError):

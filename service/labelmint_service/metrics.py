@@ -58,6 +58,12 @@ class ServiceMetrics:
             ["model", "kind"],
             registry=r,
         )
+        self.engine_healthy = Gauge(
+            "labelmint_engine_healthy",
+            "1 while the engine of a model does its work, 0 while it fails again and again.",
+            ["model"],
+            registry=r,
+        )
         self.model_info = Gauge(
             "labelmint_model_info",
             "Always 1; the labels name what is served.",

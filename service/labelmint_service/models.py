@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
-from labelmint_service.engine import Engine, load_engine
+from labelmint_service.engine import Engine, EngineBatch, LatentInputs, load_engine
+from labelmint_service.engine.protocol import run_inputs
 from labelmint_service.errors import EngineRunError, EngineStartError, ModelNotFoundError, RequestError, StartError
 from labelmint_service.numerics import Numerics, describe_numerics
+
+_PROBE_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Probe:
+    """Rows whose outputs are known.
+
+    Attributes:
+        inputs: A whole batch.
+        digests: Of the outputs of each row; None for rows that come out non-finite.
+    """
+
+    inputs: LatentInputs
+    digests: tuple[bytes | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,12 +42,14 @@ class ServedModel:
         engine: Warm engine.
         numerics: What outputs are bit-identical for.
         average_style: float32 [w_dim], towards which truncation pulls.
+        probe: Rows of the warm-up, by which a doubtful engine is judged.
     """
 
     bundle: Bundle
     engine: Engine
     numerics: Numerics
     average_style: npt.NDArray[np.float32]
+    probe: Probe
 
     @property
     def name(self) -> str:
@@ -68,12 +88,14 @@ def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
     Raises:
         EngineStartError: The first run fails.
     """
-    backbone = bundle.manifest.backbone
-    onehot = np.zeros((1, backbone.c_dim), dtype=np.float32)
+    backbone, num_rows = bundle.manifest.backbone, engine.batch_size
+    onehot = np.zeros((num_rows, backbone.c_dim), dtype=np.float32)
     onehot[:, :1] = 1.0
-    psi = np.full(1, bundle.manifest.truncation.default_psi, dtype=np.float32)
+    psi = np.full(num_rows, bundle.manifest.truncation.default_psi, dtype=np.float32)
+    z = latents(_PROBE_SEED, np.arange(num_rows, dtype=np.uint64), backbone.z_dim)
+    inputs = LatentInputs(z=z, class_onehot=onehot, truncation_psi=psi)
     try:
-        engine.run(np.zeros((1, backbone.z_dim), dtype=np.float32), onehot, psi)
+        digests = digest_rows(run_inputs(engine, inputs))
         average_style = engine.average_style()
     except EngineRunError as error:
         raise EngineStartError(
@@ -84,7 +106,19 @@ def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
         engine=engine,
         numerics=describe_numerics(bundle, engine),
         average_style=average_style,
+        probe=Probe(inputs=inputs, digests=digests),
     )
+
+
+def digest_rows(batch: EngineBatch) -> tuple[bytes | None, ...]:
+    """The sha256 of each row's arrays; None for rows that are not finite."""
+
+    def digest(row: int) -> bytes:
+        arrays = (batch.image, batch.label, batch.uncertainty_map)
+        points = b"" if batch.keypoints is None else batch.keypoints[row].tobytes()
+        return hashlib.sha256(b"".join([*(array[row].tobytes() for array in arrays), points])).digest()
+
+    return tuple(digest(row) if finite else None for row, finite in enumerate(batch.finite))
 
 
 class ModelCatalog:

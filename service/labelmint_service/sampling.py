@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from labelmint.v1 import service_pb2
 from labelmint_service.assembly import Assembler
+from labelmint_service.engine_runner import EngineRunner, EngineState
 from labelmint_service.errors import DrainingError, LateError, RequestError
 from labelmint_service.filters import SampleFilter
 from labelmint_service.labelling import LabelSession
@@ -29,21 +30,26 @@ class SamplingService:
         catalog: The models.
         settings: Bounds.
         metrics: Where to count.
+        on_state: Called on the event loop with the name of a model and each new state of its engine.
 
     Attributes:
         catalog: The models.
     """
 
-    def __init__(self, catalog: ModelCatalog, settings: ServiceSettings, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        settings: ServiceSettings,
+        metrics: ServiceMetrics,
+        on_state: Callable[[str, EngineState], None],
+    ) -> None:
         self.catalog = catalog
         self._settings = settings
         self._metrics = metrics
         self._draining = asyncio.Event()
         self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
-        self._schedulers = {
-            model.name: Scheduler(model, pool=self._pool, metrics=metrics, max_streams=settings.max_streams)
-            for model in catalog
-        }
+        self._on_state = on_state
+        self._schedulers = {model.name: self._schedule(model) for model in catalog}
         for model in catalog:
             metrics.model_info.labels(
                 model=model.name,
@@ -52,6 +58,18 @@ class SamplingService:
                 numerics_id=model.numerics.id,
                 engine=model.engine.name,
             ).set(1)
+            metrics.engine_healthy.labels(model.name).set(1)
+
+    def _schedule(self, model: ServedModel) -> Scheduler:
+        runner = EngineRunner(
+            model,
+            metrics=self._metrics,
+            timeout_s=self._settings.engine_timeout_s,
+            on_state=lambda state: self._on_state(model.name, state),
+        )
+        return Scheduler(
+            model, pool=self._pool, runner=runner, metrics=self._metrics, max_streams=self._settings.max_streams
+        )
 
     def start(self) -> None:
         """Begin to serve on the running event loop."""
@@ -68,7 +86,8 @@ class SamplingService:
         await asyncio.gather(*(scheduler.close() for scheduler in self._schedulers.values()))
         self._pool.shutdown()
         for model in self.catalog:
-            model.engine.close()
+            if not self._schedulers[model.name].is_lost:
+                model.engine.close()
 
     def open_generate(
         self,

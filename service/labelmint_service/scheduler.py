@@ -13,17 +13,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_service.engine import EngineBatch, EngineInputs
-from labelmint_service.engine.protocol import run_inputs
+from labelmint_service.engine import EngineBatch
+from labelmint_service.engine_runner import EngineRunner, EngineState
 from labelmint_service.errors import (
     DrainingError,
+    EngineLostError,
     EngineRunError,
     LateError,
     NonFiniteSampleError,
@@ -110,16 +111,19 @@ class Scheduler:
     Args:
         model: What runs.
         pool: Threads that make latents.
+        runner: What runs them.
         metrics: Where to count.
         max_streams: Streams at a time.
     """
 
-    def __init__(self, model: ServedModel, *, pool: Executor, metrics: ServiceMetrics, max_streams: int) -> None:
+    def __init__(
+        self, model: ServedModel, *, pool: Executor, runner: EngineRunner, metrics: ServiceMetrics, max_streams: int
+    ) -> None:
         self._model = model
         self._pool = pool
         self._metrics = metrics
         self._max_streams = max_streams
-        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{model.name}")
+        self._runner = runner
         self._streams: set[WorkStream] = set()
         self._circle: deque[WorkStream] = deque()
         self._forming: list[_Part] = []
@@ -127,6 +131,11 @@ class Scheduler:
         self._changed = asyncio.Event()
         self._is_draining = False
         self._loop_task: asyncio.Task[None] | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a run of the engine does not end."""
+        return self._runner.state is EngineState.LOST
 
     def start(self) -> None:
         """Begin to run batches on the running event loop."""
@@ -173,9 +182,9 @@ class Scheduler:
             stream.drain()
 
     async def close(self) -> None:
-        """Drain, then free the thread. The engine stays open."""
+        """Drain, then end the runner. The engine stays open."""
         await self.drain()
-        self._engine_thread.shutdown()
+        await self._runner.close()
 
     async def _run(self) -> None:
         while not (self._is_draining and self._running is None and not self._forming):
@@ -280,11 +289,13 @@ class Scheduler:
         inputs = join_inputs([part.rows.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine_run, inputs)
+            outputs = await self._runner.run(inputs)
         except EngineRunError as error:
-            self._metrics.engine_errors.labels(model, "run").inc()
-            log_event(_log, logging.ERROR, "engine.error", error=error, model=model, rows=num_rows)
             await self._after_failure(parts, error)
+            return
+        except EngineLostError as error:
+            for stream in list(self._streams):
+                stream.fail(error)
             return
         compute_ns = time.perf_counter_ns() - began_ns
         self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
@@ -293,9 +304,6 @@ class Scheduler:
             await self._without_non_finite(parts, outputs.finite)
             return
         self._deliver(parts, outputs, began_ns, compute_ns)
-
-    def _engine_run(self, inputs: EngineInputs) -> EngineBatch:
-        return run_inputs(self._model.engine, inputs)
 
     async def _after_failure(self, parts: Sequence[_Loaded], error: EngineRunError) -> None:
         streams = list(dict.fromkeys(part.stream for part in parts))

@@ -15,6 +15,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from labelmint_service.engine_runner import EngineState
 from labelmint_service.errors import StartError
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
 from labelmint_service.models import ModelCatalog, ServedModel, load_model
@@ -50,6 +51,9 @@ class LabelmintServer:
         settings: Where to listen and what bounds there are.
         models: What to serve; the server closes their engines when it stops.
 
+    Attributes:
+        lost: Set when an engine does not answer any more and the process has to end.
+
     Raises:
         StartError: Two models share a name.
     """
@@ -58,12 +62,14 @@ class LabelmintServer:
         self._settings = settings
         self._metrics = ServiceMetrics()
         self._catalog = ModelCatalog(models)
-        self._sampling = SamplingService(self._catalog, settings, self._metrics)
+        self._sampling = SamplingService(self._catalog, settings, self._metrics, self._on_state)
         self._servicer = LabelMintServicer(self._sampling, self._metrics)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._grpc_server: aio.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._hurried = asyncio.Event()
+        self.lost = asyncio.Event()
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self) -> Readiness:
         """Listen and serve.
@@ -122,6 +128,17 @@ class LabelmintServer:
         """End the grace of a stop at once."""
         self._hurried.set()
 
+    def _on_state(self, name: str, state: EngineState) -> None:
+        """Let health tell how an engine does."""
+        self._metrics.engine_healthy.labels(name).set(state is EngineState.HEALTHY)
+        status = health_pb2.HealthCheckResponse
+        serving = status.SERVING if state is EngineState.HEALTHY else status.NOT_SERVING
+        task = asyncio.get_running_loop().create_task(self._health.set(name, serving))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+        if state is EngineState.LOST:
+            self.lost.set()
+
     async def _drain(self) -> None:
         await self._sampling.drain()
         await self._servicer.wait_until_idle()
@@ -142,13 +159,16 @@ async def serve(
     settings: ServiceSettings,
     models: Sequence[ServedModel],
     announce: Callable[[Readiness], None],
-) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the grace.
+) -> bool:
+    """Serve until SIGTERM or SIGINT, or until an engine is lost; then drain. A second signal ends the grace.
 
     Args:
         settings: Where to serve.
         models: What to serve; their engines are closed in the end.
         announce: Called once the server is ready.
+
+    Returns:
+        Whether all engines are well; the thread of one that is lost never ends.
 
     Raises:
         StartError: A port cannot be taken, the ready file cannot be written, or two models share a name.
@@ -169,10 +189,14 @@ async def serve(
     try:
         with _ready_file(settings.ready_file, readiness):
             announce(readiness)
-            await stopping.wait()
+            ends = [loop.create_task(event.wait()) for event in (stopping, server.lost)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
         grace_s = settings.grace_s
     finally:
         await server.stop(grace_s=grace_s)
+    return not server.lost.is_set()
 
 
 def load_models(settings: ServiceSettings) -> list[ServedModel]:

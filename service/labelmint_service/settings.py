@@ -110,6 +110,12 @@ class ServiceSettings(BaseSettings):
         le=3600.0,
         description="Time that streams get to end when the server is told to stop.",
     )
+    engine_timeout_s: float = Field(
+        default=120.0,
+        gt=0.0,
+        le=3600.0,
+        description="Time that a run of an engine may take; one that takes longer ends the server.",
+    )
     keepalive_time_s: float = Field(
         default=60.0,
         ge=1.0,

@@ -82,6 +82,10 @@ class ScriptedEngine:
     def average_style(self) -> npt.NDArray[np.float32]:
         return self._real.average_style()
 
+    def resize(self, batch_size: int) -> bool:
+        self.batch_size = batch_size
+        return self._real.resize(batch_size)
+
     def close(self) -> None:
         self.let_all()
         self._real.close()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from labelmint.addresses import latents
 from labelmint_service.engine import LatentInputs, StyleInputs
+from labelmint_service.engine_runner import EngineRunner
 from labelmint_service.errors import DrainingError, EngineRunError, LateError, NonFiniteSampleError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
@@ -91,8 +92,10 @@ class PlainStream:
 
 @asynccontextmanager
 async def scheduling(model: ServedModel, *, max_streams: int = 100) -> AsyncIterator[Scheduler]:
+    metrics = ServiceMetrics()
     with ThreadPoolExecutor(1) as pool:
-        scheduler = Scheduler(model, pool=pool, metrics=ServiceMetrics(), max_streams=max_streams)
+        runner = EngineRunner(model, metrics=metrics, timeout_s=WAIT_S, on_state=lambda _: None)
+        scheduler = Scheduler(model, pool=pool, runner=runner, metrics=metrics, max_streams=max_streams)
         scheduler.start()
         try:
             yield scheduler

@@ -13,10 +13,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.v1 import bundle_pb2
-from labelmint_service.errors import EngineRunError
+from labelmint_service.errors import EngineMemoryError, EngineRunError
 
 # Any: the arrays of a run have the dtypes of the graph's outputs.
 GraphArrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory", "Available memory of")
+"""What onnxruntime says when memory ran out, on the processor and on CUDA; it has no error of its own for that."""
 
 
 def pad_rows(
@@ -43,11 +46,13 @@ def run_graph(
     """Run a graph.
 
     Raises:
-        EngineRunError: The run failed.
+        EngineRunError: The run failed; EngineMemoryError, if memory ran out.
     """
     try:
         return dict(zip(outputs, session.run(outputs, dict(feed)), strict=True))
     except Exception as error:  # onnxruntime's errors share no base class
+        if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _OUT_OF_MEMORY):
+            raise EngineMemoryError("memory ran out in onnxruntime") from error
         raise EngineRunError(f"onnxruntime failed with {type(error).__name__}") from error
 
 

@@ -105,6 +105,11 @@ class OnnxRuntimeEngine:
         """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0; see Engine.average_style."""
         return mean_style(self._open(self._bundle.manifest.graphs.mapping), self._bundle.manifest)
 
+    def resize(self, batch_size: int) -> bool:
+        """Pad runs to another number of rows; see Engine.resize."""
+        self.batch_size = batch_size
+        return True
+
     def close(self) -> None:
         """Free the sessions."""
         del self._model

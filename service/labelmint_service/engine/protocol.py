@@ -133,6 +133,17 @@ class Engine(Protocol):
         """
         ...
 
+    def resize(self, batch_size: int) -> bool:
+        """Take another batch size, because memory ran out; whoever asks checks that the bits stay the same.
+
+        Args:
+            batch_size: At least 1.
+
+        Returns:
+            Whether the engine did; one with buffers of a fixed size does not.
+        """
+        ...
+
     def close(self) -> None:
         """Free what the engine holds; it must not be used afterwards."""
         ...

@@ -112,6 +112,11 @@ class FusedEngine:
         """w_avg, float32 [w_dim]; see Engine.average_style."""
         return mean_style(self._mapping, self._manifest)
 
+    def resize(self, batch_size: int) -> bool:
+        """Pad runs to another number of rows; see Engine.resize."""
+        self.batch_size = batch_size
+        return True
+
     def close(self) -> None:
         """Free the sessions and end the threads."""
         self._kernel.close()

@@ -33,7 +33,7 @@ PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint types contracts pytest fuzz bench kernel protos check-protos clean python-is-there
+.PHONY: help demo serve test lint types contracts pytest fuzz bench kernel chart-schema protos check-protos clean python-is-there
 .DELETE_ON_ERROR:
 
 help: ## List the commands.
@@ -72,6 +72,9 @@ bench: $(DEV_STAMP) ## Measure the embedded model on this machine: the engine al
 kernel: ## Compile the interpreter's kernel again (needs g++ 12 or newer).
 	$(PYTHON) service/kernel/build.py
 
+chart-schema: $(DEV_STAMP) ## Write the server's settings into the schema of the Helm chart again.
+	$(DEV_VENV)/bin/python -m deploy.helm.settings_schema
+
 protos: $(PROTOS_STAMP) ## Generate the stubs again from the .proto files.
 	$(PROTOS_VENV)/bin/python -m grpc_tools.protoc --proto_path=protos --python_out=protos --pyi_out=protos \
 		--grpc_python_out=protos $(PROTO_FILES)
@@ -83,7 +86,7 @@ check-protos: protos ## Fail if the committed stubs differ from what the .proto 
 clean: ## Remove environments, caches and outputs.
 	rm -rf $(DEMO_VENV) $(DEV_VENV) $(PROTOS_VENV) out/demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
-	find protos export service clients tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find protos export service clients tests benchmarks deploy -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments -------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def abandon(opened: object) -> None:
     _abandoned.append(opened)
 
 
-def channel_options(max_receive_bytes: int) -> list[tuple[str, int]]:
+def channel_options(max_receive_bytes: int) -> list[tuple[str, int | str]]:
     """List grpc's options for a channel.
 
     Args:
@@ -54,6 +54,8 @@ def channel_options(max_receive_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_reconnect_backoff_ms", 1_000),
         # Each client has its own connection.
         ("grpc.use_local_subchannel_pool", 1),
+        # Where a name stands for several servers, calls go to all of them in turn, and past those that are gone.
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ]
 
 

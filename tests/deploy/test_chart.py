@@ -1,0 +1,236 @@
+"""The Helm chart: the objects that it makes of values."""
+
+import json
+import math
+import re
+import tomllib
+
+import pytest
+import yaml
+
+pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this platform")
+
+import helm_python
+import kubernetes_validate
+
+from tests.deploy.chart import CASES, CHART, DEFAULTS, FULL, GPU, NAME, ROOT, container, pod, render, settings_of
+
+# The oldest Kubernetes that the chart takes, and the newest whose schemas are at hand.
+KUBERNETES = ["1.30", "1.37"]
+OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("case", CASES)
+def test_objects_fit_the_schemas_of_kubernetes(case: str, version: str) -> None:
+    objects = render(CASES[case])
+    for name, one in objects.items():
+        if one["kind"] not in OPERATOR_KINDS:
+            try:
+                used = kubernetes_validate.validate(one, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                pytest.fail(f"{name}: {error.message} at {list(error.path)}")
+            assert used.startswith(version)
+
+
+def test_schemas_of_kubernetes_refuse_what_is_misspelt() -> None:
+    objects = render({})
+    container(objects)["readinesProbe"] = container(objects).pop("readinessProbe")
+    with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
+        kubernetes_validate.validate(objects[f"Deployment/{NAME}"], KUBERNETES[0], strict=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_helm_has_nothing_to_warn_about(case: str) -> None:
+    report = helm_python.lint(CHART, CASES[case], strict=True)
+    assert report["total_charts_linted"] == 1
+    assert report["errors"] == []
+    assert [one for one in report["messages"] if one["severity"] > 1] == []
+
+
+def test_chart_makes_these_objects() -> None:
+    always = {
+        f"ConfigMap/{NAME}",
+        f"Deployment/{NAME}",
+        f"NetworkPolicy/{NAME}",
+        f"PodDisruptionBudget/{NAME}",
+        f"Service/{NAME}",
+        f"Service/{NAME}-headless",
+        f"Service/{NAME}-metrics",
+        f"ServiceAccount/{NAME}",
+    }
+    assert set(render({})) == always
+    more = {f"HorizontalPodAutoscaler/{NAME}", f"ServiceMonitor/{NAME}", f"PrometheusRule/{NAME}"}
+    assert set(render(FULL)) == (always | more | {"ServiceAccount/streams"}) - {f"ServiceAccount/{NAME}"}
+
+
+# --- pod --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pod_has_no_rights(case: str) -> None:
+    objects = render(CASES[case])
+    spec = pod(objects)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(objects)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert all(mount["readOnly"] for mount in container(objects)["volumeMounts"])
+    account = objects[f"ServiceAccount/{spec['serviceAccountName']}"]
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_pod_runs_as_the_user_of_the_image() -> None:
+    (user,) = set(re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
+    assert pod(render({}))["spec"]["securityContext"]["runAsUser"] == int(user)
+
+
+def test_probes_ask_the_health_service_on_the_port_of_the_server() -> None:
+    for values, port in (({}, 50051), ({"ports": {"grpc": 8500}}, 8500)):
+        one = container(render(values))
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert one[probe]["grpc"] == {"port": port}
+        assert one["ports"][0] == {"name": "grpc", "containerPort": port}
+
+
+def test_a_command_takes_the_place_of_the_grpc_probes() -> None:
+    probe = container(render(FULL))["livenessProbe"]
+    assert probe["exec"]["command"] == FULL["probes"]["command"]
+    assert "grpc" not in probe
+
+
+@pytest.mark.parametrize("grace_s", [0, 20, 42.5, 3600])
+def test_pod_gets_time_for_hook_and_streams(grace_s: float) -> None:
+    spec = pod(render({"settings": {"grace_s": grace_s}, "preStopSleepSeconds": 7}))["spec"]
+    assert spec["terminationGracePeriodSeconds"] == 7 + math.ceil(grace_s) + 10
+
+
+def test_gpu_values_ask_for_a_gpu_and_set_the_provider() -> None:
+    objects = render(GPU)
+    one = container(objects)
+    assert one["image"].endswith("-gpu")
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert one["resources"]["limits"]["memory"] == DEFAULTS["resources"]["limits"]["memory"]
+    assert pod(objects)["spec"]["tolerations"] == DEFAULTS["gpu"]["tolerations"]
+    assert pod(objects)["spec"]["runtimeClassName"] == "nvidia"
+    assert settings_of(objects)["provider"] == "cuda"
+
+
+def test_without_gpu_nothing_of_one_is_asked_for() -> None:
+    objects = render({})
+    assert container(objects)["image"].endswith("-cpu")
+    assert "nvidia" not in json.dumps(objects)
+    assert settings_of(objects)["provider"] == "cpu"
+
+
+def test_digest_goes_before_tag() -> None:
+    image = FULL["image"]
+    assert container(render(FULL))["image"] == f"{image['repository']}@{image['digest']}"
+
+
+def test_application_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["appVersion"] == project["version"]
+    assert container(render({}))["image"] == f"labelmint:{project['version']}-cpu"
+
+
+# --- volumes ----------------------------------------------------------------------------------------------------------
+
+
+def test_bundles_and_secrets_are_mounted_where_settings_look_for_them() -> None:
+    objects = render(FULL)
+    volumes = {volume["name"]: volume for volume in pod(objects)["spec"]["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(objects)["volumeMounts"]}
+    assert set(volumes) == set(mounts)
+    assert mounts["bundles"] == "/bundles"
+    assert volumes["bundles"]["persistentVolumeClaim"]["claimName"] == "bundles"
+    assert mounts["secret-tls"] == "/etc/labelmint/tls"
+    assert volumes["secret-tls"]["secret"]["secretName"] == "labelmint-tls"
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+def test_services_find_the_pods_and_their_ports() -> None:
+    for values in (CASES["defaults"], FULL):
+        objects = render(values)
+        labels = pod(objects)["metadata"]["labels"]
+        ports = {port["name"]: port["containerPort"] for port in container(objects)["ports"]}
+        for suffix in ("", "-headless", "-metrics"):
+            service = objects[f"Service/{NAME}{suffix}"]["spec"]
+            assert service["selector"].items() <= labels.items()
+            (port,) = service["ports"]
+            assert port["port"] == ports[port["targetPort"]]
+        assert objects[f"Service/{NAME}-headless"]["spec"]["clusterIP"] == "None"
+
+
+def test_selectors_of_all_objects_choose_the_pods() -> None:
+    objects = render(FULL)
+    labels = pod(objects)["metadata"]["labels"]
+    chosen = [
+        objects[f"Deployment/{NAME}"]["spec"]["selector"],
+        objects[f"PodDisruptionBudget/{NAME}"]["spec"]["selector"],
+        objects[f"NetworkPolicy/{NAME}"]["spec"]["podSelector"],
+    ]
+    for selector in chosen:
+        assert selector["matchLabels"]
+        assert selector["matchLabels"].items() <= labels.items()
+
+
+def test_monitor_finds_the_metrics_service_and_calls_the_job_labelmint() -> None:
+    objects = render(FULL)
+    monitor = objects[f"ServiceMonitor/{NAME}"]["spec"]
+    found = [
+        name
+        for name, one in objects.items()
+        if one["kind"] == "Service" and monitor["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
+    ]
+    assert found == [f"Service/{NAME}-metrics"]
+    service = objects[found[0]]
+    assert [one["port"] for one in monitor["endpoints"]] == [one["name"] for one in service["spec"]["ports"]]
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "labelmint"
+
+
+def test_rules_reach_the_operator_as_they_are() -> None:
+    alerts = yaml.safe_load((CHART / "alerts.yaml").read_text(encoding="utf-8"))
+    assert render(FULL)[f"PrometheusRule/{NAME}"]["spec"] == alerts
+
+
+def test_policy_lets_in_whom_the_values_name_and_nobody_else() -> None:
+    policy = render(FULL)[f"NetworkPolicy/{NAME}"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [(rule["from"], rule["ports"][0]["port"]) for rule in policy["ingress"]] == [
+        (FULL["networkPolicy"]["clients"], 8500),
+        (FULL["networkPolicy"]["scrapers"], 9000),
+    ]
+    assert policy["egress"] == FULL["networkPolicy"]["egress"]
+
+
+def test_policy_with_empty_lists_lets_nobody_in() -> None:
+    policy = render({"networkPolicy": {"clients": [], "scrapers": []}})[f"NetworkPolicy/{NAME}"]["spec"]
+    assert policy["ingress"] == []
+    assert policy["egress"] == []
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_autoscaler_follows_its_targets_and_replaces_the_fixed_number() -> None:
+    objects = render({"autoscaling": {"enabled": True}})
+    scaler = objects[f"HorizontalPodAutoscaler/{NAME}"]["spec"]
+    asked = {one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"] for one in scaler["metrics"]}
+    assert asked == {name: str(average) for name, average in DEFAULTS["autoscaling"]["targets"].items()}
+    assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}
+    assert "replicas" not in objects[f"Deployment/{NAME}"]["spec"]
+    assert render({})[f"Deployment/{NAME}"]["spec"]["replicas"] == DEFAULTS["replicas"]
+
+
+def test_a_target_of_null_is_dropped() -> None:
+    scaler = render(FULL)[f"HorizontalPodAutoscaler/{NAME}"]["spec"]
+    assert [one["pods"]["metric"]["name"] for one in scaler["metrics"]] == ["labelmint_queued_rows"]

@@ -107,6 +107,7 @@ def open_session(
     Raises:
         EngineStartError: The graph does not load, or onnxruntime chose another provider.
     """
+    onnxruntime.disable_telemetry_events()  # since 1.32 on by default; a server tells nobody what it does
     try:
         path = bundle.path_of(relative)
         session = onnxruntime.InferenceSession(

@@ -1,0 +1,230 @@
+"""Engines that run out of memory, fail again and again, or never answer; with a real engine behind the faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from labelmint.v1 import service_pb2
+from labelmint_client import Client, RetryPolicy, ServerFaultError, ServerUnavailableError
+from labelmint_service.engine import EngineBatch
+from labelmint_service.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineRunner, EngineState
+from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.models import ServedModel
+from tests.service.calls import expect_failure
+from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
+from tests.serving import Serving, serving
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+ROOT = Path(__file__).parents[2]
+Scripted = tuple[ServedModel, ScriptedEngine]
+
+
+@pytest.fixture
+def scripted(bundles: dict[str, Path]) -> Scripted:
+    return scripted_model(bundles["tiny"])
+
+
+@asynccontextmanager
+async def running(
+    model: ServedModel, *, timeout_s: float = WAIT_S, probe_interval_s: float = WAIT_S
+) -> AsyncIterator[tuple[EngineRunner, asyncio.Queue[EngineState]]]:
+    states: asyncio.Queue[EngineState] = asyncio.Queue()
+    runner = EngineRunner(
+        model,
+        metrics=ServiceMetrics(),
+        timeout_s=timeout_s,
+        probe_interval_s=probe_interval_s,
+        on_state=states.put_nowait,
+    )
+    try:
+        yield runner, states
+    finally:
+        await runner.close()
+
+
+class LittleMemory:
+    """Has memory for so many rows at a time."""
+
+    def __init__(self, engine: ScriptedEngine, num_rows: int) -> None:
+        self.sizes: list[int] = []
+        self._engine, self._num_rows, self._run = engine, num_rows, engine.run
+
+    def __call__(
+        self,
+        z: npt.NDArray[np.float32],
+        class_onehot: npt.NDArray[np.float32],
+        truncation_psi: npt.NDArray[np.float32],
+    ) -> EngineBatch:
+        self.sizes.append(self._engine.batch_size)
+        if self._engine.batch_size > self._num_rows:
+            raise EngineMemoryError("memory ran out")
+        return self._run(z, class_onehot, truncation_psi)
+
+
+async def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(scripted: Scripted) -> None:
+    model, engine = scripted
+    inputs = model.probe.inputs
+    expected = engine.run(inputs.z, inputs.class_onehot, inputs.truncation_psi)
+    engine.run = memory = LittleMemory(engine, 1)  # type: ignore[method-assign]  # the fault
+    async with running(model) as (runner, states):
+        outputs = await runner.run(inputs)
+        assert engine.batch_size == 1
+        assert runner.state is EngineState.HEALTHY
+        assert states.empty()
+        again = await runner.run(inputs)
+    for name in ("image", "label", "uncertainty_map", "keypoints", "finite"):
+        np.testing.assert_array_equal(getattr(outputs, name), getattr(expected, name))
+        np.testing.assert_array_equal(getattr(again, name), getattr(expected, name))
+    assert memory.sizes[:3] == [4, 2, 1]
+
+
+async def test_smaller_batch_that_gives_other_bits_is_not_taken(scripted: Scripted) -> None:
+    model, engine = scripted
+    digests = (b"other", *model.probe.digests[1:])
+    model = replace(model, probe=replace(model.probe, digests=digests))
+    engine.run = LittleMemory(engine, 2)  # type: ignore[method-assign]  # the fault
+    async with running(model) as (runner, _):
+        with pytest.raises(EngineMemoryError):
+            await runner.run(model.probe.inputs)
+    assert engine.batch_size == 4
+
+
+async def test_engine_without_another_size_fails_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, engine = scripted
+    engine.run = LittleMemory(engine, 2)  # type: ignore[method-assign]  # the fault
+    monkeypatch.setattr(engine, "resize", lambda _: False)  # as one with buffers of a fixed size
+    async with running(model) as (runner, _):
+        with pytest.raises(EngineMemoryError):
+            await runner.run(model.probe.inputs)
+
+
+async def test_engine_that_fails_again_and_again_is_unhealthy_until_its_probe_passes(scripted: Scripted) -> None:
+    model, engine = scripted
+    engine.fails = lambda _: True
+    async with running(model, probe_interval_s=0.001) as (runner, states):
+        for number in range(FAILURES_UNTIL_UNHEALTHY):
+            assert (runner.state is EngineState.HEALTHY) == (number < FAILURES_UNTIL_UNHEALTHY)
+            with pytest.raises(EngineRunError):
+                await runner.run(model.probe.inputs)
+        assert await states.get() is EngineState.UNHEALTHY
+        engine.fails = None
+        assert await asyncio.wait_for(states.get(), WAIT_S) is EngineState.HEALTHY
+        await runner.run(model.probe.inputs)
+
+
+async def test_failures_with_successes_between_them_leave_an_engine_healthy(scripted: Scripted) -> None:
+    model, engine = scripted
+    async with running(model) as (runner, states):
+        for _ in range(2 * FAILURES_UNTIL_UNHEALTHY):
+            engine.fails = lambda _: True
+            with pytest.raises(EngineRunError):
+                await runner.run(model.probe.inputs)
+            engine.fails = None
+            await runner.run(model.probe.inputs)
+        assert states.empty()
+
+
+async def test_run_that_never_ends_loses_the_engine(scripted: Scripted) -> None:
+    model, engine = scripted
+    engine.hold()
+    async with running(model, timeout_s=0.05) as (runner, states):
+        for _ in range(2):
+            with pytest.raises(EngineLostError, match=r"has not answered for 0\.05 s"):
+                await runner.run(model.probe.inputs)
+        assert await states.get() is EngineState.LOST
+    assert len(engine.runs) == 1
+    engine.let_all()
+
+
+# --- through a server -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def watching(served: Serving, model: str) -> Iterator[Callable[[int], None]]:
+    """Gives a function that waits until health says a status."""
+    stub = health_pb2_grpc.HealthStub(served.channel())
+    call = stub.Watch(health_pb2.HealthCheckRequest(service=model), timeout=WAIT_S)
+
+    def wait_for(status: int) -> None:
+        assert any(answer.status == status for answer in call), "the watch ended"
+
+    yield wait_for
+    call.cancel()
+
+
+def test_health_tells_of_an_engine_that_fails(scripted: Scripted) -> None:
+    model, engine = scripted
+    with serving([model]) as served, watching(served, model.name) as wait_for:
+        wait_for(SERVING)
+        engine.fails = lambda _: True
+        with Client(served.address, retry=RetryPolicy(max_attempts=1)) as client:
+            for _ in range(FAILURES_UNTIL_UNHEALTHY):
+                with pytest.raises(ServerFaultError):
+                    next(client.generate(model.name, seed=1, count=1))
+        wait_for(NOT_SERVING)
+        engine.fails = None
+        wait_for(SERVING)
+
+
+def test_lost_engine_ends_streams_with_a_resume_point_and_the_server(scripted: Scripted) -> None:
+    model, engine = scripted
+    with serving([model], engine_timeout_s=1.0) as served, watching(served, model.name) as wait_for:
+        wait_for(SERVING)
+        engine.hold()
+        engine.let(1)
+        request = service_pb2.GenerateRequest(model=model.name, seed=1, max_accepted=100)
+        failure = expect_failure(served.stub().Generate(request))
+        assert failure.code == "UNAVAILABLE"
+        assert failure.detail is not None
+        assert failure.detail.next_index == 4
+        assert [index for batch in failure.batches for index in batch.indices] == [0, 1, 2, 3]
+        wait_for(NOT_SERVING)
+        assert served.server.lost.is_set()
+        with (
+            Client(served.address, retry=RetryPolicy(max_attempts=1)) as client,
+            pytest.raises(ServerUnavailableError),
+        ):
+            next(client.generate(model.name, seed=1, count=1))
+        engine.let_all()
+
+
+HUNG_SERVER = """
+import sys
+from pathlib import Path
+from labelmint_service import __main__ as program
+from tests.service.scripted_engine import scripted_model
+
+model, engine = scripted_model(Path(sys.argv[1]))
+engine.hold()
+program.load_models = lambda settings: [model]
+sys.exit(program.main(["--port", "0", "--no-metrics", "--engine-timeout-s", "0.5", "--ready-file", sys.argv[2]]))
+"""
+
+
+def test_process_ends_for_its_supervisor_when_an_engine_is_lost(bundles: dict[str, Path], tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    command = [sys.executable, "-c", HUNG_SERVER, str(bundles["tiny"]), str(ready_file)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready at" in process.stdout.readline()
+        address = json.loads(ready_file.read_text(encoding="utf-8"))["address"]
+        retry = RetryPolicy(max_attempts=1, connect_attempts=1)
+        with Client(address, retry=retry) as client, pytest.raises(ServerUnavailableError):
+            next(client.generate("tiny", seed=1, count=1))
+        _, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 3
+    assert "start the server again" in errors
+    assert not ready_file.exists()

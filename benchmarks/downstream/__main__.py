@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -45,41 +45,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after a printed error. Ratios below the aims are a result, not an error.
     """
     parsed = vars(_make_parser().parse_args(arguments))
-    restart = parsed.pop("restart")
+    forgotten = parsed.pop("restart")
     settings = DownstreamSettings(**parsed)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    if restart:
-        (settings.out / "downstream.json").unlink(missing_ok=True)
     try:
-        run(settings)
+        run(settings, list(ARMS) if forgotten == [] else forgotten or ())
     except LabelmintError as error:
         print(f"benchmarks.downstream: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(settings: DownstreamSettings) -> None:
+def run(settings: DownstreamSettings, forgotten: Collection[str] = ()) -> None:
     """Do all of it; see `main`.
+
+    Args:
+        settings: What to train on what.
+        forgotten: Arms whose earlier trainings do not count.
 
     Raises:
         LabelmintError: Something cannot be fetched, does not fit or failed.
     """
     chosen = {name: getattr(settings, name) for name in _COMPARED}
     path = settings.out / "downstream.json"
-    Record(path, chosen)  # an earlier run with other settings is better refused before the long fetch
+    Record(path, chosen, forgotten)  # an earlier run with other settings is better refused before the long fetch
     samples = fetch_samples(settings)
     streamed = use_streamed(samples, settings)
     seeds = {"streamed_seed": STREAMED_SEED, "rendered_seed": TRAINING_SEED, "test_seed": TEST_SEED}
     configuration = {**chosen, **seeds, "source": samples.source}
-    record = Record(path, configuration)
+    record = Record(path, configuration, forgotten)
     resolution = streamed.masks.shape[1]
     test = render_test(settings, resolution)
     learned = {STREAMED: streamed, RENDERED: render_training(settings, resolution)}
     for seed in settings.seeds:
-        for arm in ARMS:
+        for arm in settings.arms:
             if record.find(arm, seed) is None:
                 record.add(run_arm(learned[arm], test, settings, arm=arm, seed=seed))
+    missing = [(arm, seed) for arm in ARMS for seed in settings.seeds if record.find(arm, seed) is None]
+    if missing:
+        record.write({"complete": False})
+        print(f"{len(missing)} trainings are left: {', '.join(f'{arm}, seed {seed}' for arm, seed in missing)}")
+        return
     summary = summarize(record.runs, settings.seeds)
     environment = describe_environment()
     record.write({"complete": True, **environment, "summary": summary})
@@ -124,9 +131,17 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=distinct_seeds, default=(0, 1, 2), help="comma-separated; each trains both arms"
     )
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS), help="which to train now")
     parser.add_argument("--threads", type=positive_int, help="threads of torch, processes that render")
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
-    parser.add_argument("--restart", action="store_true", help="forget the trainings of an earlier run in --out")
+    parser.add_argument(
+        "--restart",
+        nargs="*",
+        choices=tuple(ARMS),
+        metavar="ARM",
+        help=f"forget the trainings of an earlier run in --out, all or those of an arm ({', '.join(ARMS)}): after a "
+        "change of the model those on rendered pictures still hold",
+    )
     return parser
 
 

@@ -1,11 +1,19 @@
 """The record of a benchmark in progress: each finished training is stored at once, so an interrupted one goes on."""
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from benchmarks.downstream.training import RENDERED, STREAMED
 from benchmarks.errors import RecordError
 from benchmarks.reporting.files import write_json
+
+ONLY_OF: Mapping[str, Sequence[str]] = MappingProxyType(
+    {STREAMED: ("num_samples", "streamed_seed", "source"), RENDERED: ("num_rendered", "rendered_seed")}
+)
+"""What only the trainings of one arm depend on."""
 
 # Any: documents of JSON.
 Run = dict[str, Any]
@@ -17,14 +25,16 @@ class Record:
     Args:
         path: The file; it may exist.
         configuration: What makes trainings comparable, as JSON gives it back; those of another one are refused.
+        forgotten: Arms whose trainings are done again; what only they depend on may differ.
 
     Raises:
         RecordError: The file is malformed or has another configuration.
     """
 
-    def __init__(self, path: Path, configuration: dict[str, Any]) -> None:
+    def __init__(self, path: Path, configuration: dict[str, Any], forgotten: Collection[str] = ()) -> None:
         self._path = path
         self._configuration = configuration
+        self._forgotten = forgotten
         self.runs: list[Run] = []
         if path.exists():
             self.runs = self._read()
@@ -57,12 +67,16 @@ class Record:
             raise RecordError(
                 f"{self._path} is no record of trainings ({error!r}); delete it or give another --out", field="out"
             ) from error
-        differing = [key for key, value in self._configuration.items() if found.get(key) != value]
+        runs = [run for run in runs if run["arm"] not in self._forgotten]
+        free = {key for arm in self._forgotten for key in ONLY_OF[arm]}
+        differing = [
+            key for key, value in self._configuration.items() if runs and key not in free and found.get(key) != value
+        ]
         if differing:
             key = differing[0]
             raise RecordError(
                 f"{self._path} holds trainings with {key} {found.get(key)!r}, expected {self._configuration[key]!r}; "
-                "give --restart to begin anew, or another --out to keep them",
+                "give --restart, with the arm that it concerns, to train again, or another --out to keep them",
                 field=key,
             )
         return list(runs)

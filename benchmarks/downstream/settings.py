@@ -1,5 +1,6 @@
 """What to train on what."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class DownstreamSettings:
         batch_size: Pictures a step.
         blur_share: Share of training pictures that are softened.
         with_keypoints: Whether keypoints are learned too.
+        arms: Which to train now; there is no summary before all are.
         seeds: Seeds of weights, order and augmentation; each trains both arms.
         threads: Threads of torch and processes that render; None lets torch choose.
         out: Folder for the results.
@@ -49,6 +51,7 @@ class DownstreamSettings:
     batch_size: int
     blur_share: float
     with_keypoints: bool
+    arms: Sequence[str]
     seeds: tuple[int, ...]
     threads: int | None
     out: Path

@@ -50,6 +50,7 @@ def settings(bundle: Path, cache: Path, **changes: Any) -> DownstreamSettings:  
         "batch_size": 4,
         "blur_share": 0.0,
         "with_keypoints": False,
+        "arms": ("streamed", "rendered"),
         "seeds": (0,),
         "threads": None,
         "out": cache.parent,
@@ -86,7 +87,16 @@ def test_interrupted_run_goes_on_and_trains_nothing_twice(
     assert second["summary"]["seeds"] == [3, 4]
     assert "| mIoU " in (tmp_path / "downstream.md").read_text()
 
+    # What only one arm depends on may change without the other's being lost.
     capsys.readouterr()
+    fewer = [*command(toonish, tmp_path, seeds="3,4"), "--samples", "16"]
+    assert main(fewer) == 1
+    assert "give --restart, with the arm that it concerns" in capsys.readouterr().err
+    assert main([*fewer, "--arms", "rendered", "--restart", "streamed"]) == 0
+    assert "2 trainings are left: streamed, seed 3, streamed, seed 4" in capsys.readouterr().out
+    assert record_of(tmp_path)["runs"] == [run for run in second["runs"] if run["arm"] == "rendered"]
+    (tmp_path / "downstream.json").write_text(json.dumps(second))
+
     assert main(command(toonish, tmp_path, steps=3)) == 1
     assert "with steps 2, expected 3; give --restart" in capsys.readouterr().err
     assert record_of(tmp_path) == second

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labelmint.addresses import latents
 from labelmint.bundle import open_bundle
 from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, load_engine
@@ -23,7 +24,9 @@ pytest.importorskip("triton", reason="triton is installed on Linux only")
 from labelmint_service.engine.fused.gpu.device import DeviceArray
 from labelmint_service.engine.fused.gpu.engine import CHUNKS, GpuEngine
 from labelmint_service.engine.fused.gpu.proof import check_labels
+from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
 from tests.service.interpreted_device import InterpretedDevice
+from tests.serving import serving
 
 OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite", "scores")
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -113,6 +116,25 @@ def test_served_model_names_what_its_bits_depend_on(built: BuiltBundle, engine: 
         assert part in model.numerics.document
     assert set(engine.stages_ns) == {"mapping", "synthesis", "interpreter", "copy"}
     assert engine.device_bytes() > 0
+
+
+def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
+    """Over gRPC, in the engine's own thread; the scores are the engine's too."""
+    model = serve_bundle(open_bundle(plain_built.path), GpuEngine(open_bundle(plain_built.path), InterpretedDevice()))
+    count = plain_built.manifest.runtime.batch_size + 1
+    with serving([model]) as running:
+        request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
+        got = collect(running.stub().Generate(request, timeout=TIMEOUT_S))
+    expected = model.engine.run(
+        latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
+        np.zeros((count, 0), np.float32),
+        np.full(count, plain_built.manifest.truncation.default_psi, np.float32),
+    )
+    assert got.indices == list(range(count))
+    assert got.arrays["image_raw"].tobytes() == expected.image.tobytes()
+    assert got.arrays["mask_raw"].tobytes() == expected.label.tobytes()
+    assert got.arrays["uncertainty_map"].tobytes() == expected.uncertainty_map.tobytes()
+    assert got.arrays["uncertainty"].tobytes() == image_score(expected.uncertainty_map).tobytes()
 
 
 @pytest.mark.parametrize("count", [0, 1])

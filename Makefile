@@ -17,10 +17,12 @@ DEMO_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
 DEMO_OUT ?= out/demo
-# Environments: of the demo and the server (no torch), of the tests (everything), of the stub generator.
+# Environments: of the demo and the server (no torch), of the tests (everything), of the stub generator, and of tests and
+# benchmarks on a GPU.
 DEMO_VENV ?= .venv-demo
 DEV_VENV ?= .venv-dev
 PROTOS_VENV ?= .venv-protos
+GPU_VENV ?= .venv-gpu
 
 # ------------------------------------------------------------------------------------------------------------------------
 
@@ -29,11 +31,13 @@ APT := apt install make python3 python3-venv
 PIP_INSTALL = -m pip install --disable-pip-version-check --quiet --constraint $(LOCK) $(PIP_ARGS)
 DEMO_STAMP := $(DEMO_VENV)/.labelmint-installed
 DEV_STAMP := $(DEV_VENV)/.labelmint-installed
+GPU_STAMP := $(GPU_VENV)/.labelmint-installed
 PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint types contracts pytest fuzz bench kernel chart-schema protos check-protos clean python-is-there
+.PHONY: help demo serve test test-gpu lint types contracts pytest fuzz bench bench-gpu kernel kernel-gpu chart-schema protos \
+	check-protos clean python-is-there
 .DELETE_ON_ERROR:
 
 help: ## List the commands.
@@ -69,11 +73,20 @@ bench: $(DEV_STAMP) ## Measure the embedded model on this machine: the engine al
 	$(DEV_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 	$(DEV_VENV)/bin/python -m benchmarks --engine fused $(BENCH_ARGS)
 
+bench-gpu: $(GPU_STAMP) ## Measure the workloads on an NVIDIA GPU: the reference algorithm and the fused engine.
+	$(GPU_VENV)/bin/python -m benchmarks.workloads --device cuda $(BENCH_ARGS)
+
+test-gpu: $(GPU_STAMP) ## Run the tests that need an NVIDIA GPU.
+	$(GPU_VENV)/bin/python -m pytest -m gpu tests/service tests/export $(PYTEST_ARGS)
+
 kernel: ## Compile the interpreter's kernel again (needs g++ 12 or newer).
 	$(PYTHON) service/kernel/build.py
 
 chart-schema: $(DEV_STAMP) ## Write the server's settings into the schema of the Helm chart again.
 	$(DEV_VENV)/bin/python -m deploy.helm.settings_schema
+
+kernel-gpu: $(DEV_STAMP) ## Compile the interpreter's kernels for GPUs again (needs no GPU).
+	$(DEV_VENV)/bin/python service/kernel/compile_gpu.py
 
 protos: $(PROTOS_STAMP) ## Generate the stubs again from the .proto files.
 	$(PROTOS_VENV)/bin/python -m grpc_tools.protoc --proto_path=protos --python_out=protos --pyi_out=protos \
@@ -84,7 +97,7 @@ check-protos: protos ## Fail if the committed stubs differ from what the .proto 
 	git diff --exit-code -- protos/labelmint/v1
 
 clean: ## Remove environments, caches and outputs.
-	rm -rf $(DEMO_VENV) $(DEV_VENV) $(PROTOS_VENV) out/demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(DEMO_VENV) $(DEV_VENV) $(PROTOS_VENV) $(GPU_VENV) out/demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find protos export service clients tests benchmarks deploy -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -108,6 +121,16 @@ $(DEV_STAMP): pyproject.toml $(LOCK) | python-is-there
 	@$(PYTHON) -m venv $(DEV_VENV)
 	@$(DEV_VENV)/bin/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		--editable ".[service,cpu,cli,export,train,trt,bench,dev]"
+	@touch $@
+
+$(GPU_STAMP): pyproject.toml | python-is-there
+	@echo "Installing CUDA builds of torch and onnxruntime into $(GPU_VENV); they are several gigabytes ..."
+	@$(PYTHON) -m venv $(GPU_VENV)
+	@# Not with the lock, which names onnxruntime: its files and those of onnxruntime-gpu overwrite each other.
+	@$(GPU_VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[service,cli,gpu,export,bench,dev]"
+	@$(GPU_VENV)/bin/python -m pip uninstall --disable-pip-version-check --quiet --yes onnxruntime onnxruntime-gpu
+	@$(GPU_VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --no-deps "onnxruntime-gpu>=1.24"
 	@touch $@
 
 $(PROTOS_STAMP): | python-is-there

@@ -3,6 +3,7 @@
 BenchmarkError
 ├── WorkerError      a process of the benchmark ended, failed or did not answer in time
 ├── ParityError      contenders that have to give the same bits do not: their speeds mean nothing
+├── DeviceError      the device that was asked for is not there
 └── RecordError      a file of an earlier run does not belong to this one
 """
 
@@ -19,6 +20,10 @@ class WorkerError(BenchmarkError):
 
 class ParityError(BenchmarkError):
     """Contenders give different outputs for the same addresses."""
+
+
+class DeviceError(BenchmarkError):
+    """The device that was asked for is not there, or cannot be used."""
 
 
 class RecordError(BenchmarkError):

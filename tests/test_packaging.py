@@ -23,7 +23,7 @@ MAX_BUNDLE_BYTES = 12_000_000
 
 # Top-level modules that neither grpcio nor protobuf nor numpy brings along.
 SERVER_LIBRARIES = ["grpc_health", "grpc_reflection", "prometheus_client", "pydantic", "pydantic_settings", "dotenv"]
-ENGINES = ["onnxruntime", "tensorrt", "tensorrt_rtx"]
+ENGINES = ["onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "triton"]
 TRAINING = [
     "defusedxml",
     "torch",
@@ -138,7 +138,17 @@ def test_contract_and_client_import_with_the_base_installation() -> None:
 def test_service_imports_without_an_engine_and_without_torch() -> None:
     # The modules that are an engine need it, and nothing imports them before that engine is asked for.
     engine = "labelmint_service.engine"
-    exempt = [f"{engine}.{name}" for name in ("onnxruntime_engine", "sessions", "graph_runs", "fused.engine")]
+    exempt = [
+        f"{engine}.{name}"
+        for name in (
+            "onnxruntime_engine",
+            "sessions",
+            "graph_runs",
+            "fused.engine",
+            "fused.gpu.engine",
+            "fused.gpu.graphs",
+        )
+    ]
     num_modules, loaded = import_all(["labelmint_service"], ENGINES + TRAINING + DEVELOPMENT, exempt)
     assert num_modules > 10
     assert loaded == "[]"

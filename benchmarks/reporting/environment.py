@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.processes.worker import ROOT
+from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
 
-_PACKAGES = ("labelmint", "grpcio", "numpy", "onnxruntime", "protobuf", "simplejpeg", "torch", "zstandard")
+_PACKAGES = (
+    *("labelmint", "cuda-bindings", "grpcio", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "simplejpeg"),
+    *("torch", "triton", "zstandard"),
+)
 
 
 def describe_environment() -> dict[str, object]:
@@ -21,6 +25,7 @@ def describe_environment() -> dict[str, object]:
         "commit": _commit(),
         "hardware": {
             "processor": describe_processor(),
+            "graphics": describe_graphics(),
             "memory_bytes": _memory_bytes(),
             "system": platform.platform(),
         },

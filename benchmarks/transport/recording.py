@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch
 from labelmint_service.models import load_model
 from labelmint_service.settings import EMBEDDED_BUNDLE
@@ -47,4 +48,5 @@ def load_recording(path: Path) -> EngineBatch:
             uncertainty_map=arrays["uncertainty_map"],
             keypoints=arrays["keypoints"],
             finite=np.ones(len(arrays["image"]), dtype=np.bool_),
+            scores=image_score(arrays["uncertainty_map"]),
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from benchmarks.argument_types import positive_int
 from benchmarks.reporting.environment import describe_environment, describe_origin
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
-from benchmarks.workloads.measuring import CONTENDERS, WorkloadSettings, measure
+from benchmarks.workloads.devices import DEVICES
+from benchmarks.workloads.measuring import CONTENDERS, USUAL, WorkloadSettings, measure
 from benchmarks.workloads.shapes import WORKLOADS
 from benchmarks.workloads.summary import draw_table, summarize
 from labelmint.errors import LabelmintError
@@ -28,10 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "workloads", nargs="*", metavar="WORKLOAD", help=f"some of {', '.join(WORKLOADS)} (default all)"
     )
     defaults = WorkloadSettings(cache=Path("out/benchmarks"))
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=defaults.contenders)
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="cuda needs a CUDA build of torch")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=CONTENDERS, help="(default: those that are usual on the device)"
+    )
     parser.add_argument("--rounds", type=positive_int, default=defaults.rounds)
-    parser.add_argument("--pictures", type=positive_int, default=defaults.pictures, help="of a turn of an engine")
-    parser.add_argument("--batch-size", type=positive_int, default=defaults.batch_size, help="rows of an engine's run")
+    parser.add_argument("--pictures", type=positive_int, help="of a turn of an engine (default 4, on cuda 256)")
+    parser.add_argument("--batch-size", type=positive_int, help="rows of an engine's run (default 1, on cuda 8)")
     parser.add_argument(
         "--cache", type=Path, default=defaults.cache, help="folder for the bundles (default %(default)s)"
     )
@@ -40,11 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = [name for name in parsed.workloads if name not in WORKLOADS]
     if unknown:
         parser.error(f"workload is {unknown[0]!r}, expected some of {', '.join(WORKLOADS)}")
+    on_gpu = parsed.device == "cuda"
     settings = WorkloadSettings(
-        contenders=tuple(parsed.contenders),
+        contenders=tuple(parsed.contenders or USUAL[parsed.device]),
+        device=parsed.device,
         rounds=parsed.rounds,
-        pictures=parsed.pictures,
-        batch_size=parsed.batch_size,
+        pictures=parsed.pictures or (256 if on_gpu else defaults.pictures),
+        torch_pictures=4 if on_gpu else defaults.torch_pictures,
+        batch_size=parsed.batch_size or (8 if on_gpu else defaults.batch_size),
         cache=parsed.cache,
     )
     document: dict[str, object] = {"environment": describe_environment()}
@@ -56,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     table = draw_table(document)
-    write_json(parsed.out / "workloads.json", document)
-    write_text(parsed.out / "workloads.md", f"{describe_origin(describe_environment())}\n\n{table}")
+    name = "workloads-cuda" if on_gpu else "workloads"
+    write_json(parsed.out / f"{name}.json", document)
+    write_text(parsed.out / f"{name}.md", f"{describe_origin(describe_environment())}\n\n{table}")
     print(table, end="")
     return 0
 

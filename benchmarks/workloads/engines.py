@@ -19,8 +19,9 @@ def _prepare() -> tuple[Document, Answer]:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--kernel", default="auto")
+    parser.add_argument("--provider", default="cpu")
     arguments = parser.parse_args()
-    model = load_model(arguments.bundle, engine=arguments.engine, kernel=arguments.kernel)
+    model = load_model(arguments.bundle, engine=arguments.engine, provider=arguments.provider, kernel=arguments.kernel)
     engine, backbone = model.engine, model.bundle.manifest.backbone
 
     def answer(request: Document) -> Document:
@@ -38,7 +39,11 @@ def _prepare() -> tuple[Document, Answer]:
             answers += [PictureAnswer(total_ns=spent // len(indices), stages_ns=shares)] * len(indices)
             kept += list(zip(batch.label, batch.uncertainty_map, strict=True))
         save_labels(request, kept)
-        return {"pictures": [one.document() for one in answers], "peak_rss_bytes": peak_rss_bytes()}
+        return {
+            "pictures": [one.document() for one in answers],
+            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_device_bytes": engine.device_bytes() if hasattr(engine, "device_bytes") else None,
+        }
 
     return {"numerics": model.numerics.document, "batch_size": engine.batch_size}, answer
 

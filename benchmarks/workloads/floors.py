@@ -1,15 +1,19 @@
 """What the arithmetic would take at the rates that this machine reaches: the floor of a workload."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.workloads.devices import finish
 from benchmarks.workloads.shapes import Workload
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 
 _SIDE = 2048
+_GPU_SIDE = 8192
 _COPY_BYTES = 2**28
 _REPEATS = 5
 
@@ -35,24 +39,32 @@ def count_interpreter(config: InterpreterConfig, workload: Workload) -> int:
     return 2 * (units * projections + rest)
 
 
-def measure_rates() -> dict[str, float]:
-    """Operations a second of large products in float32 and bfloat16, and bytes a second of a copy, read and written."""
+def measure_rates(device: torch.device) -> dict[str, float]:
+    """Operations a second of large products in each dtype, and bytes a second of a copy, read and written.
+
+    The dtypes are float32 and bfloat16, on a GPU float16 too.
+    """
+    side = _SIDE if device.type == "cpu" else _GPU_SIDE
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if device.type != "cpu":
+        dtypes["float16"] = torch.float16
     rates = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
-        rates[f"gemm_{name}"] = 2 * _SIDE**3 / _best(lambda a=a, b=b: torch.mm(a, b))
-    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8)
+    for name, dtype in dtypes.items():
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        rates[f"gemm_{name}"] = 2 * side**3 / _best(partial(torch.mm, a, b), device)
+    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    rates["copy_bytes"] = 2 * _COPY_BYTES / _best(lambda: target.copy_(source))
+    rates["copy_bytes"] = 2 * _COPY_BYTES / _best(lambda: target.copy_(source), device)
     return rates
 
 
-def _best(work: object) -> float:
-    assert callable(work)
+def _best(work: Callable[[], object], device: torch.device) -> float:
     work()
+    finish(device)
     seconds = []
     for _ in range(_REPEATS):
         began = time.perf_counter()
         work()
+        finish(device)
         seconds.append(time.perf_counter() - began)
     return min(seconds)

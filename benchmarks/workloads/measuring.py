@@ -16,7 +16,12 @@ from benchmarks.workloads.parts import write_bundle
 from benchmarks.workloads.shapes import WORKLOADS
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
-CONTENDERS = ("reference", "compiled", "onnxruntime", "fused")
+CONTENDERS = ("reference", "compiled", "onnxruntime", "fused", "fused-cuda")
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("reference", "onnxruntime", "fused"),
+    "cuda": ("reference", "compiled", "fused-cuda"),
+}
+"""Contenders of a device, unless others are asked for."""
 TORCH = ("reference", "compiled")
 LEAST_AGREEMENT = 0.995
 """Share of labels in which a contender must agree with the first one."""
@@ -30,15 +35,19 @@ class WorkloadSettings:
     Attributes:
         contenders: Some of `CONTENDERS`; labels are compared with those of the first.
         rounds: Turns of each contender.
-        pictures: Of a turn of an engine; the others take one.
+        device: Where torch's contenders and `onnxruntime` work; `fused` and `fused-cuda` work where their names say.
+        pictures: Of a turn of an engine.
+        torch_pictures: Of a turn of torch's contenders.
         batch_size: Rows of an engine's run.
         cache: Folder for the bundles.
         seed: Of the addresses.
     """
 
-    contenders: Sequence[str] = ("reference", "onnxruntime", "fused")
+    contenders: Sequence[str] = USUAL["cpu"]
+    device: str = "cpu"
     rounds: int = 3
     pictures: int = 4
+    torch_pictures: int = 1
     batch_size: int = 1
     cache: Path
     seed: int = 1
@@ -53,6 +62,7 @@ class Contender:
         total_ns: Of each picture.
         stages_ns: Of each picture, where the contender tells.
         peak_rss_bytes: Most memory of its process.
+        peak_device_bytes: Most memory that it held on a GPU, where it tells.
         label_agreement: With the first contender.
         divergence_error: Largest difference to the first contender's map, nats.
     """
@@ -61,6 +71,7 @@ class Contender:
     total_ns: list[int] = field(default_factory=list)
     stages_ns: list[Mapping[str, int]] = field(default_factory=list)
     peak_rss_bytes: int | None = None
+    peak_device_bytes: int | None = None
     label_agreement: float = 1.0
     divergence_error: float = 0.0
 
@@ -83,7 +94,7 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
         truth: Labels | None = None
         workers = {}
         for one in contenders:
-            workers[one] = stack.enter_context(_start(one, name, bundle))
+            workers[one] = stack.enter_context(_start(one, name, bundle, settings.device))
             seen[one] = Contender(description=workers[one].description)
             labels = load_labels(_ask(workers[one], settings, one, 0, folder / f"{one}.npz", seen[one]))
             truth = labels if truth is None else truth
@@ -99,11 +110,14 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
         return seen
 
 
-def _start(contender: str, workload: str, bundle: Path) -> Worker:
+def _start(contender: str, workload: str, bundle: Path, device: str) -> Worker:
     if contender in TORCH:
-        arguments = ["--workload", workload, *(["--compiled"] if contender == "compiled" else [])]
+        arguments = ["--workload", workload, "--device", device]
+        arguments += ["--compiled"] if contender == "compiled" else []
         return Worker("benchmarks.workloads.reference", arguments, timeout_s=_TIMEOUT_S)
-    arguments = ["--bundle", str(bundle.resolve()), "--engine", contender]
+    engine, _, provider = contender.partition("-")
+    provider = device if contender == "onnxruntime" else provider or "cpu"
+    arguments = ["--bundle", str(bundle.resolve()), "--engine", engine, "--provider", provider]
     return Worker("benchmarks.workloads.engines", arguments, timeout_s=_TIMEOUT_S)
 
 
@@ -111,12 +125,13 @@ def _ask(
     worker: Worker, settings: WorkloadSettings, contender: str, first: int, labels: Path | None, seen: Contender
 ) -> Path:
     """Let a contender have its turn; with a path, one picture whose labels it writes there."""
-    count = 1 if contender in TORCH or labels is not None else settings.pictures
+    count = settings.torch_pictures if contender in TORCH else settings.pictures
+    count = count if labels is None else 1
     request = {"seed": settings.seed, "first_index": first, "count": count, "labels": str(labels) if labels else ""}
     answer = worker.ask(request, timeout_s=_TIMEOUT_S)
     seen.total_ns += [picture["total_ns"] for picture in answer["pictures"]]
     seen.stages_ns += [picture["stages_ns"] for picture in answer["pictures"]]
-    seen.peak_rss_bytes = answer["peak_rss_bytes"]
+    seen.peak_rss_bytes, seen.peak_device_bytes = answer["peak_rss_bytes"], answer["peak_device_bytes"]
     return labels or Path()
 
 

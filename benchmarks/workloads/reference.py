@@ -18,6 +18,7 @@ from torch.nn import functional
 from benchmarks.processes.memory import peak_rss_bytes
 from benchmarks.processes.worker import Answer, Document, answer_requests
 from benchmarks.workloads.answers import PictureAnswer, save_labels
+from benchmarks.workloads.devices import DEVICES, finish, open_device, peak_device_bytes
 from benchmarks.workloads.floors import count_generator, count_interpreter, measure_rates
 from benchmarks.workloads.parts import make_generator, make_interpreter
 from benchmarks.workloads.shapes import WORKLOADS, Workload
@@ -64,6 +65,7 @@ class ReferenceLabels(nn.Module):
 
     def __init__(self, workload: Workload, interpreter: Interpreter) -> None:
         super().__init__()
+        self.num_classes = interpreter.config.num_classes
         self.names = [tap.name for tap in interpreter.config.taps]
         self.side = workload.label_resolution
         scale = workload.label_resolution / workload.resolution
@@ -83,26 +85,45 @@ class ReferenceLabels(nn.Module):
             probs = logits.softmax(dim=1)
             mean = mean + probs / len(self.members)
             entropy = entropy - torch.special.xlogy(probs, probs).sum(dim=1) / len(self.members)
-        label = torch.stack(votes).mode(dim=0).values  # the lowest of the most frequent
+        label = most_frequent(torch.stack(votes), self.num_classes)
         divergence = -torch.special.xlogy(mean, mean).sum(dim=1) - entropy
         return label.to(torch.uint8), divergence.clamp(min=0)
+
+
+def most_frequent(votes: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """The class with the most votes, the lowest of those that tie; `mode` promises that on no device.
+
+    Args:
+        votes: int64 [M, P].
+        num_classes: C.
+
+    Returns:
+        int64 [P].
+    """
+    counts = torch.zeros(votes.shape[1], num_classes, dtype=torch.int64, device=votes.device)
+    counts.scatter_add_(1, votes.t(), torch.ones_like(votes.t()))  # [P, C]
+    order = torch.arange(num_classes - 1, -1, -1, device=votes.device)
+    return (counts * num_classes + order).argmax(dim=1)
 
 
 def _prepare() -> tuple[Document, Answer]:
     parser = argparse.ArgumentParser(description="Label pictures of a workload by the reference algorithm.")
     parser.add_argument("--workload", choices=WORKLOADS, required=True)
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
     arguments = parser.parse_args()
+    device = open_device(arguments.device)
     workload = WORKLOADS[arguments.workload]
     generator = make_generator(workload)
     interpreter = make_interpreter(workload, generator)
-    labels = ReferenceLabels(workload, interpreter)
+    operations = count_generator(generator)
+    generator, labels = generator.to(device), ReferenceLabels(workload, interpreter).to(device)
     run = torch.compile(labels) if arguments.compiled else labels
     weights = sum(p.numel() for member in labels.members for p in member.parameters() if p.dim() == 2)
     pixels = (labels.rows.stop - labels.rows.start) * labels.side
     description = {
-        "rates": measure_rates(),
-        "generator_operations": count_generator(generator),
+        "rates": measure_rates(device),
+        "generator_operations": operations,
         "interpreter_operations": count_interpreter(interpreter.config, workload),
         "reference_operations": 2 * weights * pixels,
     }
@@ -112,15 +133,21 @@ def _prepare() -> tuple[Document, Answer]:
         answers, kept = [], []
         for index in range(request["first_index"], request["first_index"] + request["count"]):
             z = torch.from_numpy(latents(request["seed"], np.array([index], dtype=np.uint64), generator.config.z_dim))
+            finish(device)
             began = time.perf_counter_ns()
-            output = generator.synthesis(generator.mapping(z), "const")
+            output = generator.synthesis(generator.mapping(z.to(device)), "const")
+            finish(device)
             painted = time.perf_counter_ns()
-            label, divergence = run(output.features)
+            label, divergence = (array.cpu() for array in run(output.features))
             done = time.perf_counter_ns()
             answers.append(PictureAnswer(total_ns=done - began, stages_ns={"generator": painted - began}))
             kept.append((label.numpy(), divergence.numpy()))
         save_labels(request, kept)
-        return {"pictures": [one.document() for one in answers], "peak_rss_bytes": peak_rss_bytes()}
+        return {
+            "pictures": [one.document() for one in answers],
+            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_device_bytes": peak_device_bytes(device),
+        }
 
     return description, answer
 

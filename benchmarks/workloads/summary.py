@@ -10,6 +10,8 @@ from benchmarks.workloads.measuring import Contender, WorkloadSettings
 
 GOALS = {"car-512": 25.0, "cat-256": 15.0}
 """Times faster than the reference that the fused engine should be on a processor."""
+GPU_GOALS = {"car-512": (1000.0, 100.0), "face-1024": (250.0, 0.0)}
+"""Pictures a second that the fused engine should make on an H100, and times faster than the reference there."""
 
 
 def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettings) -> dict[str, Any]:
@@ -24,6 +26,7 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
             "pictures_a_second": round(1e9 / median, 3),
             "stages_ms": _median_stages(contender),
             "peak_rss_bytes": contender.peak_rss_bytes,
+            "peak_device_bytes": contender.peak_device_bytes,
             "label_agreement": contender.label_agreement,
             "largest_divergence_error_nats": contender.divergence_error,
         }
@@ -31,27 +34,49 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
             entry["times_the_reference"] = round(statistics.median(reference.total_ns) / median, 2)
         if floor:
             entry["share_of_float32_floor"] = round(floor["seconds"] / (median / 1e9), 3)
+        if "seconds_in_float16" in floor:
+            entry["share_of_float16_floor"] = round(floor["seconds_in_float16"] / (median / 1e9), 3)
         contenders[one] = entry
-    document: dict[str, Any] = {"contenders": contenders, "batch_size": settings.batch_size, "floor": floor}
+    document: dict[str, Any] = {
+        "contenders": contenders,
+        "device": settings.device,
+        "batch_size": settings.batch_size,
+        "floor": floor,
+    }
     if reference:
         seconds = statistics.median(reference.total_ns) / 1e9
         rate = reference.description["reference_operations"] / seconds
         document["reference_share_of_gemm_rate"] = round(rate / reference.description["rates"]["gemm_float32"], 3)
-    if reference and "fused" in contenders and name in GOALS:
-        document["goal_times_the_reference"] = GOALS[name]
-        document["reaches_goal"] = contenders["fused"]["times_the_reference"] >= GOALS[name]
+    document |= _goals(name, contenders, settings.device)
     return document
+
+
+def _goals(name: str, contenders: Mapping[str, Mapping[str, Any]], device: str) -> dict[str, Any]:
+    """What was aimed at on this device, and whether it was reached; empty where nothing can be said."""
+    reference = "reference" in contenders
+    if device == "cpu" and reference and "fused" in contenders and name in GOALS:
+        reached = contenders["fused"]["times_the_reference"] >= GOALS[name]
+        return {"goal_times_the_reference": GOALS[name], "reaches_goal": reached}
+    if device == "cuda" and reference and "fused-cuda" in contenders and name in GPU_GOALS:
+        rate, times = GPU_GOALS[name]
+        fused = contenders["fused-cuda"]
+        reached = fused["pictures_a_second"] >= rate and fused["times_the_reference"] >= times
+        return {"goal_pictures_a_second": rate, "goal_times_the_reference": times, "reaches_goal": reached}
+    return {}
 
 
 def _floor(description: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds that the arithmetic of one picture takes at the rate of a large product in float32."""
     operations = description["generator_operations"] + description["interpreter_operations"]
+    rates = description["rates"]
+    halves = {"seconds_in_float16": operations / rates["gemm_float16"]} if "gemm_float16" in rates else {}
     return {
         "generator_operations": description["generator_operations"],
         "interpreter_operations": description["interpreter_operations"],
         "reference_operations": description["reference_operations"],
-        "rates": description["rates"],
-        "seconds": operations / description["rates"]["gemm_float32"],
+        "rates": rates,
+        "seconds": operations / rates["gemm_float32"],
+        **halves,
     }
 
 
@@ -65,18 +90,31 @@ def draw_table(document: Mapping[str, Any]) -> str:
     rows = []
     for workload, part in document["workloads"].items():
         for name, entry in part["contenders"].items():
-            memory = entry["peak_rss_bytes"]
+            memory, on_device = entry["peak_rss_bytes"], entry["peak_device_bytes"]
             rows.append(
                 (
                     workload,
                     name,
-                    f"{entry['ms_a_picture']['p50']:,.0f}",
+                    f"{entry['ms_a_picture']['p50']:,.{0 if on_device is None else 2}f}",
                     f"{entry['pictures_a_second']:.2f}",
                     f"{entry['times_the_reference']:.1f}" if "times_the_reference" in entry else "",
                     f"{entry['share_of_float32_floor']:.2f}" if "share_of_float32_floor" in entry else "",
+                    f"{entry['share_of_float16_floor']:.2f}" if "share_of_float16_floor" in entry else "",
                     f"{memory / 1e9:.2f}" if memory else "",
+                    f"{on_device / 1e9:.2f}" if on_device else "",
                     f"{entry['label_agreement']:.3%}",
                 )
             )
-    header = ("workload", "contender", "ms", "pictures/s", "x reference", "of the floor", "GB", "same labels")
+    header = (
+        "workload",
+        "contender",
+        "ms",
+        "pictures/s",
+        "x reference",
+        "of the floor",
+        "in float16",
+        "GB",
+        "GB of GPU",
+        "same labels",
+    )
     return markdown_table(header, rows)

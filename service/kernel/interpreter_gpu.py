@@ -1,4 +1,4 @@
-"""The interpreter of a bundle as four kernels for a GPU, in Triton's language.
+"""The interpreter of a bundle as kernels for a GPU, in Triton's language.
 
 They do what interpreter.cpp does, in the order that suits tensor cores:
 
@@ -8,10 +8,14 @@ They do what interpreter.cpp does, in the order that suits tensor cores:
     label     a tile of 8 x 16 pixels, member by member: resizing of the coarse sums (as products with small matrices),
               the fine taps' first layer, rectification, layers 2 and 3, softmax, vote and divergence; hidden units
               never reach memory
+    heatmaps  the same for the regressors: the sum of their outputs
+    finish    the frame of labels and divergence as it is delivered, and how often each divergence occurs in it
+    highest   the largest value of each heatmap with its neighbours
 
-Matrices are multiplied in the dtype of the tables (float16 or bfloat16; float32 for tests) and added up in float32.
-Nothing here runs in the service: compile_gpu.py turns each kernel into binaries, and in the tests Triton's interpreter
-runs them on the processor.
+Matrices are multiplied in the dtype of the tables (float16; float32 for tests) and added up in float32. Sizes, channels
+and counts of members and classes are arguments; compiled in are only the widths of the members, so that a few binaries
+serve every bundle. compile_gpu.py makes these binaries, which the service launches without Triton; in the tests
+Triton's interpreter runs the kernels on the processor.
 
 Legend: N pictures, H = W label resolution, q = H / 4, r level, U hidden units of all members (each member's padded to
 H1), F fine channels (padded), M members, C classes, K outputs padded to a power of two, P pixels of a tile.
@@ -73,36 +77,43 @@ def _between(position, count):
 
 
 @triton.jit
-def _level_at(planes, first, x, y, unit, units, fits, RESOLUTION: tl.constexpr, QUARTER: tl.constexpr):
+def _ratio(a, b):
+    """Of two whole numbers, rounded as IEEE has it: `/` may be an approximation on a device."""
+    return tl.div_rn(a.to(tl.float32), b.to(tl.float32))
+
+
+@triton.jit
+def _level_at(planes, first, x, y, unit, units, fits, resolution, quarter):
     """One level, from pixel `first` of the planes on, at points of the grid: float32 [points, units]."""
-    top, bottom, v = _between(y * (RESOLUTION / QUARTER) - 0.5, RESOLUTION)
-    left, right, h = _between(x * (RESOLUTION / QUARTER) - 0.5, RESOLUTION)
+    scale = _ratio(resolution, quarter)
+    top, bottom, v = _between(y * scale - 0.5, resolution)
+    left, right, h = _between(x * scale - 0.5, resolution)
     total = tl.zeros(fits.shape, tl.float32)
     for corner in tl.static_range(4):
         row = bottom if corner // 2 else top
         column = right if corner % 2 else left
         share = (v if corner // 2 else 1.0 - v) * (h if corner % 2 else 1.0 - h)
-        place = (first + row * RESOLUTION + column)[:, None] * units + unit[None, :]
+        place = (first + row * resolution + column)[:, None] * units + unit[None, :]
         total += share[:, None] * tl.load(planes + place, mask=fits, other=0.0).to(tl.float32)
     return total
 
 
 @triton.jit
 def merge(
-    planes,  # [N, total_area, units]: levels COARSEST, 2 COARSEST, ... below QUARTER, one after the other
+    planes,  # [N, total_area, units]: levels coarsest, 2 coarsest, ... below quarter, one after the other
     bias,  # [units], float32
-    grid,  # [N, (QUARTER + 1)^2, units]
+    grid,  # [N, (quarter + 1)^2, units]
     units,
     total_area,
-    QUARTER: tl.constexpr,
-    COARSEST: tl.constexpr,
-    PRESENT: tl.constexpr,  # bit l: whether level COARSEST * 2^l exists
-    NUM_LEVELS: tl.constexpr,
+    quarter,
+    coarsest,
+    present,  # bit l: whether level coarsest * 2^l exists
+    num_levels,
     POINTS: tl.constexpr,
     UNITS: tl.constexpr,
 ):
     """Program (point block, unit block, picture)."""
-    side: tl.constexpr = QUARTER + 1
+    side = quarter + 1
     point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     n = tl.program_id(2).to(tl.int64)
@@ -111,50 +122,69 @@ def merge(
     total = tl.zeros((POINTS, UNITS), tl.float32)
     total += tl.load(bias + unit, mask=unit < units, other=0.0)[None, :]
     first = n * total_area
-    for level in tl.static_range(NUM_LEVELS):
-        if (PRESENT >> level) & 1:
-            total += _level_at(planes, first, x, y, unit, units, fits, COARSEST << level, QUARTER)
-            first += (COARSEST << level) * (COARSEST << level)
+    resolution = coarsest
+    for level in range(num_levels):
+        if (present >> level) & 1 != 0:
+            total += _level_at(planes, first, x, y, unit, units, fits, resolution, quarter)
+            first += resolution * resolution
+        resolution = resolution * 2
     place = (n * side * side + point[:, None]) * units + unit[None, :]
     tl.store(grid + place, total.to(grid.dtype.element_ty), mask=fits)
 
 
 @triton.jit
 def raise_fine(
-    taps,  # [N, channels, r, r], r a power of two times or part of SIZE
-    fine,  # [N, SIZE * SIZE, total_channels]; these channels begin at `first_channel`
+    taps,  # [N, channels, r, r], r a power of two times or part of size
+    fine,  # [N, size * size, total_channels]; these channels begin at `first_channel`
     channels,
     first_channel,
     total_channels,
-    RESOLUTION: tl.constexpr,
-    SIZE: tl.constexpr,
-    PIXELS: tl.constexpr,
+    resolution,
+    size,
+    blocks,  # of COLUMNS pixels, in a row of the picture
+    COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Program (pixel block, channel block, picture); bilinear, align_corners false."""
-    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    """Program (row and block of columns, channel block, picture); bilinear, align_corners false."""
+    y, x0 = tl.program_id(0) // blocks, tl.program_id(0) % blocks * COLUMNS
+    x = x0 + tl.arange(0, COLUMNS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.program_id(2).to(tl.int64)
-    fits = (pixel[:, None] < SIZE * SIZE) & (channel[None, :] < channels)
-    written = (pixel[:, None] < SIZE * SIZE) & (first_channel + channel[None, :] < total_channels)
-    plane = taps + (n * channels + channel[None, :]) * (RESOLUTION * RESOLUTION)
-    if RESOLUTION == SIZE:
-        value = tl.load(plane + pixel[:, None], mask=fits, other=0.0).to(tl.float32)
+    fits = (x[:, None] < size) & (channel[None, :] < channels)
+    written = (x[:, None] < size) & (first_channel + channel[None, :] < total_channels)
+    plane = taps + (n * channels + channel[None, :]) * (resolution * resolution)
+    value = tl.zeros((COLUMNS, CHANNELS), tl.float32)
+    if resolution == size:
+        value += tl.load(plane + (y * size + x)[:, None], mask=fits, other=0.0).to(tl.float32)
     else:
-        scale: tl.constexpr = RESOLUTION / SIZE
-        y, x = (pixel // SIZE).to(tl.float32), (pixel % SIZE).to(tl.float32)
-        top, bottom, v = _between((y + 0.5) * scale - 0.5, RESOLUTION)
-        left, right, h = _between((x + 0.5) * scale - 0.5, RESOLUTION)
-        value = tl.zeros((PIXELS, CHANNELS), tl.float32)
+        scale = _ratio(resolution, size)
+        top, bottom, v = _between((y.to(tl.float32) + 0.5) * scale - 0.5, resolution)
+        left, right, h = _between((x.to(tl.float32) + 0.5) * scale - 0.5, resolution)
         for corner in tl.static_range(4):
             row = bottom if corner // 2 else top
             column = right if corner % 2 else left
             share = (v if corner // 2 else 1.0 - v) * (h if corner % 2 else 1.0 - h)
-            place = plane + (row * RESOLUTION + column)[:, None]
+            place = plane + (row * resolution + column)[:, None]
             value += share[:, None] * tl.load(place, mask=fits, other=0.0).to(tl.float32)
-    place = (n * SIZE * SIZE + pixel[:, None]) * total_channels + first_channel + channel[None, :]
+    place = (n * size * size + y * size + x[:, None]) * total_channels + first_channel + channel[None, :]
     # Behind the last level's channels come those of the padding, which are zero; the next level overwrites its own.
     tl.store(fine + place, value.to(fine.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _add_quarter(total, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, quarter):
+    """The sums of a tile and the level of q, float32 [P, units of one member]."""
+    # Samples of q lie at 2 + 4 i: 4 rows and 6 columns of them, the outermost repeated at borders.
+    k = tl.arange(0, 32)
+    point_row, point_column = y0 // 4 - 1 + k // 6, x0 // 4 - 1 + k % 6
+    v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - 0.5 - point_row.to(tl.float32)[None, :])
+    h = 1.0 - tl.abs((x0 + columns + 0.5) / 4 - 0.5 - point_column.to(tl.float32)[None, :])
+    share = tl.where((k < 24)[None, :], tl.maximum(v, 0.0) * tl.maximum(h, 0.0), 0.0)
+    row = tl.minimum(tl.maximum(point_row, 0), quarter - 1)
+    column = tl.minimum(tl.maximum(point_column, 0), quarter - 1)
+    place = (n * total_area + first_of_quarter + row * quarter + column)[:, None] * units + unit[None, :]
+    values = tl.load(planes + place, mask=(k < 24)[:, None], other=0.0)
+    return tl.dot(share.to(values.dtype), values, total)
 
 
 @triton.jit
@@ -170,12 +200,12 @@ def _coarse_sums(
     units,
     first_of_quarter,
     total_area,
-    QUARTER: tl.constexpr,
-    HAS_QUARTER: tl.constexpr,
+    quarter,
+    has_quarter,
 ):
     """Sums of the levels up to q at the pixels of a tile, float32 [P, units of one member]."""
     # The grid has a point every 4 pixels: the tile lies between 3 rows and 5 columns of them.
-    side: tl.constexpr = QUARTER + 1
+    side = quarter + 1
     k = tl.arange(0, 16)
     point_row, point_column = k // 5, k % 5
     v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - (y0 // 4 + point_row).to(tl.float32)[None, :])
@@ -187,18 +217,10 @@ def _coarse_sums(
     values = tl.load(grid + place, mask=there[:, None], other=0.0)
     share = tl.where(there[None, :], share, 0.0)
     total = tl.dot(share.to(values.dtype), values)
-    if HAS_QUARTER:
-        # Samples of q lie at 2 + 4 i: 4 rows and 6 columns of them, the outermost repeated at borders.
-        k = tl.arange(0, 32)
-        point_row, point_column = y0 // 4 - 1 + k // 6, x0 // 4 - 1 + k % 6
-        v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - 0.5 - point_row.to(tl.float32)[None, :])
-        h = 1.0 - tl.abs((x0 + columns + 0.5) / 4 - 0.5 - point_column.to(tl.float32)[None, :])
-        share = tl.where((k < 24)[None, :], tl.maximum(v, 0.0) * tl.maximum(h, 0.0), 0.0)
-        row = tl.minimum(tl.maximum(point_row, 0), QUARTER - 1)
-        column = tl.minimum(tl.maximum(point_column, 0), QUARTER - 1)
-        place = (n * total_area + first_of_quarter + row * QUARTER + column)[:, None] * units + unit[None, :]
-        values = tl.load(planes + place, mask=(k < 24)[:, None], other=0.0)
-        total = tl.dot(share.to(values.dtype), values, total)
+    if has_quarter != 0:
+        total = _add_quarter(
+            total, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, quarter
+        )
     return total
 
 
@@ -220,9 +242,9 @@ def _member_outputs(
     units,
     first_of_quarter,
     total_area,
-    SIZE: tl.constexpr,
-    HAS_QUARTER: tl.constexpr,
-    FINE: tl.constexpr,
+    size,
+    has_quarter,
+    fine_channels,
     FINE_STEP: tl.constexpr,
     H1: tl.constexpr,
     H2: tl.constexpr,
@@ -235,13 +257,13 @@ def _member_outputs(
     rows, columns = (p // COLUMNS)[:, None], (p % COLUMNS)[:, None]
     unit = first_unit + tl.arange(0, H1)
     hidden = _coarse_sums(
-        grid, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, SIZE // 4, HAS_QUARTER
+        grid, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, size // 4, has_quarter
     )
-    pixel = (n * SIZE + y0 + rows) * SIZE + x0 + columns  # [P, 1]
-    inside = (y0 + rows < SIZE) & (x0 + columns < SIZE)
-    for start in tl.static_range(0, FINE, FINE_STEP):
+    pixel = (n * size + y0 + rows) * size + x0 + columns  # [P, 1]
+    inside = (y0 + rows < size) & (x0 + columns < size)
+    for start in range(0, fine_channels, FINE_STEP):
         f = start + tl.arange(0, FINE_STEP)
-        x = tl.load(fine + pixel * FINE + f[None, :], mask=inside, other=0.0)
+        x = tl.load(fine + pixel * fine_channels + f[None, :], mask=inside, other=0.0)
         w = tl.load(weight1 + f[:, None] * units + unit[None, :])
         hidden = tl.dot(x, w, hidden)
     # NaN must survive: it is how a picture that is none is found out.
@@ -258,28 +280,28 @@ def _member_outputs(
 def label(
     grid,  # [N, (q + 1)^2, units]
     planes,  # [N, total_area, units]; the level of q begins at `first_of_quarter`
-    fine,  # [N, SIZE * SIZE, FINE]
-    weight1,  # [FINE, units]
+    fine,  # [N, size * size, F]
+    weight1,  # [F, units]
     weight2,  # [M, H1, H2]
     bias2,  # [M, H2], float32
     weight3,  # [M, H2, OUTPUTS]
     bias3,  # [M, OUTPUTS], float32
-    labels,  # uint8 [N, SIZE, SIZE]
-    divergence,  # float32 [N, SIZE, SIZE], NaN where a logit is not finite
+    labels,  # uint8 [N, size, size]
+    divergence,  # float32 [N, size, size], NaN where a logit is not finite
     units,
     first_of_quarter,
     total_area,
-    first_row,
-    SIZE: tl.constexpr,
-    HAS_QUARTER: tl.constexpr,
-    FINE: tl.constexpr,
+    first_row,  # of the picture that is wanted, a multiple of ROWS
+    size,
+    has_quarter,
+    fine_channels,
+    members,
+    classes,
+    rule,  # 0 majority, 1 mean probability, 2 mean logits
     FINE_STEP: tl.constexpr,
-    MEMBERS: tl.constexpr,
     H1: tl.constexpr,
     H2: tl.constexpr,
-    CLASSES: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    RULE: tl.constexpr,  # 0 majority, 1 mean probability, 2 mean logits
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -287,14 +309,14 @@ def label(
     n = tl.program_id(2).to(tl.int64)
     y0, x0 = first_row + tl.program_id(1) * ROWS, tl.program_id(0) * COLUMNS
     c = tl.arange(0, OUTPUTS)[None, :]
-    is_class = c < CLASSES
+    is_class = c < classes
     votes = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
     mean = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
     entropy = tl.zeros((ROWS * COLUMNS,), tl.float32)
-    for m in range(MEMBERS):
+    for m in range(members):
         logits = _member_outputs(
             m, m * H1, n, y0, x0, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
-            first_of_quarter, total_area, SIZE, HAS_QUARTER, FINE, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
+            first_of_quarter, total_area, size, has_quarter, fine_channels, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
         )  # fmt: skip
         shown = tl.where(is_class, logits, -float("inf"))
         largest = tl.max(shown, axis=1)[:, None]
@@ -303,24 +325,24 @@ def label(
         total = tl.sum(e, axis=1)
         mean += e / total[:, None]
         entropy += tl.log(total) - tl.sum(e * below, axis=1) / total
-        if RULE == 0:
+        if rule == 0:
             # The lowest of equal logits, as argmax has it.
             winner = tl.min(tl.where(shown == largest, c, OUTPUTS), axis=1)[:, None]
             votes += tl.where(c == winner, 1.0, 0.0)
-        elif RULE == 2:
+        elif rule == 2:
             votes += tl.where(is_class, logits, 0.0)
-    score = mean if RULE == 1 else votes
+    score = tl.where(rule == 1, mean, votes)
     score = tl.where(is_class, score, -float("inf"))
     best = tl.max(score, axis=1)[:, None]
     winner = tl.min(tl.where(score == best, c, OUTPUTS), axis=1)
-    mean = mean / MEMBERS
+    mean = mean / members
     of_mean = -tl.sum(tl.where(is_class, mean * tl.log(tl.maximum(mean, 1e-30)), 0.0), axis=1)
-    spread = of_mean - entropy / MEMBERS
-    spread = tl.where(spread < 0.0, 0.0, spread)
+    spread = of_mean - entropy / members
+    spread = tl.where(spread <= 0.0, 0.0, spread)
     p = tl.arange(0, ROWS * COLUMNS)
     row, column = y0 + p // COLUMNS, x0 + p % COLUMNS
-    inside = (row < SIZE) & (column < SIZE)
-    place = (n * SIZE + row) * SIZE + column
+    inside = (row < size) & (column < size)
+    place = (n * size + row) * size + column
     tl.store(labels + place, winner.to(tl.uint8), mask=inside)
     tl.store(divergence + place, spread, mask=inside)
 
@@ -335,19 +357,19 @@ def heatmaps(
     bias2,
     weight3,
     bias3,
-    heat,  # float32 [N, POINTS, SIZE, SIZE]
+    heat,  # float32 [N, points, size, size]
     first_unit,  # of the regressors, behind the classifiers' units
     units,
     first_of_quarter,
     total_area,
-    SIZE: tl.constexpr,
-    HAS_QUARTER: tl.constexpr,
-    FINE: tl.constexpr,
+    size,
+    has_quarter,
+    fine_channels,
+    members,
+    points,
     FINE_STEP: tl.constexpr,
-    MEMBERS: tl.constexpr,
     H1: tl.constexpr,
     H2: tl.constexpr,
-    POINTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -356,13 +378,90 @@ def heatmaps(
     n = tl.program_id(2).to(tl.int64)
     y0, x0 = tl.program_id(1) * ROWS, tl.program_id(0) * COLUMNS
     total = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
-    for m in range(MEMBERS):
+    for m in range(members):
         total += _member_outputs(
             m, first_unit + m * H1, n, y0, x0, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
-            first_of_quarter, total_area, SIZE, HAS_QUARTER, FINE, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
+            first_of_quarter, total_area, size, has_quarter, fine_channels, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
         )  # fmt: skip
     p = tl.arange(0, ROWS * COLUMNS)[:, None]
     k = tl.arange(0, OUTPUTS)[None, :]
     row, column = y0 + p // COLUMNS, x0 + p % COLUMNS
-    place = ((n * POINTS + k) * SIZE + row) * SIZE + column
-    tl.store(heat + place, total, mask=(k < POINTS) & (row < SIZE) & (column < SIZE))
+    place = ((n * points + k) * size + row) * size + column
+    tl.store(heat + place, total, mask=(k < points) & (row < size) & (column < size))
+
+
+@triton.jit
+def _is_bad(value):
+    """Whether float32 values are infinite or none."""
+    return (value.to(tl.int32, bitcast=True) & 0x7F800000) == 0x7F800000
+
+
+@triton.jit
+def finish(
+    labels,  # uint8 [N, size, size]
+    divergence,  # float32 [N, size, size]
+    label_frame,  # uint8 [N, height, width]
+    map_frame,  # float16 [N, height, width]
+    counts,  # int32 [N, bins + 1], zero before: pixels of each float16 above zero by its bits, then those not finite
+    size,
+    first_row,  # of the rows that were computed
+    top,
+    left,
+    height,
+    width,
+    bins,
+    COLUMNS: tl.constexpr,
+):
+    """Program (block of columns, row from `first_row` on, picture)."""
+    x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    y = first_row + tl.program_id(1) + tl.zeros((COLUMNS,), tl.int32)
+    n = tl.program_id(2).to(tl.int64)
+    there = (x < size) & (y < size)
+    value = tl.load(divergence + (n * size + y) * size + x, mask=there, other=0.0)
+    is_bad = _is_bad(value)
+    framed = there & (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+    place = (n * height + y - top) * width + x - left
+    rounded = value.to(tl.float16)
+    tl.store(map_frame + place, rounded, mask=framed)
+    tl.store(label_frame + place, tl.load(labels + (n * size + y) * size + x, mask=framed, other=0), mask=framed)
+    bits = rounded.to(tl.int16, bitcast=True).to(tl.int32)
+    # Nothing is counted for zero: it adds nothing to a sum, and most pixels would meet at one number.
+    tl.atomic_add(counts + n * (bins + 1) + bits, 1, mask=framed & (bits > 0) & (bits < bins))
+    num_bad = tl.sum(tl.where(there & is_bad, 1, 0))
+    tl.atomic_add(counts + n * (bins + 1) + bins, num_bad)
+
+
+@triton.jit
+def highest(
+    heat,  # float32 [planes, size, size]
+    places,  # int32 [planes]: where the largest value is, the first of equal ones
+    values,  # float32 [planes, 8]: it, its neighbours left, right, above and below, values not finite, two unused
+    size,
+    PIXELS: tl.constexpr,
+):
+    """Program (plane)."""
+    plane = tl.program_id(0).to(tl.int64)
+    area = size * size
+    heat += plane * area
+    lane = tl.arange(0, PIXELS)
+    best = tl.full((PIXELS,), -float("inf"), tl.float32)
+    best_at = tl.zeros((PIXELS,), tl.int32)
+    num_bad = tl.zeros((PIXELS,), tl.int32)
+    for start in range(0, area, PIXELS):
+        at = start + lane
+        there = at < area
+        value = tl.load(heat + at, mask=there, other=-float("inf"))
+        is_better = value > best
+        best = tl.where(is_better, value, best)
+        best_at = tl.where(is_better, at, best_at)
+        num_bad += tl.where(there & _is_bad(value), 1, 0)
+    largest = tl.max(best, axis=0)
+    place = tl.min(tl.where(best == largest, best_at, area - 1), axis=0)
+    tl.store(places + plane, place)
+    out = values + plane * 8
+    tl.store(out, largest)
+    tl.store(out + 1, tl.load(heat + tl.maximum(place - 1, 0)))
+    tl.store(out + 2, tl.load(heat + tl.minimum(place + 1, area - 1)))
+    tl.store(out + 3, tl.load(heat + tl.maximum(place - size, 0)))
+    tl.store(out + 4, tl.load(heat + tl.minimum(place + size, area - 1)))
+    tl.store(out + 5, tl.sum(num_bad, axis=0).to(tl.float32))

@@ -175,10 +175,12 @@ class EngineRunner:
 def join_outputs(parts: list[EngineBatch]) -> EngineBatch:
     """Stack the rows of several outputs."""
     keypoints = [part.keypoints for part in parts if part.keypoints is not None]
+    scores = [part.scores for part in parts if part.scores is not None]
     return EngineBatch(
         image=np.concatenate([part.image for part in parts]),
         label=np.concatenate([part.label for part in parts]),
         uncertainty_map=np.concatenate([part.uncertainty_map for part in parts]),
         keypoints=np.concatenate(keypoints) if keypoints else None,
         finite=np.concatenate([part.finite for part in parts]),
+        scores=np.concatenate(scores) if scores else None,
     )

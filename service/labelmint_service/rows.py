@@ -110,4 +110,5 @@ def slice_outputs(outputs: EngineBatch, first: int, last: int) -> EngineBatch:
         uncertainty_map=outputs.uncertainty_map[first:last],
         keypoints=None if keypoints is None else keypoints[first:last],
         finite=outputs.finite[first:last],
+        scores=None if outputs.scores is None else outputs.scores[first:last],
     )

@@ -51,11 +51,11 @@ class ServiceSettings(BaseSettings):
     )
     kernel: Literal["auto", "avx2", "avx512", "avx512bf16"] = Field(
         default="auto",
-        description="Form of the fused engine's kernel. auto: the fastest whose labels agree with float32.",
+        description="Form of the fused kernel on a processor. auto: the fastest whose labels agree with float32.",
     )
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu",
-        description="What onnxruntime runs on. It runs there or the server does not start.",
+        description="What the engine runs on. It runs there or the server does not start.",
     )
     host: str = Field(
         default="127.0.0.1",

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
-from benchmarks.errors import ParityError
+from benchmarks.errors import DeviceError, ParityError
+from benchmarks.workloads.__main__ import main
+from benchmarks.workloads.devices import open_device
 from benchmarks.workloads.floors import count_interpreter
 from benchmarks.workloads.measuring import Contender, WorkloadSettings, compare_labels
 from benchmarks.workloads.parts import make_generator, make_interpreter, write_bundle
-from benchmarks.workloads.reference import ReferenceLabels
+from benchmarks.workloads.reference import ReferenceLabels, most_frequent
 from benchmarks.workloads.shapes import STYLEGAN1_CHANNELS, STYLEGAN2_CHANNELS, WORKLOADS, Workload
 from benchmarks.workloads.summary import draw_table, summarize
 from labelmint.addresses import latents
@@ -93,3 +96,55 @@ def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> No
     assert document["reference_share_of_gemm_rate"] == 0.5
     assert document["reaches_goal"] is False
     assert "| cat-256" in draw_table({"workloads": {"cat-256": document}})
+
+
+def test_summary_on_a_gpu_has_its_own_goals_and_floor(tmp_path: Path) -> None:
+    """Made-up times: nothing was measured."""
+    description = {
+        "rates": {"gemm_float32": 1e13, "gemm_bfloat16": 1e14, "gemm_float16": 1e14, "copy_bytes": 1e12},
+        "generator_operations": 6e10,
+        "interpreter_operations": 4e10,
+        "reference_operations": 3e11,
+    }
+    reference = Contender(description=description, total_ns=[99_000_000] * 3, peak_device_bytes=12_000_000_000)
+    fused = Contender(description={}, total_ns=[1_000_000] * 3, peak_device_bytes=2_000_000_000)
+    settings = WorkloadSettings(cache=tmp_path, device="cuda")
+    document = summarize("car-512", {"reference": reference, "fused-cuda": fused}, settings)
+    entry = document["contenders"]["fused-cuda"]
+    assert entry["pictures_a_second"] == 1000.0
+    assert entry["share_of_float16_floor"] == 1.0
+    assert document["goal_pictures_a_second"] == 1000.0
+    assert document["reaches_goal"] is False  # 99 times as fast as the reference, not 100
+    last = draw_table({"workloads": {"car-512": document}}).splitlines()[-1]
+    assert [cell.strip() for cell in last.split("|")][3:10] == ["1.00", "1000.00", "99.0", "10.00", "1.00", "", "2.00"]
+    assert "reaches_goal" not in summarize("toonhead", {"fused-cuda": fused}, settings)
+
+
+def test_votes_that_tie_go_to_the_lowest_class() -> None:
+    votes = torch.randint(0, 5, (6, 1000), generator=torch.Generator().manual_seed(0))
+    expected, num_ties = [], 0
+    for pixel in votes.t().tolist():
+        most = max(pixel.count(label) for label in range(5))
+        winners = [label for label in range(5) if pixel.count(label) == most]
+        expected.append(winners[0])
+        num_ties += len(winners) > 1
+    assert most_frequent(votes, 5).tolist() == expected
+    assert num_ties > 100
+
+
+def test_device_that_is_missing_is_said() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this torch sees a GPU")
+    with pytest.raises(DeviceError, match=r"device is 'cuda', but torch .* sees no GPU"):
+        open_device("cuda")
+
+
+def test_gpu_benchmark_ends_with_a_message_where_there_is_no_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command of the README, as far as this machine goes: workers start, and say what is missing."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    assert main(["--device", "cuda", "toonhead", "--out", str(tmp_path)]) == 1
+    assert "provider 'cuda' needs CUDAExecutionProvider" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from labelmint.bundle import open_bundle, write_manifest
@@ -120,9 +121,22 @@ def test_bundle_without_tables_runs_as_graphs_alone(plain_built: BuiltBundle, tm
     load_engine(bundle)
 
 
-def test_fused_engine_on_a_gpu_is_refused(plain_built: BuiltBundle) -> None:
-    with pytest.raises(EngineStartError, match="the fused engine runs on the processor"):
+def test_fused_engine_on_a_gpu_does_not_fall_back_to_the_processor(plain_built: BuiltBundle) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(EngineStartError, match="provider 'cuda' needs CUDAExecutionProvider"):
         load_engine(open_bundle(plain_built.path), engine="fused", provider="cuda")
+
+
+@pytest.mark.parametrize(
+    ("provider", "kernel", "message"),
+    [("cuda", "avx2", "kernel is 'avx2', a form for processors"), ("npu", "auto", "provider is 'npu', expected cpu")],
+)
+def test_fused_engine_says_what_does_not_fit(
+    plain_built: BuiltBundle, provider: str, kernel: str, message: str
+) -> None:
+    with pytest.raises(EngineStartError, match=message):
+        load_engine(open_bundle(plain_built.path), engine="fused", provider=provider, kernel=kernel)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -1,10 +1,6 @@
-"""The GPU kernels in Triton's interpreter against the plain algorithm in float64."""
+"""The GPU kernels in Triton's interpreter against the plain algorithm in float64, launched as the engine does."""
 
-import importlib.util
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,10 +8,16 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint.scores import image_score
 from labelmint_export.interpreter.labels import VOTE_RULES
-from labelmint_service.engine.fused.gpu_plan import make_plan
-from labelmint_service.engine.fused.peaks import find_peaks
+from labelmint_service.engine.fused.gpu.binaries import read_archive
+from labelmint_service.engine.fused.gpu.device import download
+from labelmint_service.engine.fused.gpu.interpreter import GpuInterpreter
+from labelmint_service.engine.fused.gpu.plan import NUM_BINS, FrameWindow, make_plan
+from labelmint_service.engine.fused.gpu.scoring import score_counts
+from labelmint_service.engine.fused.kernel import InterpreterKernel
+from labelmint_service.engine.fused.native import EXACT, find_variant
+from labelmint_service.engine.fused.peaks import refine_peaks
 from labelmint_service.engine.fused.weights import InterpreterWeights
 from tests.export.plain_interpreter import plain_labels
 from tests.export.test_fused_interpreter import LAYOUTS
@@ -24,43 +26,33 @@ from tests.service.test_fused_kernel import stacks_of, weights_of
 
 pytest.importorskip("triton", reason="triton is installed on Linux only")
 
-SOURCE = Path(__file__).parents[2] / "service/kernel/interpreter_gpu.py"
+from tests.service.interpreted_device import InterpretedDevice
 
-
-@pytest.fixture(scope="module")
-def kernels() -> ModuleType:
-    """The kernels, interpreted, as tests/conftest.py asks of Triton."""
-    spec = importlib.util.spec_from_file_location("interpreted_kernels", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+Stacks = Mapping[int, npt.NDArray[np.float32]]
+Results = dict[str, npt.NDArray[Any]]  # Any: of every dtype
 
 
 def run(
-    kernels: ModuleType,
     weights: InterpreterWeights,
-    stacks: Mapping[int, npt.NDArray[np.float32]],
-    half: torch.dtype,
-) -> dict[str, npt.NDArray[Any]]:
-    """Do the launches of a plan one after the other."""
-    plan = make_plan(weights, len(next(iter(stacks.values()))))
-    memory = {f"tap_r{r}": torch.from_numpy(stack).to(half) for r, stack in stacks.items()}
-    memory |= {name: torch.from_numpy(table).to(half) for name, table in plan.half_tables.items()}
-    memory |= {name: torch.from_numpy(table) for name, table in plan.tables.items()}
-    for name, buffer in plan.buffers.items():
-        dtype = half if buffer.dtype == "half" else getattr(torch, buffer.dtype)
-        memory[name] = torch.full(buffer.shape, 77, dtype=dtype)  # nothing may rely on what was there
-    for launch in plan.launches:
-        arguments = [memory[one] if isinstance(one, str) else one for one in launch.arguments]
-        getattr(kernels, launch.kernel)[launch.grid](*arguments, **launch.constants)
-    return {name: memory[name].numpy() for name in ("labels", "divergence", "heat") if name in memory}
+    stacks: Stacks,
+    *,
+    half: npt.DTypeLike = np.float32,
+    taps: str = "float32",
+    frame: FrameWindow | None = None,
+) -> Results:
+    """Label taps on a device that is a processor."""
+    device = InterpretedDevice(half)
+    whole = FrameWindow(top=0, left=0, height=weights.size, width=weights.size)
+    plan = make_plan(weights, len(next(iter(stacks.values()))), frame or whole, tap_dtype=taps)
+    interpreter = GpuInterpreter(device, plan, read_archive(), num_slots=2)
+    for r, stack in stacks.items():
+        device.copy_in(stack.astype(taps).reshape(-1).view(np.uint8), interpreter.inputs[f"tap_r{r}"].address)
+    interpreter.run(slot=1)
+    return {name: download(device, array) for name, array in interpreter.results(1).items()}
 
 
-def truth_of(interpreter: Interpreter, taps: Mapping[str, torch.Tensor], rule: str) -> Any:  # Any: a named tuple
-    return plain_labels(interpreter.double(), taps, rule)
+def peaks_of(got: Results, size: int) -> npt.NDArray[np.float32]:
+    return refine_peaks(got["places"], got["values"][..., :5], size, size)
 
 
 # Triton's interpreter takes seconds a case.
@@ -68,32 +60,99 @@ CASES = [(layout, "majority") for layout in LAYOUTS] + [("two taps a level", rul
 
 
 @pytest.mark.parametrize(("layout", "rule"), CASES)
-def test_interpreted_kernels_equal_the_plain_algorithm(kernels: ModuleType, layout: str, rule: str) -> None:
+def test_interpreted_kernels_equal_the_plain_algorithm(layout: str, rule: str) -> None:
     taps_of, side = LAYOUTS[layout]
     interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 1)
-    expected = truth_of(interpreter, taps, rule)
-    got = run(kernels, weights_of(interpreter.float(), rule), stacks_of(taps, interpreter), torch.float32)
-    assert float((torch.from_numpy(got["labels"]) == expected.label).double().mean()) >= 0.9995
-    np.testing.assert_allclose(got["divergence"], expected.uncertainty_map.numpy(), rtol=0, atol=1e-5)
-    peaks = find_peaks(got["heat"])
+    expected = plain_labels(interpreter.double(), taps, rule)
+    got = run(weights_of(interpreter.float(), rule), stacks_of(taps, interpreter))
+    assert float((torch.from_numpy(got["label_frame"]) == expected.label).double().mean()) >= 0.9995
+    # The map is delivered in float16: eleven bits of numbers up to the logarithm of the number of classes.
+    np.testing.assert_allclose(got["map_frame"], expected.uncertainty_map.numpy(), rtol=2**-11, atol=1e-5)
+    peaks = peaks_of(got, side)
     np.testing.assert_allclose(peaks[..., 2], expected.keypoints[..., 2].numpy(), rtol=0, atol=1e-4)
+    settled = expected.peak_margin.numpy() > 1e-5
+    np.testing.assert_allclose(peaks[..., :2][settled], expected.keypoints[..., :2].numpy()[settled], rtol=0, atol=1e-3)
+    assert not got["counts"][:, NUM_BINS].any()
+    assert not got["values"][..., 5].any()
 
 
-def test_interpreted_kernels_in_float16_are_near_the_plain_algorithm(kernels: ModuleType) -> None:
+def test_interpreted_kernels_give_what_the_kernel_of_the_processor_gives() -> None:
     taps_of, side = LAYOUTS["two taps a level"]
-    interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 2)
-    expected = truth_of(interpreter, taps, "majority")
-    got = run(kernels, weights_of(interpreter.float()), stacks_of(taps, interpreter), torch.float16)
-    assert float((torch.from_numpy(got["labels"]) == expected.label).double().mean()) >= 0.98
-    assert np.abs(got["divergence"] - expected.uncertainty_map.numpy()).mean() < 2e-3
+    interpreter = make_interpreter(taps_of, side)
+    weights, stacks = weights_of(interpreter), stacks_of(make_taps(taps_of, 2, seed=11), interpreter)
+    expected = InterpreterKernel(weights, find_variant(EXACT), 1).run(stacks)
+    got = run(weights, stacks)
+    assert (got["label_frame"] == expected.label).mean() >= 0.9995
+    np.testing.assert_allclose(got["map_frame"], expected.uncertainty, rtol=2**-11, atol=1e-5)
+    flat = expected.heatmaps.reshape(*expected.heatmaps.shape[:2], -1)
+    np.testing.assert_allclose(got["values"][..., 0], flat.max(axis=2), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", ["float32", "float16"])
+def test_interpreted_kernels_in_float16_are_near_the_plain_algorithm(taps: str) -> None:
+    taps_of, side = LAYOUTS["two taps a level"]
+    interpreter, given = make_interpreter(taps_of, side), make_taps(taps_of, 2)
+    expected = plain_labels(interpreter.double(), given, "majority")
+    got = run(weights_of(interpreter.float()), stacks_of(given, interpreter), half=np.float16, taps=taps)
+    assert float((torch.from_numpy(got["label_frame"]) == expected.label).double().mean()) >= 0.98
+    assert np.abs(got["map_frame"] - expected.uncertainty_map.numpy()).mean() < 2e-3
+
+
+@pytest.mark.parametrize("frame", [(3, 1, 11, 20), (9, 0, 16, 32), (24, 30, 8, 2)])
+def test_frame_is_cut_out_of_the_whole(frame: tuple[int, int, int, int]) -> None:
+    top, left, height, width = frame
+    taps_of, side = LAYOUTS["two taps a level"]
+    interpreter = make_interpreter(taps_of, side)
+    weights, stacks = weights_of(interpreter), stacks_of(make_taps(taps_of, 2), interpreter)
+    window = FrameWindow(top=top, left=left, height=height, width=width)
+    whole, got = run(weights, stacks), run(weights, stacks, frame=window)
+    for name in ("label_frame", "map_frame"):
+        cut = whole[name][:, top : top + height, left : left + width]
+        assert got[name].tobytes() == cut.tobytes(), name
+    for name in ("places", "values"):  # a peak may lie outside the frame
+        assert np.array_equal(got[name][..., :6], whole[name][..., :6]), name
+    scores = score_counts(got["counts"][:, :NUM_BINS], height * width)
+    assert scores.tobytes() == image_score(got["map_frame"]).tobytes()
+
+
+def test_row_does_not_depend_on_its_neighbours() -> None:
+    taps_of, side = LAYOUTS["two taps a level"]
+    interpreter = make_interpreter(taps_of, side)
+    weights, stacks = weights_of(interpreter), stacks_of(make_taps(taps_of, 3), interpreter)
+    together = run(weights, stacks, half=np.float16)
+    for row in range(3):
+        alone = run(weights, {r: stack[row : row + 1] for r, stack in stacks.items()}, half=np.float16)
+        for name, array in alone.items():
+            kept = array[..., :6] if name == "values" else array
+            also = together[name][row : row + 1]
+            assert kept.tobytes() == np.ascontiguousarray(also[..., :6] if name == "values" else also).tobytes(), name
 
 
 @pytest.mark.parametrize("resolution", [4, 8, 16, 32])
-def test_number_that_is_none_shows_in_the_divergence(kernels: ModuleType, resolution: int) -> None:
+def test_number_that_is_none_is_counted(resolution: int) -> None:
     taps_of, side = LAYOUTS["two taps a level"]
     interpreter = make_interpreter(taps_of, side)
     stacks = stacks_of(make_taps(taps_of, 2), interpreter)
     stacks[resolution][1, 0, 2, 3] = np.nan
-    divergence = run(kernels, weights_of(interpreter), stacks, torch.float32)["divergence"]
-    assert np.isfinite(divergence[0]).all()
-    assert not np.isfinite(divergence[1]).all()
+    got = run(weights_of(interpreter), stacks)
+    assert (got["counts"][:, NUM_BINS] > 0).tolist() == [False, True]
+    assert (got["values"][..., 5] > 0).any(axis=1).tolist() == [False, True]
+
+
+def test_infinite_heatmap_is_counted_though_labels_are_finite() -> None:
+    taps_of, side = LAYOUTS["one tap a level"]
+    weights = weights_of(make_interpreter(taps_of, side))
+    assert weights.regressors is not None
+    weights.regressors.bias3[0, 1] = np.inf
+    got = run(weights, stacks_of(make_taps(taps_of, 1), make_interpreter(taps_of, side)))
+    assert not got["counts"][:, NUM_BINS].any()
+    assert (got["values"][0, :, 5] > 0).tolist()[:2] == [False, True]
+
+
+def test_weights_that_the_dtype_cannot_hold_are_refused() -> None:
+    taps_of, side = LAYOUTS["one tap a level"]
+    interpreter = make_interpreter(taps_of, side)
+    weights = weights_of(interpreter)
+    weights.classifiers.weight2[0, 0, 0] = 1e5
+    with pytest.raises(ValueError, match=r"class_weight2 holds 1e\+05, more than float16"):
+        run(weights, stacks_of(make_taps(taps_of, 1), interpreter), half=np.float16)

@@ -15,25 +15,17 @@ def load_engine(bundle: Bundle, *, engine: str = "onnxruntime", provider: str = 
     Args:
         bundle: Verified bundle.
         engine: One of `ENGINES`.
-        provider: What onnxruntime runs on: "cpu" or "cuda". The fused engine runs on "cpu".
-        kernel: Form of the fused engine's kernel; "auto" chooses.
+        provider: What it runs on: "cpu" or "cuda".
+        kernel: Form of the fused engine's kernel on a processor; "auto" chooses.
 
     Raises:
         EngineStartError: The engine or provider is unknown, missing, or cannot run the bundle.
     """
     if engine not in ENGINES:
         raise EngineStartError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}", field="engine")
-    if engine == "fused" and provider != "cpu":
-        raise EngineStartError(
-            f"provider is {provider!r}, but the fused engine runs on the processor; choose provider 'cpu', or engine "
-            "'onnxruntime'",
-            field="provider",
-        )
     try:
         if engine == "fused":
-            from labelmint_service.engine.fused.engine import FusedEngine  # noqa: PLC0415 - an optional library
-
-            return FusedEngine(bundle, kernel=kernel)
+            return _load_fused(bundle, provider, kernel)
         from labelmint_service.engine.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415 - an optional library
     except ImportError as error:
         raise EngineStartError(
@@ -42,3 +34,34 @@ def load_engine(bundle: Bundle, *, engine: str = "onnxruntime", provider: str = 
             field="engine",
         ) from error
     return OnnxRuntimeEngine(bundle, provider=provider)
+
+
+def _load_fused(bundle: Bundle, provider: str, kernel: str) -> Engine:
+    """The fused engine of a provider.
+
+    Raises:
+        ImportError: onnxruntime is missing.
+        EngineStartError: The engine cannot run the bundle here.
+    """
+    if provider == "cpu":
+        from labelmint_service.engine.fused.engine import FusedEngine  # noqa: PLC0415 - an optional library
+
+        return FusedEngine(bundle, kernel=kernel)
+    if provider != "cuda":
+        raise EngineStartError(f"provider is {provider!r}, expected cpu or cuda; choose one of these", field="provider")
+    if kernel != "auto":
+        raise EngineStartError(
+            f"kernel is {kernel!r}, a form for processors, but provider is 'cuda'; leave kernel at 'auto'",
+            field="kernel",
+        )
+    from labelmint_service.engine.fused.gpu.driver import CudaDevice  # noqa: PLC0415
+    from labelmint_service.engine.fused.gpu.engine import GpuEngine  # noqa: PLC0415 - an optional library
+    from labelmint_service.engine.sessions import find_provider  # noqa: PLC0415 - an optional library
+
+    find_provider(provider)
+    device = CudaDevice()
+    try:
+        return GpuEngine(bundle, device)
+    except EngineStartError:
+        device.close()
+        raise

@@ -64,6 +64,7 @@ class EngineBatch:
         uncertainty_map: float16 [N, H, W], nats.
         keypoints: float32 [N, K, 4] (x, y, score, visibility); None if the model has none.
         finite: bool [N]; nothing of a row that is False may be used.
+        scores: float32 [N]: what `labelmint.scores.image_score` gives for the map, where the engine knows it already.
     """
 
     image: npt.NDArray[np.uint8]
@@ -71,6 +72,7 @@ class EngineBatch:
     uncertainty_map: npt.NDArray[np.float16]
     keypoints: npt.NDArray[np.float32] | None
     finite: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float32] | None = None
 
 
 class Engine(Protocol):

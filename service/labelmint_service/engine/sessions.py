@@ -74,6 +74,9 @@ def find_provider(name: str) -> Provider:
             f"{', '.join(available)}; install the build of onnxruntime for it or choose another provider",
             field="provider",
         )
+    if name == "cuda":
+        # Where CUDA's libraries come from PyPI, the loader finds them only once they are loaded.
+        onnxruntime.preload_dlls()
     return provider
 
 
@@ -93,6 +96,8 @@ def open_session(
     relative: str,
     options: bundle_pb2.OnnxRuntimeOptions,
     provider: Provider,
+    *,
+    fixed_dimensions: Mapping[str, int] = MappingProxyType({}),
 ) -> onnxruntime.InferenceSession:
     """Load one graph of a bundle.
 
@@ -103,6 +108,7 @@ def open_session(
         relative: Path of the graph inside it.
         options: How the manifest wants it run.
         provider: What it has to run on.
+        fixed_dimensions: Sizes of axes that the graph leaves open, by name.
 
     Raises:
         EngineStartError: The graph does not load, or onnxruntime chose another provider.
@@ -110,9 +116,12 @@ def open_session(
     onnxruntime.disable_telemetry_events()  # since 1.32 on by default; a server tells nobody what it does
     try:
         path = bundle.path_of(relative)
+        session_options = _session_options(options)
+        for name, size in fixed_dimensions.items():
+            session_options.add_free_dimension_override_by_name(name, size)
         session = onnxruntime.InferenceSession(
             path,
-            sess_options=_session_options(options),
+            sess_options=session_options,
             providers=[(provider.onnxruntime_name, dict(provider.options))],
         )
     except BundleError:

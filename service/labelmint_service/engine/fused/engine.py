@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,11 +16,11 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
-from labelmint.tables import read_interpreter_tables
+from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.engine.fused.kernel import InterpreterKernel, KernelOutput
 from labelmint_service.engine.fused.native import EXACT, LIBRARY, Variant, find_variant, variants
 from labelmint_service.engine.fused.peaks import find_peaks
-from labelmint_service.engine.fused.weights import InterpreterWeights, weights_from_tables
+from labelmint_service.engine.fused.weights import InterpreterWeights
 from labelmint_service.engine.graph_runs import mean_style, pad_rows, run_graph
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue
@@ -54,16 +53,11 @@ class FusedEngine:
         self._mapping = open_session(bundle, manifest.graphs.mapping, options, provider)
         self._synthesis = open_session(bundle, manifest.graphs.synthesis, options, provider)
         self._threads = options.intra_op_num_threads or _usable_processors()
-        weights = _read_weights(bundle)
+        weights = read_weights(bundle)
         self._resolutions = sorted(weights.levels)
-        frame = manifest.frame
-        scale = weights.size / manifest.backbone.resolution
-        self._top, self._left = int(frame.crop_top * scale), int(frame.crop_left * scale)
-        self._size, self._scale = weights.size, manifest.backbone.resolution / weights.size
+        self._frame = LabelFrame(manifest, weights.size)
         # The highest point of a heatmap may lie outside the frame, so keypoints need all rows.
-        self._rows = (
-            range(weights.size) if manifest.keypoints.names else range(self._top, self._top + frame.label_height)
-        )
+        self._rows = range(weights.size) if manifest.keypoints.names else self._frame.rows
         self._variant, self._kernel = self._choose(weights, kernel)
         self.stages_ns: dict[str, int] = {}
         """Time of the parts of the last run."""
@@ -140,27 +134,13 @@ class FusedEngine:
         self, output: KernelOutput, image: npt.NDArray[np.uint8], painted: npt.NDArray[np.bool_]
     ) -> EngineBatch:
         """Cut the frame out of what the kernel gave, and find the keypoints in it."""
-        frame = self._manifest.frame
-        rows = slice(self._top, self._top + frame.label_height)
-        columns = slice(self._left, self._left + frame.label_width)
         return EngineBatch(
             image=image,
-            label=np.ascontiguousarray(output.label[:, rows, columns]),
-            uncertainty_map=output.uncertainty[:, rows, columns].astype(np.float16),
-            keypoints=self._locate(output.heatmaps) if self._manifest.keypoints.names else None,
+            label=np.ascontiguousarray(self._frame.cut(output.label)),
+            uncertainty_map=self._frame.cut(output.uncertainty).astype(np.float16),
+            keypoints=self._frame.place_peaks(find_peaks(output.heatmaps)) if self._manifest.keypoints.names else None,
             finite=output.finite & painted,
         )
-
-    def _locate(self, heatmaps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Heatmaps [N, K, H, W] of the whole label picture to keypoints [N, K, 4] in image pixels of the frame."""
-        frame, peaks = self._manifest.frame, find_peaks(heatmaps)
-        x = peaks[..., 0:1] * np.float32(self._scale) - np.float32(frame.crop_left)
-        y = peaks[..., 1:2] * np.float32(self._scale) - np.float32(frame.crop_top)
-        score = peaks[..., 2:]
-        thresholds = np.array(self._manifest.keypoints.visibility_thresholds, dtype=np.float32)
-        visible = score >= thresholds[:, None]
-        visible &= (x >= 0) & (x <= frame.image_width) & (y >= 0) & (y <= frame.image_height)
-        return np.concatenate([x, y, score, visible.astype(np.float32)], axis=2)
 
     def _choose(self, weights: InterpreterWeights, kernel: str) -> tuple[Variant, InterpreterKernel]:
         """The kernel that was asked for, or the fastest that labels one batch as float32 does."""
@@ -202,29 +182,6 @@ class FusedEngine:
         stacks = {r: arrays[name] for r, name in names.items()}
         equal = reference.run(stacks, self._rows).label == fast.run(stacks, self._rows).label
         return float(equal[:, self._rows.start : self._rows.stop].mean())
-
-
-def _read_weights(bundle: Bundle) -> InterpreterWeights:
-    manifest = bundle.manifest
-    tables = read_interpreter_tables(bundle)
-    if not tables:
-        raise EngineStartError(
-            f"bundle {bundle.name!r} has no interpreter_tables, which the fused engine reads; build it again with this "
-            "release, or choose engine 'onnxruntime'",
-            field="engine",
-        )
-    channels = Counter[int]()
-    for tap in manifest.taps:
-        channels[tap.resolution] += tap.channels
-    size = manifest.frame.label_height * manifest.backbone.resolution // manifest.frame.image_height
-    try:
-        return weights_from_tables(tables, channels, size, manifest.vote_rule)
-    except (KeyError, ValueError, IndexError) as error:
-        raise EngineStartError(
-            f"the interpreter_tables of bundle {bundle.name!r} do not fit its manifest ({error}); build it again, or "
-            "choose engine 'onnxruntime'",
-            field="engine",
-        ) from error
 
 
 def _usable_processors() -> int:

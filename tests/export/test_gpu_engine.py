@@ -1,0 +1,168 @@
+"""The fused engine's path for GPUs, whole, on a device that is this processor: buffers, launches, chunks and results.
+
+Nothing here touches a GPU: tests/export/test_gpu_device.py does where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelmint.addresses import latents
+from labelmint.bundle import open_bundle
+from labelmint.scores import image_score
+from labelmint_service.engine import EngineBatch, load_engine
+from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
+from labelmint_service.errors import EngineStartError
+from labelmint_service.models import serve_bundle
+from tests.export.built_bundle import BuiltBundle, Feeds
+
+pytest.importorskip("triton", reason="triton is installed on Linux only")
+
+from labelmint_service.engine.fused.gpu.device import DeviceArray
+from labelmint_service.engine.fused.gpu.engine import CHUNKS, GpuEngine
+from labelmint_service.engine.fused.gpu.proof import check_labels
+from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
+from tests.service.interpreted_device import InterpretedDevice
+from tests.serving import serving
+
+OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite", "scores")
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+_engines: dict[str, GpuEngine] = {}
+
+
+@pytest.fixture
+def engine(built: BuiltBundle) -> GpuEngine:
+    """In float32, so that it can be compared closely; starting one takes seconds in Triton's interpreter."""
+    key = str(built.path)
+    if key not in _engines:
+        _engines[key] = GpuEngine(open_bundle(built.path), InterpretedDevice(np.float32))
+    return _engines[key]
+
+
+def run(engine: GpuEngine, feeds: Feeds, rows: list[int]) -> Arrays:
+    classes = feeds.get("c", np.zeros((len(feeds["z"]), 0), np.float32))
+    return arrays_of(engine.run(feeds["z"][rows], classes[rows], feeds["truncation_psi"][rows]))
+
+
+def arrays_of(batch: EngineBatch) -> Arrays:
+    return {name: getattr(batch, name) for name in OUTPUTS}
+
+
+def assert_same_bits(got: Arrays, expected: Arrays) -> None:
+    for name in OUTPUTS:
+        assert got[name].dtype == expected[name].dtype, name
+        assert got[name].tobytes() == expected[name].tobytes(), name
+
+
+def test_whole_path_gives_what_the_definitions_say(built: BuiltBundle, engine: GpuEngine) -> None:
+    count = engine.batch_size // CHUNKS + 1  # two chunks, the second not full
+    feeds = built.feeds(seed=31, indices=range(count), psi=0.9)
+    got, expected = run(engine, feeds, list(range(count))), built.plain_outputs(feeds)
+    assert np.abs(got["image"].astype(int) - expected["image"]).max() <= 1
+    assert (got["label"] == expected["label"]).mean() >= 0.9995
+    assert np.abs(got["uncertainty_map"].astype(float) - expected["uncertainty_map"]).max() < 1e-3
+    np.testing.assert_allclose(got["keypoints"][..., 2], expected["keypoints"][..., 2], atol=1e-4)
+    same = np.abs(got["keypoints"][..., :2] - expected["keypoints"][..., :2]).max(axis=2) < 1e-2
+    assert same.mean() >= 0.8
+    assert np.array_equal(got["keypoints"][..., 3][same], expected["keypoints"][..., 3][same])
+    assert got["finite"].all()
+    assert got["scores"].tobytes() == image_score(got["uncertainty_map"]).tobytes()
+
+
+def test_gpu_path_and_the_kernel_of_the_processor_agree(built: BuiltBundle, engine: GpuEngine) -> None:
+    other = load_engine(open_bundle(built.path), engine="fused", kernel="avx2")
+    feeds = built.feeds(seed=32, indices=range(2), psi=1.0)
+    classes = feeds.get("c", np.zeros((2, 0), np.float32))
+    got, expected = run(engine, feeds, [0, 1]), other.run(feeds["z"], classes, feeds["truncation_psi"])
+    assert got["image"].tobytes() == expected.image.tobytes()
+    assert (got["label"] == expected.label).mean() >= 0.9995
+    assert np.abs(got["uncertainty_map"].astype(float) - expected.uncertainty_map).max() < 1e-3
+
+
+def test_row_has_the_same_bits_in_every_chunk_and_place_beside_every_neighbour(
+    built: BuiltBundle, engine: GpuEngine
+) -> None:
+    """A chunk whose results the next one overwrote, or that were copied too early, would show here."""
+    feeds = built.feeds(seed=33, indices=range(3), psi=1.0)
+    feeds["truncation_psi"][::2] = 0.4
+    alone = [run(engine, feeds, [row]) for row in range(3)]
+    count = 2 * engine.batch_size // CHUNKS + 1  # three chunks: the first slot is used again
+    rows = np.random.default_rng(0).integers(0, 3, count).tolist()
+    got = run(engine, feeds, rows)
+    for place, row in enumerate(rows):
+        assert_same_bits({name: array[place : place + 1] for name, array in got.items()}, alone[row])
+    feeds["z"][1] = np.nan
+    poisoned = run(engine, feeds, [1, 0, 1])
+    assert poisoned["finite"].tolist() == [False, True, False]
+    assert_same_bits({name: array[1:2] for name, array in poisoned.items()}, alone[0])
+
+
+def test_explicit_styles_give_what_latents_give(built: BuiltBundle, engine: GpuEngine) -> None:
+    feeds = built.feeds(seed=34, indices=range(2), psi=0.7)
+    styled = arrays_of(engine.run_styles(built.run("mapping", feeds)["ws"]))
+    direct = run(engine, feeds, [0, 1])
+    assert np.abs(styled["image"].astype(int) - direct["image"].astype(int)).max() <= 1
+    assert (styled["label"] == direct["label"]).mean() > 0.999
+
+
+def test_served_model_names_what_its_bits_depend_on(built: BuiltBundle, engine: GpuEngine) -> None:
+    model = serve_bundle(open_bundle(built.path), engine)
+    np.testing.assert_allclose(model.average_style, built.generator.mapping.w_avg.numpy(), rtol=1e-5, atol=1e-6)
+    for part in ('"kernel":"gpu-float32"', '"device":{"name":"interpreted"}', '"kernel_sha256"', "-sm90.cubin"):
+        assert part in model.numerics.document
+    assert set(engine.stages_ns) == {"mapping", "synthesis", "interpreter", "copy"}
+    assert engine.device_bytes() > 0
+
+
+def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
+    """Over gRPC, in the engine's own thread; the scores are the engine's too."""
+    model = serve_bundle(open_bundle(plain_built.path), GpuEngine(open_bundle(plain_built.path), InterpretedDevice()))
+    count = plain_built.manifest.runtime.batch_size + 1
+    with serving([model]) as running:
+        request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
+        got = collect(running.stub().Generate(request, timeout=TIMEOUT_S))
+    expected = model.engine.run(
+        latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
+        np.zeros((count, 0), np.float32),
+        np.full(count, plain_built.manifest.truncation.default_psi, np.float32),
+    )
+    assert got.indices == list(range(count))
+    assert got.arrays["image_raw"].tobytes() == expected.image.tobytes()
+    assert got.arrays["mask_raw"].tobytes() == expected.label.tobytes()
+    assert got.arrays["uncertainty_map"].tobytes() == expected.uncertainty_map.tobytes()
+    assert got.arrays["uncertainty"].tobytes() == image_score(expected.uncertainty_map).tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_wrong_number_of_rows_is_refused(plain_built: BuiltBundle, count: int) -> None:
+    engine = _engines.get(str(plain_built.path)) or GpuEngine(open_bundle(plain_built.path), InterpretedDevice())
+    rows = count * (engine.batch_size + 1)
+    with pytest.raises(ValueError, match=rf"expected float32 \[1\.\.{engine.batch_size}"):
+        engine.run_styles(np.zeros((rows, *engine.average_style().shape), np.float32)[:, None])
+
+
+def test_device_that_labels_otherwise_does_not_start(plain_built: BuiltBundle) -> None:
+    bundle, device = open_bundle(plain_built.path), InterpretedDevice()
+    weights = read_weights(bundle)
+    frame = LabelFrame(bundle.manifest, weights.size)
+    taps = {}
+    for r, table in weights.levels.items():
+        shape = (2, table.shape[1], r, r)
+        content = np.random.default_rng(r).standard_normal(shape).astype(np.float32)
+        address = device.allocate(content.nbytes)
+        device.copy_in(content.reshape(-1).view(np.uint8), address)
+        taps[f"tap_r{r}"] = DeviceArray(address=address, shape=shape, dtype=np.dtype(np.float32))
+    with pytest.raises(EngineStartError, match=r"of the labels that the processor gives in float32, expected 99\.5%"):
+        check_labels(weights, frame, taps, np.zeros((frame.height, frame.width), np.uint8), device)
+
+
+def test_closed_engine_has_freed_its_device(plain_built: BuiltBundle) -> None:
+    device = InterpretedDevice()
+    engine = GpuEngine(open_bundle(plain_built.path), device)
+    engine.close()
+    assert device.is_closed
+    assert device.allocated_bytes() == 0

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=positive_int, nargs="+", default=defaults.sizes, help="multiples of 128")
     parser.add_argument("--rounds", type=positive_int, default=defaults.rounds, help="turns of each stream")
     parser.add_argument("--megabytes", type=positive_int, default=512, help="of a turn")
+    parser.add_argument("--batch-megabytes", type=positive_int, default=16, help="of a batch, which is one message")
     parser.add_argument(
         "--triton-python", help="Python of an environment with nvidia-pytriton; without it, Triton is left out"
     )
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=parsed.sizes,
         rounds=parsed.rounds,
         stream_bytes=parsed.megabytes * 2**20,
+        batch_bytes=parsed.batch_megabytes * 2**20,
         triton_python=parsed.triton_python,
     )
     command = "python -m benchmarks.transport" + (" --triton-python PYTHON" if settings.triton_python else "")

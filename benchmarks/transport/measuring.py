@@ -37,7 +37,7 @@ class TransportSettings:
     """
 
     sizes: Sequence[int] = (128, 512)
-    batch_bytes: int = 4 * 2**20
+    batch_bytes: int = 16 * 2**20
     stream_bytes: int = 512 * 2**20
     rounds: int = 7
     triton_python: str | None = None

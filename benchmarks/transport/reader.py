@@ -5,12 +5,13 @@ import time
 
 from benchmarks.processes.worker import Answer, Document, answer_requests
 from benchmarks.transport.arrived import describe_arrived
-from labelmint_client import Client, Sample
+from labelmint_client import Client, Sample, keep_freed_memory
 
 _MAX_MESSAGE_BYTES = 64 * 2**20
 
 
 def _prepare() -> tuple[Document, Answer]:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description="Read samples from the service.")
     parser.add_argument("--address", required=True)
     parser.add_argument("--model", required=True)

@@ -14,6 +14,7 @@ from benchmarks.processes.memory import peak_rss_bytes
 from benchmarks.processes.worker import Answer, Document, answer_requests
 from benchmarks.transport.recording import load_recording
 from labelmint.bundle import open_bundle
+from labelmint.memory import keep_freed_memory
 from labelmint.v1 import bundle_pb2
 from labelmint_service.engine import EngineBatch, JsonValue
 from labelmint_service.models import ServedModel, serve_bundle
@@ -78,6 +79,7 @@ def replay_model(batch: EngineBatch) -> ServedModel:
 
 
 def _prepare() -> tuple[Document, Answer]:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description="Serve a recording.")
     parser.add_argument("--recording", type=Path, required=True)
     model = replay_model(load_recording(parser.parse_args().recording))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from labelmint.errors import LabelmintError
+from labelmint.memory import keep_freed_memory
 from labelmint_service.server import Readiness, load_models, remove_ready_file, serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(sys.argv[1:] if argv is None else argv)
         configure_logging(settings.log_level, settings.log_format)
+        keep_freed_memory()
         with _sigterm_interrupts():
             remove_ready_file(settings.ready_file)
             # Outside the event loop, so that a signal ends the loading and does not wait for it.

@@ -7,6 +7,7 @@ with Client("127.0.0.1:50051") as client:
         print(sample.index, sample.image.shape, sample.mask.shape, sample.keypoints.shape)
 """
 
+from labelmint.memory import keep_freed_memory
 from labelmint_client._aio import AsyncClient
 from labelmint_client._aio_stream import AsyncSampleStream
 from labelmint_client._errors import (
@@ -62,4 +63,5 @@ __all__ = [
     "ServerFaultError",
     "ServerUnavailableError",
     "UsageError",
+    "keep_freed_memory",
 ]

@@ -74,10 +74,14 @@ class ReferenceLabels(nn.Module):
 
     def forward(self, taps: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels uint8 [P] and divergence float32 [P] of float32 [1, C_r, r, r] each."""
-        size = (self.side, self.side)
-        raised = [functional.interpolate(taps[name], size, mode="bilinear", align_corners=False) for name in self.names]
-        features = torch.cat(raised, dim=1)[0, :, self.rows]  # [D, rows, W]
-        pixels = features.flatten(1).t().contiguous()  # [P, D]
+        size, first = (self.side, self.side), 0
+        dim, like = sum(taps[name].shape[1] for name in self.names), taps[self.names[0]]
+        features = torch.empty(dim, *size, dtype=like.dtype, device=like.device)
+        for name in self.names:
+            raised = functional.interpolate(taps[name], size, mode="bilinear", align_corners=False)[0]
+            features[first : first + len(raised)] = raised
+            first += len(raised)
+        pixels = features[:, self.rows].reshape(dim, -1).t()  # [P, D]
         votes, mean, entropy = [], torch.zeros(()), torch.zeros(())
         for member in self.members:
             logits = member(pixels)

@@ -1,0 +1,1 @@
+"""Curves of the embedded model: throughput by batch size, latency by load, time by stage."""

@@ -1,0 +1,67 @@
+"""`python -m benchmarks.curves`: throughput by batch size and latency by load of the embedded model, with plots."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.argument_types import positive_float, positive_int
+from benchmarks.curves.batches import measure_batches
+from benchmarks.curves.load import measure_loads
+from benchmarks.curves.plots import plot_batches, plot_loads, plot_stages
+from benchmarks.reporting.environment import describe_environment, load_average
+from benchmarks.reporting.files import RESULTS_FOLDER, write_json
+from labelmint.bundle import open_bundle
+from labelmint.errors import LabelmintError
+from labelmint_service.engine.loading import ENGINES
+from labelmint_service.settings import EMBEDDED_BUNDLE
+
+SIZES = (1, 2, 4, 8, 16)
+LOADS = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, draw, write the results.
+
+    Args:
+        arguments: Without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status: 0, or 1 after a printed error.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=EMBEDDED_BUNDLE, help="folder of the bundle")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--sizes", type=positive_int, nargs="+", default=SIZES, help="batch sizes")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="runs of each batch size")
+    parser.add_argument("--loads", type=positive_float, nargs="+", default=LOADS, help="shares of what it can answer")
+    parser.add_argument("--seconds", type=positive_float, default=15.0, help="of each load")
+    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parsed = parser.parse_args(arguments)
+    report = {"benchmark": "curves", **describe_environment()}
+    try:
+        name = open_bundle(parsed.bundle).name
+        batches = {
+            engine: measure_batches(parsed.bundle, engine, parsed.sizes, parsed.rounds) for engine in parsed.engines
+        }
+        loads = {
+            engine: measure_loads(parsed.bundle, engine, name, parsed.loads, parsed.seconds)
+            for engine in parsed.engines
+        }
+    except LabelmintError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    report |= {"model": name, "batches": batches, "loads": loads, "load_average_after": load_average()}
+    write_json(parsed.out / "curves.json", report)
+    plot_batches(batches, parsed.out / "throughput-by-batch.png")
+    plot_loads(loads, parsed.out / "latency-by-load.png")
+    workloads = parsed.out / "workloads.json"
+    if workloads.exists():
+        plot_stages(json.loads(workloads.read_text(encoding="utf-8"))["workloads"], parsed.out / "time-by-stage.png")
+    print(f"written: {parsed.out / 'curves.json'} and the plots beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Throughput by batch size: the engine alone, with another batch in the profile each time."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from labelmint.addresses import latents
+from labelmint.bundle import open_bundle
+from labelmint.v1 import bundle_pb2
+from labelmint_service.engine import Engine, LatentInputs, load_engine
+from labelmint_service.engine.protocol import run_inputs
+
+
+def measure_batches(bundle: Path, engine: str, sizes: Sequence[int], rounds: int) -> dict[str, dict[str, float]]:
+    """Time runs of each size, in turns.
+
+    Args:
+        bundle: Folder of the bundle.
+        engine: Name of the engine.
+        sizes: Rows of a run.
+        rounds: Timed runs of each size.
+
+    Returns:
+        By size: median samples a second and milliseconds a run.
+    """
+    opened = open_bundle(bundle)
+    engines: dict[int, Engine] = {}
+    for size in sizes:
+        manifest = bundle_pb2.Manifest()
+        manifest.CopyFrom(opened.manifest)
+        manifest.runtime.batch_size = size
+        engines[size] = load_engine(dataclasses.replace(opened, manifest=manifest), engine=engine)
+    times: dict[int, list[float]] = {size: [] for size in sizes}
+    for number in range(rounds + 1):
+        for size, loaded in engines.items():
+            inputs = _inputs(opened.manifest, size, number)
+            began = time.perf_counter()
+            run_inputs(loaded, inputs)
+            if number:  # the first round warms up
+                times[size].append(time.perf_counter() - began)
+    for loaded in engines.values():
+        loaded.close()
+    medians = {size: statistics.median(values) for size, values in times.items()}
+    return {
+        str(size): {"samples_per_s": round(size / median, 3), "run_ms": round(median * 1e3, 3)}
+        for size, median in medians.items()
+    }
+
+
+def _inputs(manifest: bundle_pb2.Manifest, size: int, number: int) -> LatentInputs:
+    indices = np.arange(number * size, (number + 1) * size, dtype=np.uint64)
+    onehot = np.zeros((size, manifest.backbone.c_dim), dtype=np.float32)
+    onehot[:, :1] = 1.0
+    return LatentInputs(
+        z=latents(1, indices, manifest.backbone.z_dim),
+        class_onehot=onehot,
+        truncation_psi=np.full(size, manifest.truncation.default_psi, dtype=np.float32),
+    )

@@ -3,8 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.argument_types import positive_float, positive_int
 from benchmarks.curves.batches import measure_batches
@@ -38,8 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--loads", type=positive_float, nargs="+", default=LOADS, help="shares of what it can answer")
     parser.add_argument("--seconds", type=positive_float, default=15.0, help="of each load")
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw what the result files say again")
     parsed = parser.parse_args(arguments)
-    report = {"benchmark": "curves", **describe_environment()}
+    if parsed.draw:
+        _draw(json.loads((parsed.out / "curves.json").read_text(encoding="utf-8")), parsed.out)
+        return 0
+    report: dict[str, Any] = {"benchmark": "curves", **describe_environment()}
     try:
         name = open_bundle(parsed.bundle).name
         batches = {
@@ -54,13 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     report |= {"model": name, "batches": batches, "loads": loads, "load_average_after": load_average()}
     write_json(parsed.out / "curves.json", report)
-    plot_batches(batches, parsed.out / "throughput-by-batch.png")
-    plot_loads(loads, parsed.out / "latency-by-load.png")
-    workloads = parsed.out / "workloads.json"
-    if workloads.exists():
-        plot_stages(json.loads(workloads.read_text(encoding="utf-8"))["workloads"], parsed.out / "time-by-stage.png")
+    _draw(report, parsed.out)
     print(f"written: {parsed.out / 'curves.json'} and the plots beside it")
     return 0
+
+
+def _draw(report: Mapping[str, Any], out: Path) -> None:  # Any: a document of JSON
+    plot_batches(report["batches"], out / "throughput-by-batch.png")
+    plot_loads(report["loads"], out / "latency-by-load.png")
+    workloads = out / "workloads.json"
+    if workloads.exists():
+        plot_stages(json.loads(workloads.read_text(encoding="utf-8"))["workloads"], out / "time-by-stage.png")
 
 
 if __name__ == "__main__":

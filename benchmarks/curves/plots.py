@@ -38,6 +38,9 @@ def plot_loads(loads: dict[str, Document], path: Path) -> None:
             values = [entry["latency_ms"][key] for entry in measured["loads"].values()]
             axes.plot(shares, values, style, marker="o", markersize=4, color=colour, label=f"{engine} {key}")
     axes.set_yscale("log")
+    axes.get_yaxis().set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.get_yaxis().set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.get_yaxis().set_minor_formatter(mpl.ticker.NullFormatter())
     _save(axes, "Latency of a call for one sample by load", path)
 
 

@@ -36,7 +36,7 @@ PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-gpu lint types contracts pytest fuzz bench bench-gpu kernel kernel-gpu chart-schema protos \
+.PHONY: help demo serve test test-gpu test-faults soak lint types contracts pytest fuzz bench bench-gpu kernel kernel-gpu chart-schema protos \
 	check-protos clean python-is-there
 .DELETE_ON_ERROR:
 
@@ -65,6 +65,12 @@ contracts: $(DEV_STAMP) ## Check which package imports which.
 
 pytest: $(DEV_STAMP) ## Run the test suite alone.
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, and the other faults (minutes).
+	$(DEV_VENV)/bin/python -m pytest tests/faults tests/service/test_engine_faults.py --kills 30 $(PYTEST_ARGS)
+
+soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
+	$(DEV_VENV)/bin/python -m pytest tests/faults --kills 200 $(PYTEST_ARGS)
 
 fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one core).
 	$(DEV_VENV)/bin/python -m pytest -m fuzz tests/export/test_checkpoint_reading.py $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Triton decides when it is first imported; its kernels are interpreted here, and compiled in processes of their own.
@@ -10,3 +11,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 # No deadline: other work may share the machine. Failures print how to run them again.
 settings.register_profile("labelmint", deadline=None, print_blob=True)
 settings.load_profile("labelmint")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often tests/faults kills its server")

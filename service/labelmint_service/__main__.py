@@ -1,4 +1,4 @@
-"""labelmint-serve: reads the settings, serves, and says what went wrong."""
+"""labelmint-serve: reads the settings, serves, and says what went wrong. `labelmint-serve new-token` makes tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from labelmint.errors import LabelmintError
+from labelmint_service.access import cli as access_cli
 from labelmint_service.server import Readiness, load_models, remove_ready_file, serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
@@ -24,8 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 after a clean stop, 2 if the server could not start.
     """
+    given = sys.argv[1:] if argv is None else argv
+    if list(given[:1]) == [access_cli.COMMAND]:
+        return access_cli.print_new_token(given[1:])
     try:
-        settings = load_settings(sys.argv[1:] if argv is None else argv)
+        settings = load_settings(given)
         configure_logging(settings.log_level, settings.log_format)
         with _sigterm_interrupts():
             remove_ready_file(settings.ready_file)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 from labelmint.v1 import service_pb2
+from labelmint_service.access.control import Caller
 from labelmint_service.assembly import Assembler
 from labelmint_service.errors import DrainingError, LateError, RequestError
 from labelmint_service.filters import SampleFilter
@@ -73,6 +74,7 @@ class SamplingService:
         self,
         request: service_pb2.GenerateRequest,
         *,
+        caller: Caller,
         deadline_s: float | None,
         request_id: str,
     ) -> SampleStream:
@@ -80,18 +82,21 @@ class SamplingService:
 
         Args:
             request: From the wire; nothing in it is trusted.
+            caller: Whose request it is.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
 
         Raises:
             ServiceError: The request cannot be served.
         """
-        job = parse_generate(request, self.catalog, max_message_bytes=self._settings.max_message_bytes)
+        catalog = self.catalog.limited_to(caller.models)
+        job = parse_generate(request, catalog, max_message_bytes=self._settings.max_message_bytes)
         return self._open(
             job.model,
             AddressSource(job),
             job.output,
             job.sample_filter,
+            caller=caller,
             max_accepted=job.max_accepted,
             max_scanned=job.max_scanned,
             deadline_s=deadline_s,
@@ -102,6 +107,7 @@ class SamplingService:
         self,
         requests: AsyncIterator[service_pb2.LabelRequest],
         *,
+        caller: Caller,
         deadline_s: float | None,
         request_id: str,
     ) -> LabelSession:
@@ -109,6 +115,7 @@ class SamplingService:
 
         Args:
             requests: From the wire; nothing in them is trusted.
+            caller: Whose requests they are.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
 
@@ -121,13 +128,15 @@ class SamplingService:
                 "options are missing, expected them in the first message; send them with or before the first latents",
                 field="options",
             )
-        job = parse_label_options(first.options, self.catalog, max_message_bytes=self._settings.max_message_bytes)
+        catalog = self.catalog.limited_to(caller.models)
+        job = parse_label_options(first.options, catalog, max_message_bytes=self._settings.max_message_bytes)
         source = LatentSource(max_backlog_rows=self._credit_rows(job.model), on_change=lambda: stream.notice_source())
         stream = self._open(
             job.model,
             source,
             job.output,
             None,
+            caller=caller,
             max_accepted=None,
             max_scanned=None,
             deadline_s=deadline_s,
@@ -170,6 +179,7 @@ class SamplingService:
         plan: OutputPlan,
         sample_filter: SampleFilter | None,
         *,
+        caller: Caller,
         max_accepted: int | None,
         max_scanned: int | None,
         deadline_s: float | None,
@@ -188,6 +198,7 @@ class SamplingService:
             source=source,
             assembler=assembler,
             limits=limits,
+            allowance=caller.make_allowance(),
             scheduler=self._schedulers[model.name],
             metrics=self._metrics,
             request_id=request_id,

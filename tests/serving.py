@@ -45,7 +45,7 @@ class Serving:
         return self.readiness.address
 
     def channel(self, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-        """A new channel, with a connection of its own, that takes messages of any size; it is closed with the server."""
+        """A new channel with its own connection, for messages of any size; it is closed with the server."""
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),

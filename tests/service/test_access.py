@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.service.calls import TIMEOUT_S, collect, describe_failure, expect_fai
 from tests.service.scripted_engine import scripted_model
 from tests.serving import Serving, serving
 
-Metadata = Sequence[tuple[str, str]]
+Metadata = tuple[tuple[str, str], ...]
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -255,7 +255,9 @@ def test_no_token_is_ever_logged(
                 except grpc.RpcError as error:
                     assert clients.tokens["late"] not in str(error)
             with pytest.raises(grpc.RpcError):
-                running.channel().unary_unary("/other.Service/Call")(b"", metadata=metadata, timeout=TIMEOUT_S)
+                running.channel().unary_unary("/other.Service/Call", bytes, bytes)(
+                    b"", metadata=metadata, timeout=TIMEOUT_S
+                )
         clients.replace(f"{clients.tokens['good']}\n")  # a token where the file should be
         code_of(running, bearer(wrong))
         clients.replace(f'[[client]]\nname = "x"\ntoken_sha256 = "{clients.tokens["good"]}"\n')  # or its hash

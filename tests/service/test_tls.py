@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from labelmint.v1 import service_pb2
 from labelmint_service.access.certificates import CertificateFiles
@@ -171,8 +173,6 @@ def test_file_that_cannot_be_used_keeps_the_server_from_starting(
 
 
 def test_key_with_a_passphrase_is_refused_without_asking_for_it(identity: Identity) -> None:
-    from cryptography.hazmat.primitives import serialization
-
     key = serialization.load_pem_private_key(identity.key.read_bytes(), None)
     hidden = key.private_bytes(
         serialization.Encoding.PEM,
@@ -185,9 +185,6 @@ def test_key_with_a_passphrase_is_refused_without_asking_for_it(identity: Identi
 
 
 def test_fingerprint_is_that_of_the_first_certificate(identity: Identity) -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
     certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
     loaded = CertificateFiles(identity.certificate, identity.key, None, ServiceMetrics()).load()
 

@@ -49,7 +49,7 @@ def _shown(authority: Authority) -> Identity:
 
 @pytest.fixture(scope="module", name="clients")
 def _clients(tmp_path_factory: pytest.TempPathFactory) -> ClientFile:
-    limits = {"one": {}, "narrow": {"samples_per_day": 20}, "blind": {"models": ["none"]}}
+    limits: dict[str, dict[str, Any]] = {"one": {}, "narrow": {"samples_per_day": 20}, "blind": {"models": ["none"]}}
     return ClientFile(tmp_path_factory.mktemp("clients") / "clients.toml", **limits)
 
 

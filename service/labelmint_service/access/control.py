@@ -154,7 +154,10 @@ class TokenAccess:
         """Notice changes also while nobody calls: streams of withdrawn tokens end."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self._refresh_if_stale()
+            try:
+                await self._refresh_if_stale()
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not end the watch
+                log_event(_log, logging.ERROR, "tokens.error", error=error, message="an unexpected error")
 
     async def _refresh_if_stale(self) -> None:
         if not self._roster.is_stale and not self._refreshing.locked():

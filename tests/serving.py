@@ -44,16 +44,23 @@ class Serving:
         """host:port."""
         return self.readiness.address
 
-    def channel(self) -> grpc.Channel:
-        """A new channel that takes messages of any size; it is closed with the server."""
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        channel = grpc.insecure_channel(self.address, options=options)
+    def channel(self, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+        """A new channel with its own connection, for messages of any size; it is closed with the server."""
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if credentials is None:
+            channel = grpc.insecure_channel(self.address, options=options)
+        else:
+            channel = grpc.secure_channel(self.address, credentials, options=options)
         self._channels.append(channel)
         return channel
 
-    def stub(self) -> service_pb2_grpc.LabelMintStub:
+    def stub(self, credentials: grpc.ChannelCredentials | None = None) -> service_pb2_grpc.LabelMintStub:
         """A stub on a new channel."""
-        return service_pb2_grpc.LabelMintStub(self.channel())  # type: ignore[no-untyped-call]  # generated
+        return service_pb2_grpc.LabelMintStub(self.channel(credentials))  # type: ignore[no-untyped-call]  # generated
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Drain and stop the server as SIGTERM does, and wait for it; once is enough."""
@@ -86,15 +93,15 @@ def serving(bundles: Sequence[Path | ServedModel], **settings: object) -> Iterat
         server = LabelmintServer(chosen, models)
         return server, await server.start()
 
-    server, readiness = asyncio.run_coroutine_threadsafe(start(), loop).result(START_TIMEOUT_S)
-    running = Serving(chosen, models, server, loop, readiness)
     try:
-        yield running
-    finally:
-        running.close_channels()
+        server, readiness = asyncio.run_coroutine_threadsafe(start(), loop).result(START_TIMEOUT_S)
+        running = Serving(chosen, models, server, loop, readiness)
         try:
-            running.stop(grace_s=0.0)
+            yield running
         finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            running.close_channels()
+            running.stop(grace_s=0.0)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

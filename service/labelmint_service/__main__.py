@@ -1,4 +1,4 @@
-"""labelmint-serve: reads the settings, serves, and says what went wrong."""
+"""labelmint-serve: reads the settings, serves, and says what went wrong. `labelmint-serve new-token` makes tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from labelmint.errors import LabelmintError
 from labelmint.memory import keep_freed_memory
+from labelmint_service.access import cli as access_cli
 from labelmint_service.server import Readiness, load_models, remove_ready_file, serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
@@ -30,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 after a clean stop, 2 if the server could not start. An engine that does not answer any more ends
         the process with status 3: its thread cannot be ended otherwise.
     """
+    given = sys.argv[1:] if argv is None else argv
+    if list(given[:1]) == [access_cli.COMMAND]:
+        return access_cli.print_new_token(given[1:])
     try:
-        settings = load_settings(sys.argv[1:] if argv is None else argv)
+        settings = load_settings(given)
         configure_logging(settings.log_level, settings.log_format)
         keep_freed_memory()
         with _sigterm_interrupts():

@@ -4,12 +4,17 @@ LabelmintError                    root of the contract
 └── ServiceError
     ├── SettingsError             a flag, variable or configuration file that cannot be used
     ├── StartError                a port, bundle or engine that keeps the server from starting
-    │   └── EngineStartError      the engine that was asked for cannot run this bundle here
+    │   ├── EngineStartError      the engine that was asked for cannot run this bundle here
+    │   └── AccessFileError       a certificate, a file of tokens or one of quotas cannot be used
+    ├── UnauthenticatedError      a token is missing, unknown, expired or was withdrawn
+    ├── ModelForbiddenError       the caller's token does not open this model
     ├── RequestError              a request field is missing, out of range or contradicts another
     ├── ModelNotFoundError        no model of that name is served
     ├── PinMismatchError          the served bundle or numerics is not the one the request pins
     ├── ScanLimitError            a stream scanned max_scanned indices without reaching its limit
     ├── StreamLimitError          the server runs as many streams as it may
+    ├── QuotaError                the client has used up a limit of its own
+    ├── QuotaStoreError           what a client uses cannot be written down, so nothing is handed out
     ├── LateError                 the caller's deadline has passed
     ├── DrainingError             the server is going away; the stream can be taken up elsewhere
     ├── EngineRunError            a run failed; nothing of it was sent
@@ -17,7 +22,8 @@ LabelmintError                    root of the contract
     ├── EngineLostError           a run does not end, so the server has to
     └── NonFiniteSampleError      one sample came out non-finite; it was not sent
 
-Every error may carry `next_index`, the index at which the stream can be taken up again.
+Every error may carry `next_index`, the index at which the stream can be taken up again. Errors that pass by themselves
+carry `retry_after_s`.
 """
 
 from __future__ import annotations
@@ -31,7 +37,10 @@ class ServiceError(LabelmintError):
     Attributes:
         field: Request or settings field at fault; empty if there is none.
         next_index: Where the stream can be taken up again; None if it cannot or if there is no stream.
+        retry_after_s: Seconds after which another try may succeed; None if time alone does not help, or nobody knows.
     """
+
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, field: str = "", next_index: int | None = None) -> None:
         super().__init__(message, field=field)
@@ -48,6 +57,21 @@ class StartError(ServiceError):
 
 class EngineStartError(StartError):
     """The engine that was asked for cannot run the bundle on this machine."""
+
+
+class AccessFileError(StartError):
+    """A certificate, a file of tokens or one of quotas cannot be used.
+
+    When it was read again because it had changed, the one before it stays in force.
+    """
+
+
+class UnauthenticatedError(ServiceError):
+    """A token is missing, unknown, expired or was withdrawn."""
+
+
+class ModelForbiddenError(ServiceError):
+    """The model is served, but not to this client."""
 
 
 class RequestError(ServiceError):
@@ -68,6 +92,29 @@ class ScanLimitError(ServiceError):
 
 class StreamLimitError(ServiceError):
     """The server runs as many streams as it may."""
+
+    retry_after_s = 1.0  # a guess: nobody knows when a stream ends
+
+
+class QuotaError(ServiceError):
+    """The client has used up a limit of its own.
+
+    Attributes:
+        client: Name of the client.
+        limit: Name of the limit, for example "samples_per_day".
+    """
+
+    def __init__(self, message: str, *, client: str, limit: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.client = client
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
+class QuotaStoreError(ServiceError):
+    """What a client uses cannot be written down, so that nothing is handed out to it."""
+
+    retry_after_s = 1.0
 
 
 class LateError(ServiceError):

@@ -64,6 +64,18 @@ class ServiceMetrics:
             ["model"],
             registry=r,
         )
+        self.client_samples = Counter(
+            "labelmint_client_samples",
+            "Samples handed to the engine, which count against limits.",
+            ["client"],
+            registry=r,
+        )
+        self.reloads = Counter(
+            "labelmint_reloads",
+            "Times that certificates or clients were read again because their files had changed.",
+            ["files", "outcome"],
+            registry=r,
+        )
         self.model_info = Gauge(
             "labelmint_model_info",
             "Always 1; the labels name what is served.",

@@ -14,7 +14,14 @@ from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
 from labelmint_service.engine import Engine, EngineBatch, LatentInputs, load_engine
 from labelmint_service.engine.protocol import run_inputs
-from labelmint_service.errors import EngineRunError, EngineStartError, ModelNotFoundError, RequestError, StartError
+from labelmint_service.errors import (
+    EngineRunError,
+    EngineStartError,
+    ModelForbiddenError,
+    ModelNotFoundError,
+    RequestError,
+    StartError,
+)
 from labelmint_service.numerics import Numerics, describe_numerics
 
 _PROBE_SEED = 0
@@ -64,6 +71,7 @@ def load_model(
     provider: str = "cpu",
     kernel: str = "auto",
     verify_files: bool = True,
+    expect_digest: str | None = None,
 ) -> ServedModel:
     """Open a bundle, start its engine and run it once.
 
@@ -73,12 +81,13 @@ def load_model(
         provider: What the engine runs on.
         kernel: Form of the fused engine's kernel.
         verify_files: Whether to compare the sha256 of each file.
+        expect_digest: The only digest that is accepted; None for any.
 
     Raises:
-        BundleError: The bundle is missing, malformed or altered.
+        BundleError: The bundle is missing, malformed, altered, or not the expected one.
         EngineStartError: The engine is missing or cannot run the bundle.
     """
-    bundle = open_bundle(path, verify_files=verify_files)
+    bundle = open_bundle(path, expect_digest=expect_digest, verify_files=verify_files)
     return serve_bundle(bundle, load_engine(bundle, engine=engine, provider=provider, kernel=kernel))
 
 
@@ -141,6 +150,19 @@ class ModelCatalog:
                     field="bundle",
                 )
             self._models[model.name] = model
+        self._hidden: frozenset[str] = frozenset()
+
+    def limited_to(self, names: frozenset[str] | None) -> ModelCatalog:
+        """The catalog as somebody sees it who may use some of the models only.
+
+        Args:
+            names: Names of these models, of which not all need be served; None for all there are.
+        """
+        if names is None:
+            return self
+        limited = ModelCatalog(model for model in self if model.name in names)
+        limited._hidden = frozenset(self._models) - names
+        return limited
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -154,11 +176,18 @@ class ModelCatalog:
 
         Raises:
             RequestError: The name is empty.
+            ModelForbiddenError: It is served, but not to whom this catalog is for.
             ModelNotFoundError: No such model is served.
         """
-        served = ", ".join(sorted(self._models))
+        served = ", ".join(sorted(self._models)) or "none"
         if not name:
             raise RequestError(f"{field} is empty, expected one of {served}; name the model", field=field)
+        if name in self._hidden:
+            raise ModelForbiddenError(
+                f"{field} is {name!r}, which your token does not open, expected one of {served}; choose one of these "
+                "or ask the operator for access",
+                field=field,
+            )
         model = self._models.get(name)
         if model is None:
             raise ModelNotFoundError(

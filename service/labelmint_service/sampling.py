@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from labelmint.v1 import service_pb2
+from labelmint_service.access.control import Caller
 from labelmint_service.assembly import Assembler
 from labelmint_service.engine_runner import EngineRunner, EngineState
 from labelmint_service.errors import DrainingError, LateError, RequestError
@@ -93,6 +94,7 @@ class SamplingService:
         self,
         request: service_pb2.GenerateRequest,
         *,
+        caller: Caller,
         deadline_s: float | None,
         request_id: str,
     ) -> SampleStream:
@@ -100,19 +102,22 @@ class SamplingService:
 
         Args:
             request: From the wire; nothing in it is trusted.
+            caller: Whose request it is.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
 
         Raises:
             ServiceError: The request cannot be served.
         """
-        job = parse_generate(request, self.catalog, max_message_bytes=self._settings.max_message_bytes)
+        catalog = self.catalog.limited_to(caller.models)
+        job = parse_generate(request, catalog, max_message_bytes=self._settings.max_message_bytes)
         return self._open(
             job.model,
             AddressSource(job),
             job.output,
             job.sample_filter,
             shared_memory=_shared_memory(request.output),
+            caller=caller,
             max_accepted=job.max_accepted,
             max_scanned=job.max_scanned,
             deadline_s=deadline_s,
@@ -123,6 +128,7 @@ class SamplingService:
         self,
         requests: AsyncIterator[service_pb2.LabelRequest],
         *,
+        caller: Caller,
         deadline_s: float | None,
         request_id: str,
     ) -> LabelSession:
@@ -130,6 +136,7 @@ class SamplingService:
 
         Args:
             requests: From the wire; nothing in them is trusted.
+            caller: Whose requests they are.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
 
@@ -142,7 +149,8 @@ class SamplingService:
                 "options are missing, expected them in the first message; send them with or before the first latents",
                 field="options",
             )
-        job = parse_label_options(first.options, self.catalog, max_message_bytes=self._settings.max_message_bytes)
+        catalog = self.catalog.limited_to(caller.models)
+        job = parse_label_options(first.options, catalog, max_message_bytes=self._settings.max_message_bytes)
         source = LatentSource(max_backlog_rows=self._credit_rows(job.model), on_change=lambda: stream.notice_source())
         stream = self._open(
             job.model,
@@ -150,6 +158,7 @@ class SamplingService:
             job.output,
             None,
             shared_memory=_shared_memory(first.options.output),
+            caller=caller,
             max_accepted=None,
             max_scanned=None,
             deadline_s=deadline_s,
@@ -193,6 +202,7 @@ class SamplingService:
         sample_filter: SampleFilter | None,
         *,
         shared_memory: service_pb2.SharedMemory | None,
+        caller: Caller,
         max_accepted: int | None,
         max_scanned: int | None,
         deadline_s: float | None,
@@ -218,6 +228,7 @@ class SamplingService:
             source=source,
             assembler=assembler,
             limits=limits,
+            allowance=caller.make_allowance(),
             scheduler=self._schedulers[model.name],
             metrics=self._metrics,
             request_id=request_id,

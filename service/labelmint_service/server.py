@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from labelmint.hosts import is_loopback
+from labelmint_service.access.certificates import CertificateFiles, Certificates
+from labelmint_service.access.control import Access, OpenAccess, TokenAccess
 from labelmint_service.engine_runner import EngineState
 from labelmint_service.errors import StartError
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
 from labelmint_service.models import ModelCatalog, ServedModel, load_model
 from labelmint_service.sampling import SamplingService
-from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer
+from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
 
@@ -55,7 +59,7 @@ class LabelmintServer:
         lost: Set when an engine does not answer any more and the process has to end.
 
     Raises:
-        StartError: Two models share a name.
+        StartError: Two models share a name, or a file that says who may call cannot be used.
     """
 
     def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel]) -> None:
@@ -63,7 +67,8 @@ class LabelmintServer:
         self._metrics = ServiceMetrics()
         self._catalog = ModelCatalog(models)
         self._sampling = SamplingService(self._catalog, settings, self._metrics, self._on_state)
-        self._servicer = LabelMintServicer(self._sampling, self._metrics)
+        self._access = _make_access(settings, self._metrics)
+        self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._grpc_server: aio.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
@@ -75,11 +80,11 @@ class LabelmintServer:
         """Listen and serve.
 
         Raises:
-            StartError: A port cannot be taken.
+            StartError: A port cannot be taken, or a certificate cannot be used.
         """
         if self._settings.metrics:
             self._endpoint = MetricsEndpoint(self._metrics, self._settings.metrics_host, self._settings.metrics_port)
-        server = aio.server(options=_channel_options(self._settings))
+        server = aio.server(options=_channel_options(self._settings), interceptors=(TokenGuard(self._access),))
         server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -90,6 +95,7 @@ class LabelmintServer:
             await self.stop(grace_s=0.0)
             raise
         self._sampling.start()
+        self._access.start()
         await server.start()
         for name in (SERVICE_NAME, *(model.name for model in self._catalog)):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -120,6 +126,7 @@ class LabelmintServer:
             await self._grpc_server.stop(_WATCHER_GRACE_S)
         await draining
         await self._sampling.close()
+        await self._access.close()
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         log_event(_log, logging.INFO, "server.stopped")
@@ -145,8 +152,21 @@ class LabelmintServer:
 
     def _listen(self, server: aio.Server) -> int:
         wanted = _join_address(self._settings.host, self._settings.port)
+        credentials = _server_credentials(self._settings, self._metrics)
+        if credentials is None and not is_loopback(self._settings.host):
+            log_event(
+                _log,
+                logging.WARNING,
+                "server.plaintext",
+                address=wanted,
+                message="connections are not encrypted and others may reach them; give tls_certificate and tls_key, or "
+                "listen on loopback",
+            )
         try:
-            port = server.add_insecure_port(wanted)
+            if credentials is None:
+                port = server.add_insecure_port(wanted)
+            else:
+                port = server.add_secure_port(wanted, credentials)
         except RuntimeError as error:  # what grpc raises when it cannot bind
             raise StartError(
                 f"cannot listen on {wanted}; stop what uses it, or choose another --port (0 for any) or --host",
@@ -204,20 +224,53 @@ def load_models(settings: ServiceSettings) -> list[ServedModel]:
 
     Raises:
         BundleError: A bundle is missing, malformed or altered.
+        DigestMismatchError: A bundle is not the expected one.
         StartError: An engine does not run.
     """
     models = []
-    for path in settings.bundle:
+    digests = settings.expect_digest or (None,) * len(settings.bundle)
+    for path, digest in zip(settings.bundle, digests, strict=True):
         model = load_model(
             path,
             engine=settings.engine,
             provider=settings.provider,
             kernel=settings.kernel,
             verify_files=settings.verify_files,
+            expect_digest=digest,
         )
         log_event(_log, logging.INFO, "model.loaded", model=model.name, digest=model.bundle.digest, path=str(path))
         models.append(model)
     return models
+
+
+def _make_access(settings: ServiceSettings, metrics: ServiceMetrics) -> Access:
+    return TokenAccess(settings.tokens, settings.quota_file, metrics) if settings.tokens else OpenAccess()
+
+
+def _server_credentials(settings: ServiceSettings, metrics: ServiceMetrics) -> grpc.ServerCredentials | None:
+    """TLS whose certificates are read again when they change; None for plain text.
+
+    Raises:
+        AccessFileError: A certificate cannot be used.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, metrics)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """What grpc asks for before each handshake; connections that there are stay as they are."""
+        certificates = files.reload()
+        return None if certificates is None else _configuration(certificates)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(files.load()),
+        changed,  # type: ignore[arg-type]  # None stands for no change, which the stubs lack
+        require_client_authentication=settings.tls_client_ca is not None,
+    )
+
+
+def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(certificates.key, certificates.chain)], certificates.client_ca)
 
 
 def _channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:

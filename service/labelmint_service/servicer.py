@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
@@ -17,10 +17,13 @@ from grpc import aio
 
 from labelmint.errors import LabelmintError
 from labelmint.v1 import service_pb2
+from labelmint_service.access.control import Access, Caller
+from labelmint_service.access.tokens import AUTHORIZATION_KEY
 from labelmint_service.error_codes import code_name
-from labelmint_service.errors import DrainingError, RequestError, ServiceError
+from labelmint_service.errors import DrainingError, RequestError, ServiceError, UnauthenticatedError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.requests import NUM_INDICES
+from labelmint_service.rich_status import STATUS_DETAILS_KEY, status_details
 from labelmint_service.sampling import SamplingService
 from labelmint_service.structured_logs import log_event
 
@@ -42,11 +45,13 @@ class Call:
     Attributes:
         rpc: Name of the method.
         request_id: The caller's, or one made here.
+        authorization: Every value of the metadata `authorization`: secrets, not for the log.
         deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
     """
 
     rpc: str
     request_id: str
+    authorization: tuple[str | bytes, ...] = field(repr=False)
     deadline_s: float | None
 
 
@@ -58,11 +63,13 @@ class LabelMintServicer:
 
     Args:
         sampling: What does the work.
+        access: Who may call.
         metrics: Where to count.
     """
 
-    def __init__(self, sampling: SamplingService, metrics: ServiceMetrics) -> None:
+    def __init__(self, sampling: SamplingService, access: Access, metrics: ServiceMetrics) -> None:
         self._sampling = sampling
+        self._access = access
         self._metrics = metrics
         self._active: set[Call] = set()
         self._idle = asyncio.Event()
@@ -97,9 +104,9 @@ class LabelMintServicer:
         )
 
     async def list_models(self, data: bytes, context: _Context) -> service_pb2.ListModelsResponse:
-        """Name the served models."""
+        """Name the served models, those that the caller may see."""
 
-        async def work(_call: Call) -> service_pb2.ListModelsResponse:
+        async def work(_call: Call, caller: Caller) -> service_pb2.ListModelsResponse:
             _parse(service_pb2.ListModelsRequest, data)
             return service_pb2.ListModelsResponse(
                 models=[
@@ -110,7 +117,7 @@ class LabelMintServicer:
                         numerics_id=model.numerics.id,
                         description=model.bundle.manifest.description,
                     )
-                    for model in self._sampling.catalog
+                    for model in self._sampling.catalog.limited_to(caller.models)
                 ],
             )
 
@@ -119,9 +126,9 @@ class LabelMintServicer:
     async def get_model(self, data: bytes, context: _Context) -> service_pb2.GetModelResponse:
         """Describe one model."""
 
-        async def work(_call: Call) -> service_pb2.GetModelResponse:
+        async def work(_call: Call, caller: Caller) -> service_pb2.GetModelResponse:
             request = _parse(service_pb2.GetModelRequest, data)
-            model = self._sampling.catalog.find(request.model, field="model")
+            model = self._sampling.catalog.limited_to(caller.models).find(request.model, field="model")
             return service_pb2.GetModelResponse(
                 manifest=model.bundle.manifest,
                 numerics_id=model.numerics.id,
@@ -133,9 +140,14 @@ class LabelMintServicer:
     async def generate(self, data: bytes, context: _Context) -> None:
         """Stream the samples of some addresses."""
 
-        async def work(call: Call) -> None:
+        async def work(call: Call, caller: Caller) -> None:
             request = _parse(service_pb2.GenerateRequest, data)
-            stream = self._sampling.open_generate(request, deadline_s=call.deadline_s, request_id=call.request_id)
+            stream = self._sampling.open_generate(
+                request,
+                caller=caller,
+                deadline_s=call.deadline_s,
+                request_id=call.request_id,
+            )
             async with stream:
                 async for message in stream.messages():
                     await context.write(message)
@@ -145,9 +157,10 @@ class LabelMintServicer:
     async def label(self, requests: AsyncIterator[bytes], context: _Context) -> None:
         """Stream the samples of the caller's latents."""
 
-        async def work(call: Call) -> None:
+        async def work(call: Call, caller: Caller) -> None:
             session = await self._sampling.open_label(
                 _parsed(requests),
+                caller=caller,
                 deadline_s=call.deadline_s,
                 request_id=call.request_id,
             )
@@ -157,17 +170,20 @@ class LabelMintServicer:
 
         await self._answer("Label", context, work)
 
-    async def _answer(self, rpc: str, context: _Context, work: Callable[[Call], Awaitable[_T]]) -> _T:
-        """Do the work of a call, count it, and turn what it raises into a status."""
+    async def _answer(self, rpc: str, context: _Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
+        """Do the work of a call that may be made, count it, and turn what it raises into a status."""
         call = _make_call(rpc, context)
         began_s = time.monotonic()
         code = "CANCELLED"
+        client = ""
         self._active.add(call)
         self._idle.clear()
         log_event(_log, logging.DEBUG, "call.begin", rpc=rpc, request_id=call.request_id, peer=context.peer())
         try:
             await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
-            result = await work(call)
+            caller = await self._access.authenticate(call.authorization)
+            client = caller.name
+            result = await work(call, caller)
             code = "OK"
             return result
         except LabelmintError as error:
@@ -188,6 +204,7 @@ class LabelMintServicer:
                 "call.end",
                 rpc=rpc,
                 request_id=call.request_id,
+                client=client or None,
                 code=code,
                 duration_s=duration_s,
             )
@@ -214,13 +231,18 @@ async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[service_pb2.L
 
 
 def _make_call(rpc: str, context: _Context) -> Call:
-    metadata = dict(context.invocation_metadata() or ())
-    request_id = str(metadata.get(REQUEST_ID_KEY, ""))
+    metadata = [(str(key), value) for key, value in context.invocation_metadata() or ()]
+    request_id = str(dict(metadata).get(REQUEST_ID_KEY, ""))
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = uuid.uuid4().hex[:16]
     remaining_s = cast("float | None", context.time_remaining())  # None without a deadline, which the stubs omit
     deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
-    return Call(rpc=rpc, request_id=request_id, deadline_s=deadline_s)
+    return Call(
+        rpc=rpc,
+        request_id=request_id,
+        authorization=tuple(value for key, value in metadata if key == AUTHORIZATION_KEY),
+        deadline_s=deadline_s,
+    )
 
 
 async def _abort(context: _Context, call: Call, error: Exception) -> NoReturn:
@@ -235,6 +257,10 @@ async def _abort(context: _Context, call: Call, error: Exception) -> NoReturn:
         text = f"an unexpected error; the server's log has it under request id {call.request_id}"
     if isinstance(error, ServiceError) and error.next_index is not None and error.next_index < NUM_INDICES:
         detail.next_index = error.next_index
+    metadata: list[tuple[str, bytes]] = [(ERROR_DETAIL_KEY, detail.SerializeToString())]
+    rich = status_details(error, name) if isinstance(error, ServiceError) else None
+    if rich is not None:
+        metadata.append((STATUS_DETAILS_KEY, rich))
     is_ours = name == "INTERNAL"
     level = logging.ERROR if is_ours else logging.INFO if isinstance(error, DrainingError) else logging.WARNING
     log_event(
@@ -248,8 +274,44 @@ async def _abort(context: _Context, call: Call, error: Exception) -> NoReturn:
         field=detail.field or None,
         message=text,
     )
-    await context.abort(
-        grpc.StatusCode[name],
-        text,
-        trailing_metadata=((ERROR_DETAIL_KEY, detail.SerializeToString()),),
-    )
+    await context.abort(grpc.StatusCode[name], text, trailing_metadata=tuple(metadata))
+
+
+class TokenGuard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Lets only callers with a token at services that do not ask for it themselves, such as reflection.
+
+    Health checks need none: what asks for them often cannot send one, and they tell no more than that the server runs.
+
+    Args:
+        access: Who may call.
+    """
+
+    _OPEN = (f"/{SERVICE_NAME}/", "/grpc.health.v1.Health/")
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:  # Any: calls of all message types
+        """Go on, or refuse."""
+        if not handler_call_details.method.startswith(self._OPEN):
+            metadata = handler_call_details.invocation_metadata
+            values = [value for key, value in metadata if key == AUTHORIZATION_KEY]
+            try:
+                await self._access.authenticate(values)
+            except UnauthenticatedError as error:
+                log_event(_log, logging.WARNING, "call.refused", rpc=handler_call_details.method, message=str(error))
+                return _refusing(str(error))
+        return await continuation(handler_call_details)
+
+
+def _refusing(text: str) -> grpc.RpcMethodHandler[Any, Any]:  # Any: calls of all message types
+    """A handler that refuses, whatever the call sends."""
+
+    async def refuse(_requests: object, context: _Context) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -14,9 +14,10 @@ import os
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from labelmint.hosts import is_loopback
 from labelmint_service.errors import SettingsError
 
 ENV_PREFIX = "LABELMINT_SERVE_"
@@ -32,6 +34,7 @@ EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "toonhead"
 """The bundle that the package brings along."""
 
 _MIB = 2**20
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ServiceSettings(BaseSettings):
@@ -45,6 +48,10 @@ class ServiceSettings(BaseSettings):
         description="Folder of a bundle to serve. As a flag repeatable, as a variable separated like PATH.",
     )
     verify_files: bool = Field(default=True, description="Compare the sha256 of each bundle file before serving it.")
+    expect_digest: Annotated[tuple[_Digest, ...], NoDecode] = Field(
+        default=(),
+        description="Digest that a bundle must have: one for each bundle, in their order. Repeatable as bundle is.",
+    )
     engine: Literal["onnxruntime", "fused"] = Field(
         default="onnxruntime",
         description="onnxruntime runs the graphs as they are; fused runs the interpreter in a kernel of its own.",
@@ -60,9 +67,27 @@ class ServiceSettings(BaseSettings):
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on. Connections are neither encrypted nor authenticated.",
+        description="Address to listen on. With tokens, another than loopback needs TLS.",
     )
     port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of the server's certificate chain: turns TLS on. Read again when it changes.",
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of its private key, without a passphrase.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file of roots: only callers with a certificate that leads to one of them may connect.",
+    )
+    tokens: Path | None = Field(
+        default=None,
+        description="TOML or JSON file of clients with their tokens and limits: calls need a token. Read again when "
+        "it changes.",
+    )
+    quota_file: Path | None = Field(
+        default=None,
+        description="File that keeps what clients have used of their samples_per_day.",
+    )
     max_streams: int = Field(
         default=64,
         ge=1,
@@ -138,10 +163,40 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="Form of the log lines on stderr.")
 
-    @field_validator("bundle", mode="before")
+    @field_validator("bundle", "expect_digest", mode="before")
     @classmethod
-    def _split_paths(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         return tuple(value.split(os.pathsep)) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """What one setting asks of another. The type of an error names the setting at fault."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            given, missing = ("tls_certificate", "tls_key") if self.tls_certificate else ("tls_key", "tls_certificate")
+            raise PydanticCustomError(missing, f"{missing} is missing, but {given} is set; give both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise PydanticCustomError(
+                "tls_client_ca",
+                "tls_client_ca is set without TLS; give tls_certificate and tls_key too, or leave it out",
+            )
+        if self.tokens is not None and self.tls_certificate is None and not is_loopback(self.host):
+            raise PydanticCustomError(
+                "tokens",
+                f"tokens is set and host is {self.host!r}, where tokens would be sent in plain text over a network; "
+                "give tls_certificate and tls_key, or listen on loopback",
+            )
+        if self.quota_file is not None and self.tokens is None:
+            raise PydanticCustomError(
+                "quota_file",
+                "quota_file is set without tokens, so that no client has a quota; give tokens or leave it out",
+            )
+        if self.expect_digest and len(self.expect_digest) != len(self.bundle):
+            raise PydanticCustomError(
+                "expect_digest",
+                f"expect_digest has {len(self.expect_digest)} digests for {len(self.bundle)} bundles; give one for "
+                "each, in the same order, or none",
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -213,6 +268,9 @@ def _read_file(path: Path) -> dict[str, Any]:  # Any: unchecked input
 def _settings_error(error: ValidationError, origins: Mapping[str, str]) -> SettingsError:
     lines = []
     for problem in error.errors():
+        if not problem["loc"]:  # of several settings together
+            lines.append(problem["msg"])
+            continue
         name = str(problem["loc"][0])
         origin = origins.get(name, "defaults")
         if problem["type"] == "extra_forbidden":
@@ -220,7 +278,8 @@ def _settings_error(error: ValidationError, origins: Mapping[str, str]) -> Setti
             lines.append(f"{name} (from {origin}) is no setting{nearest}; remove it or correct its name")
         else:
             lines.append(f"{name} is {problem['input']!r} (from {origin}): {problem['msg']}; see --help")
-    return SettingsError("\n".join(lines), field=str(error.errors()[0]["loc"][0]))
+    first = error.errors()[0]
+    return SettingsError("\n".join(lines), field=str(first["loc"][0] if first["loc"] else first["type"]))
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
@@ -233,7 +292,8 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="labelmint-serve",
         description="Serve labelled samples of one or more bundles over gRPC.",
         epilog=f"Flags go before environment variables, those before the file, that before the defaults. "
-        f"Example: labelmint-serve --port 0 --bundle ./my-bundle; {ENV_PREFIX}PORT=8500 labelmint-serve",
+        f"Example: labelmint-serve --port 0 --bundle ./my-bundle; {ENV_PREFIX}PORT=8500 labelmint-serve. "
+        "`labelmint-serve new-token NAME` makes a token and its entry for the file of tokens.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -245,12 +305,13 @@ def _make_parser() -> argparse.ArgumentParser:
     for name, field in ServiceSettings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = ServiceSettings.model_fields[name].default
-        shown = "the embedded toonhead" if name == "bundle" else "none" if default is None else default
+        shown = "the embedded toonhead" if name == "bundle" else "none" if default in {None, ()} else default
         text = f"{field.description} (default: {shown}; variable {ENV_PREFIX}{name.upper()})".replace("%", "%%")
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         elif get_origin(field.annotation) is tuple:
-            parser.add_argument(flag, action="append", metavar="PATH", help=text)
+            metavar = "PATH" if name == "bundle" else "DIGEST"
+            parser.add_argument(flag, action="append", metavar=metavar, help=text)
         else:
             parser.add_argument(flag, metavar=_metavar(field.annotation), help=text)
     return parser

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from labelmint_service.access.allowances import Allowance
 from labelmint_service.assembly import Assembler
 from labelmint_service.batching import Reply, build_progress
 from labelmint_service.errors import DrainingError, ScanLimitError, ServiceError
@@ -54,12 +55,15 @@ class SampleStream:
         source: Where rows come from.
         assembler: What turns results into messages.
         limits: Bounds.
+        allowance: What its client may take.
         scheduler: What computes rows.
         metrics: Where to count.
         request_id: For the log.
 
     Attributes:
         is_closed: Whether nobody waits for rows any more.
+        client: Name of the client it is for; empty if clients are not told apart.
+        priority: That of the client; larger goes first.
     """
 
     def __init__(
@@ -69,12 +73,16 @@ class SampleStream:
         source: RowSource,
         assembler: Assembler,
         limits: StreamLimits,
+        allowance: Allowance,
         scheduler: Scheduler,
         metrics: ServiceMetrics,
         request_id: str,
     ) -> None:
         self.request_id = request_id
         self.is_closed = False
+        self.client = allowance.client
+        self.priority = allowance.priority
+        self._allowance = allowance
         self._model = model
         self._source = source
         self._assembler = assembler
@@ -101,10 +109,13 @@ class SampleStream:
         Raises:
             DrainingError: The server is going away.
             StreamLimitError: There are as many streams as there may be.
+            ServiceError: The client may have no more, or nothing more today.
         """
         try:
+            self._allowance.open(self.notice_source)
             self._scheduler.add(self)
         except ServiceError as error:
+            self._allowance.close()
             error.next_index = self._next_index
             self._assembler.close()
             raise
@@ -120,6 +131,7 @@ class SampleStream:
         """Drop all work."""
         self.is_closed = True
         self._scheduler.remove(self)
+        self._allowance.close()
         self._hold(-self._held_rows)
         if self._pump_task is not None:
             self._pump_task.cancel()
@@ -141,11 +153,12 @@ class SampleStream:
     def num_ready(self, most: int) -> int:
         """Rows that may be computed now, at most `most`."""
         if self.is_closed or self._is_draining or self._failure is not None or self._has_enough:
-            return 0
-        return self._source.num_ready(min(most, self._limits.credit_rows - self._held_rows))
+            return self._allowance.num_ready(0)
+        return self._allowance.num_ready(self._source.num_ready(min(most, self._limits.credit_rows - self._held_rows)))
 
     def take(self, count: int) -> Rows:
         """Hand out rows."""
+        self._allowance.take(count)
         self._hold(count)
         self._pending_rows += count
         return self._source.take(count)
@@ -168,7 +181,7 @@ class SampleStream:
         self._arrived.set()
 
     def notice_source(self) -> None:
-        """Look at the source again: rows came, or its end."""
+        """Look at the source and the allowance again: rows came, or an end, or time passed."""
         self._scheduler.wake()
         self._arrived.set()
 
@@ -221,6 +234,7 @@ class SampleStream:
                         "the server is going away; go on at next_index with another one or after its restart",
                     )
                 else:
+                    self._check_allowance()
                     await self._wait_for_arrival()
         except ServiceError as error:
             if error.next_index is None and self._next_index < NUM_INDICES:
@@ -230,6 +244,18 @@ class SampleStream:
             if self._num_unreported:
                 self._report_progress()
             self._replied.set()
+
+    def _check_allowance(self) -> None:
+        """End the stream if it wants rows that it may not have, once all it was given has been sent.
+
+        Raises:
+            ServiceError: A limit of the client, or its token, has come to an end.
+        """
+        if self._pending_rows or not self._source.num_ready(1):
+            return
+        error = self._allowance.refusal()
+        if error is not None:
+            raise error
 
     def _is_complete(self) -> bool:
         """Whether the stream has reached its end.

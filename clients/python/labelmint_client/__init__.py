@@ -33,6 +33,7 @@ from labelmint_client._errors import (
 from labelmint_client._model import Model, ModelSummary
 from labelmint_client._retry import RetryPolicy
 from labelmint_client._sample import Sample
+from labelmint_client._security import Tls, token_from_environment
 from labelmint_client._sync import Client
 from labelmint_client._sync_stream import SampleStream
 
@@ -62,6 +63,8 @@ __all__ = [
     "ServerBusyError",
     "ServerFaultError",
     "ServerUnavailableError",
+    "Tls",
     "UsageError",
     "keep_freed_memory",
+    "token_from_environment",
 ]

@@ -1,6 +1,6 @@
 """The calls of a server, with sample messages read as labelmint.batches reads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -31,7 +31,10 @@ def make_stub(channel: grpc.Channel | grpc.aio.Channel) -> service_pb2_grpc.Labe
 
 
 def start_generate(
-    channel: grpc.Channel | grpc.aio.Channel, request: service_pb2.GenerateRequest, shared_memory_bytes: int | None
+    channel: grpc.Channel | grpc.aio.Channel,
+    request: service_pb2.GenerateRequest,
+    shared_memory_bytes: int | None,
+    metadata: Sequence[tuple[str, str]] | None,
 ) -> Any:  # Any: grpc has no public type for a call
     """Start a Generate call.
 
@@ -39,16 +42,17 @@ def start_generate(
         channel: Blocking or asynchronous, and so is the call.
         request: What to generate.
         shared_memory_bytes: Size of a ring for RAW arrays; None lets them travel in the messages.
+        metadata: Of the call: the caller's token.
 
     Raises:
         InvalidArgumentError: There is no such memory here.
     """
     if shared_memory_bytes is None:
-        return _generate(channel, read_batch)(request)
+        return _generate(channel, read_batch)(request, metadata=metadata)
     # Each call has a ring of its own: a server may still write into that of a call that broke.
     ring = SharedRing(shared_memory_bytes)
     request.output.shared_memory.CopyFrom(ring.request())
-    return _generate(channel, ring.read)(request)
+    return _generate(channel, ring.read)(request, metadata=metadata)
 
 
 def _generate(channel: grpc.Channel | grpc.aio.Channel, read: Callable[[bytes], ReceivedBatch]) -> Any:  # Any: as above

@@ -1,5 +1,6 @@
 """The blocking client."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -26,6 +27,7 @@ from labelmint_client._model import Model, ModelSummary
 from labelmint_client._request import ChromaSubsampling, Field, ImageCodec, MaskCodec
 from labelmint_client._resume import Recovery, StreamCursor
 from labelmint_client._retry import RetryPolicy
+from labelmint_client._security import Tls, make_security
 from labelmint_client._sync_stream import OpenedCall, SampleStream
 
 _ResponseT = TypeVar("_ResponseT")
@@ -43,10 +45,14 @@ class Client:
         timeout_s: Limit of `list_models` and `get_model`, seconds.
         max_receive_bytes: Largest message to accept. Streams are asked for smaller ones, see `max_message_bytes`.
         retry: When broken calls are tried again.
-        credentials: For a server with TLS; None for plain text.
+        tls: For a server with TLS; None for plain text.
+        token: Bearer token, for a server that asks for one; see also `token_from_environment`.
+        token_file: File that holds it, instead; read again for each call, so that it may be replaced.
+        credentials: Credentials of grpc's own, instead of `tls`.
 
     Raises:
-        InvalidArgumentError: The address is none.
+        InvalidArgumentError: The address is none, a file cannot be read, or the token would leave this machine in plain
+            text.
     """
 
     def __init__(
@@ -56,13 +62,18 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_receive_bytes: int = DEFAULT_MAX_RECEIVE_BYTES,
         retry: RetryPolicy | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._address = check_address(address)
         self._timeout_s = timeout_s
         self._max_receive_bytes = max_receive_bytes
         self._retry = retry or RetryPolicy()
-        self._credentials = credentials
+        self._security = make_security(
+            self._address, tls=tls, credentials=credentials, token=token, token_file=token_file
+        )
         self._channel: LazyChannel[grpc.Channel] = LazyChannel(self._open_channel, process_id)
 
     @property
@@ -77,7 +88,9 @@ class Client:
             ClientError: See the tree of errors.
         """
         request = service_pb2.ListModelsRequest()
-        response = self._unary(lambda stub: stub.ListModels(request, timeout=self._timeout_s))
+        response = self._unary(
+            lambda stub: stub.ListModels(request, timeout=self._timeout_s, metadata=self._security.metadata())
+        )
         return [ModelSummary.from_message(message) for message in response.models]
 
     def get_model(self, name: str) -> Model:
@@ -88,7 +101,11 @@ class Client:
             ClientError: See the tree of errors.
         """
         request = service_pb2.GetModelRequest(model=_request.text("model", name))
-        return Model.from_message(self._unary(lambda stub: stub.GetModel(request, timeout=self._timeout_s)))
+        return Model.from_message(
+            self._unary(
+                lambda stub: stub.GetModel(request, timeout=self._timeout_s, metadata=self._security.metadata())
+            )
+        )
 
     def generate(
         self,
@@ -185,7 +202,9 @@ class Client:
         ring_bytes = _request.optional_size("shared_memory_bytes", shared_memory_bytes)
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
-            return start_generate(self._channel.get(), cursor.resumed(request), ring_bytes), None
+            return start_generate(
+                self._channel.get(), cursor.resumed(request), ring_bytes, self._security.metadata()
+            ), None
 
         return self._stream(StreamCursor.of_generate(request, pin_numerics=pin_numerics), open_call)
 
@@ -251,7 +270,7 @@ class Client:
         )
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
-            return self._stub().Label(job.messages(cursor)), cursor.next_index
+            return self._stub().Label(job.messages(cursor), metadata=self._security.metadata()), cursor.next_index
 
         return self._stream(StreamCursor.of_label(job.options, len(job.latents), pin_numerics=pin_numerics), open_call)
 
@@ -270,10 +289,11 @@ class Client:
         self.close()
 
     def _open_channel(self) -> grpc.Channel:
-        options = channel_options(self._max_receive_bytes)
-        if self._credentials is None:
+        options = [*channel_options(self._max_receive_bytes), *self._security.options]
+        credentials = self._security.credentials()
+        if credentials is None:
             return grpc.insecure_channel(self._address, options=options)
-        return grpc.secure_channel(self._address, self._credentials, options=options)
+        return grpc.secure_channel(self._address, credentials, options=options)
 
     def _stub(self) -> service_pb2_grpc.LabelMintStub:
         return make_stub(self._channel.get())

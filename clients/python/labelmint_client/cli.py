@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from labelmint_client._commands.arguments import parse_arguments
+from labelmint_client._commands.arguments import Arguments, parse_arguments
 from labelmint_client._commands.demo import run_demo
 from labelmint_client._commands.describing import model_text, models_text
 from labelmint_client._commands.generating import generate_dataset
 from labelmint_client._commands.probing import health_text
 from labelmint_client._commands.settings import DemoSettings, GenerateSettings
 from labelmint_client._errors import ClientError
+from labelmint_client._security import token_from_environment
 from labelmint_client._sync import Client
 from labelmint_client._writers.journal import JOURNAL_NAME
 
@@ -31,18 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match arguments.command:
             case "models":
-                with Client(arguments.address) as client:
+                with _client(arguments) as client:
                     print(models_text(client, as_json=arguments.as_json))
             case "show":
-                with Client(arguments.address) as client:
+                with _client(arguments) as client:
                     print(model_text(client, arguments.model, as_json=arguments.as_json))
             case "health":
-                is_serving, text = health_text(arguments.address, arguments.model, arguments.timeout_s)
+                is_serving, text = health_text(
+                    arguments.address, arguments.model, arguments.timeout_s, arguments.security.tls
+                )
                 print(text, file=sys.stdout if is_serving else sys.stderr)
                 return 0 if is_serving else _FAILED
             case "generate":
                 assert arguments.generate is not None
-                with Client(arguments.address) as client:
+                with _client(arguments) as client:
                     print(generate_dataset(client, arguments.generate).text())
             case "demo":
                 assert arguments.demo is not None
@@ -56,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _point_at_rest(arguments.generate or arguments.demo)
         return _INTERRUPTED
     return 0
+
+
+def _client(arguments: Arguments) -> Client:
+    security = arguments.security
+    token = token_from_environment() if security.token_file is None else None
+    return Client(arguments.address, tls=security.tls, token=token, token_file=security.token_file)
 
 
 def _point_at_rest(settings: GenerateSettings | DemoSettings | None) -> None:

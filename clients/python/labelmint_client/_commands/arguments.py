@@ -2,13 +2,20 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from labelmint_client._channel import DEFAULT_ADDRESS
-from labelmint_client._commands.settings import DemoSettings, GenerateSettings, SelectionSettings, WireSettings
+from labelmint_client._commands.settings import (
+    DemoSettings,
+    GenerateSettings,
+    SecuritySettings,
+    SelectionSettings,
+    WireSettings,
+)
 from labelmint_client._request import UINT32_MAX, UINT64_MAX
+from labelmint_client._security import TOKEN_VARIABLE, Tls
 
 Command = Literal["models", "show", "health", "generate", "demo"]
 
@@ -23,6 +30,7 @@ class Arguments:
     Attributes:
         command: What to do.
         address: Server to talk to.
+        security: How it is reached.
         model: Model to show or to ask for.
         timeout_s: How long an answer may take, seconds.
         as_json: Whether to print JSON.
@@ -32,6 +40,7 @@ class Arguments:
 
     command: Command
     address: str = DEFAULT_ADDRESS
+    security: SecuritySettings = field(default_factory=SecuritySettings)
     model: str = ""
     timeout_s: float = 0.0
     as_json: bool = False
@@ -51,21 +60,42 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     parser = _parser()
     values = parser.parse_args(argv)
     command: Command = values.command
+    security = SecuritySettings() if command == "demo" else _security_settings(parser, values)
     match command:
         case "models":
-            return Arguments(command=command, address=values.address, as_json=values.json)
+            return Arguments(command=command, address=values.address, security=security, as_json=values.json)
         case "show":
-            return Arguments(command=command, address=values.address, model=values.model, as_json=values.json)
+            return Arguments(
+                command=command,
+                address=values.address,
+                security=security,
+                model=values.model,
+                as_json=values.json,
+            )
         case "health":
             return Arguments(
-                command=command, address=values.address, model=values.model or "", timeout_s=values.timeout_s
+                command=command,
+                address=values.address,
+                security=security,
+                model=values.model or "",
+                timeout_s=values.timeout_s,
             )
         case "generate":
             if values.count is None and values.end_index is None:
                 parser.error("generate: give --count, or --end-index")
-            return Arguments(command=command, address=values.address, generate=_generate_settings(values))
+            return Arguments(
+                command=command, address=values.address, security=security, generate=_generate_settings(values)
+            )
         case "demo":
             return Arguments(command=command, demo=_demo_settings(values))
+
+
+def _security_settings(parser: argparse.ArgumentParser, values: argparse.Namespace) -> SecuritySettings:
+    if (values.tls_certificate is None) != (values.tls_key is None):
+        parser.error("give --tls-certificate and --tls-key together")
+    has_tls = values.tls or any((values.tls_root_ca, values.tls_certificate))
+    tls = Tls(root_ca=values.tls_root_ca, certificate=values.tls_certificate, key=values.tls_key) if has_tls else None
+    return SecuritySettings(tls=tls, token_file=values.token_file)
 
 
 def _generate_settings(values: argparse.Namespace) -> GenerateSettings:
@@ -239,6 +269,17 @@ def _add_demo(commands: _Commands) -> None:
 def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"server (default: {DEFAULT_ADDRESS})"
+    )
+    group = parser.add_argument_group("security")
+    group.add_argument("--tls", action="store_true", help="encrypt; the options below that begin so imply it")
+    group.add_argument("--tls-root-ca", type=Path, metavar="PEM", help="authorities to trust (default: the usual ones)")
+    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="certificate to show to the server")
+    group.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
+    group.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="PATH",
+        help=f"file that holds the token (default: the variable {TOKEN_VARIABLE}; a flag would show it to others)",
     )
 
 

@@ -4,6 +4,7 @@ import grpc
 
 from labelmint_client._channel import channel_options, check_address
 from labelmint_client._errors import FailedCall
+from labelmint_client._security import Tls, make_security
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
@@ -11,24 +12,31 @@ _SERVING = b"\x08\x01"
 _MAX_NAME = 127
 
 
-def health_text(address: str, model: str, timeout_s: float) -> tuple[bool, str]:
+def health_text(address: str, model: str, timeout_s: float, tls: Tls | None) -> tuple[bool, str]:
     """Ask a server whether it serves.
 
     Args:
         address: "host:port".
         model: Name of a model; "" for the server as a whole.
         timeout_s: How long the answer may take, seconds.
+        tls: For a server with TLS. A token is never needed.
 
     Returns:
         Whether it serves, and a line that says so, with the reason if it does not.
 
     Raises:
-        InvalidArgumentError: The address is none.
+        InvalidArgumentError: The address is none, or a file of `tls` cannot be read.
     """
     name = model.encode()[:_MAX_NAME]
     request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
     what = model or "the server"
-    with grpc.insecure_channel(check_address(address), options=channel_options(1 << 20)) as channel:
+    security = make_security(check_address(address), tls=tls, credentials=None, token=None, token_file=None)
+    credentials, options = security.credentials(), channel_options(1 << 20)
+    with (
+        grpc.insecure_channel(address, options=options)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options=options)
+    ) as channel:
         try:
             check = channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
             answer: bytes = check(request, timeout=timeout_s)

@@ -6,7 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from labelmint_client._request import ChromaSubsampling, ImageCodec, MaskCodec
+from labelmint_client._security import Tls
 from labelmint_client._writers.spec import Format
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecuritySettings:
+    """How a server is reached.
+
+    Attributes:
+        tls: None for plain text.
+        token_file: File that holds a token; None for that of the environment, if there is one.
+    """
+
+    tls: Tls | None = None
+    token_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

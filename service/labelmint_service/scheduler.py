@@ -1,7 +1,7 @@
 """The scheduler: fills engine batches from all streams in turn and hands the results back.
 
-Streams wait in a circle. A batch is filled one row a stream at a time, going on where the last batch stopped, so that
-streams with work get the same number of rows to within one. While the engine runs one batch, the next one is filled and
+A batch is filled one row at a time, as `turns` has it, going on where the last batch stopped, so that streams with work
+get the same number of rows to within one. While the engine runs one batch, the next one is filled and
 its latents are made; just before it is computed, rows whose caller has gone or is late are dropped. The engine has a
 thread of its own.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
 from labelmint_service.structured_logs import log_event
+from labelmint_service.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,14 @@ class WorkStream(Protocol):
 
     Attributes:
         request_id: For the log.
+        client: Name of the client; empty if clients are not told apart.
+        priority: Larger goes first.
         is_closed: Whether nobody waits for its rows any more.
     """
 
     request_id: str
+    client: str
+    priority: int
     is_closed: bool
 
     @property
@@ -125,7 +129,7 @@ class Scheduler:
         self._max_streams = max_streams
         self._runner = runner
         self._streams: set[WorkStream] = set()
-        self._circle: deque[WorkStream] = deque()
+        self._turns = Turns[WorkStream]()
         self._forming: list[_Part] = []
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -156,7 +160,7 @@ class Scheduler:
                 f"{self._max_streams}; retry when one has ended, or ask the operator to raise max_streams",
             )
         self._streams.add(stream)
-        self._circle.append(stream)
+        self._turns.add(stream)
         self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
         self.wake()
 
@@ -164,7 +168,7 @@ class Scheduler:
         """Serve a stream no longer; its rows in work are dropped."""
         if stream in self._streams:
             self._streams.remove(stream)
-            self._circle.remove(stream)
+            self._turns.remove(stream)
             self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
             self.wake()
 
@@ -224,37 +228,16 @@ class Scheduler:
             log_event(_log, logging.ERROR, "scheduler.error", error=task.exception(), model=self._model.name)
 
     def _fill(self) -> None:
-        """Add rows to the batch that is being formed, one a stream at a time."""
+        """Add rows to the batch that is being formed, as turns have it."""
         space = self._model.engine.batch_size - sum(len(part.indices) for part in self._forming)
         entry = self._forming[0].entry if self._forming else None
-        for stream, count in self._share(space, entry).items():
+        # In the order of turns, because streams of one client claim from the same allowance.
+        ready = {stream: stream.num_ready(space) for stream in self._turns} if space else {}
+        for stream, count in self._turns.share(space, entry, ready).items():
             entry = stream.entry
             rows = stream.take(count)
             loading = asyncio.get_running_loop().run_in_executor(self._pool, rows.load)
             self._forming.append(_Part(stream, entry, rows.indices, time.perf_counter_ns(), loading))
-
-    def _share(self, space: int, entry: Entry | None) -> dict[WorkStream, int]:
-        """Rows for each stream, for at most `space` rows that all have `entry` (if None: that of the first)."""
-        shares: dict[WorkStream, int] = {}
-        ready = {stream: stream.num_ready(space) for stream in self._circle} if space else {}
-        skipped: list[WorkStream] = []
-        candidates = sum(1 for count in ready.values() if count)
-        while space and candidates:
-            stream = self._circle.popleft()
-            if not ready[stream]:
-                self._circle.append(stream)
-            elif entry is not None and stream.entry != entry:
-                skipped.append(stream)  # keeps its turn
-                candidates -= 1
-            else:
-                entry = stream.entry
-                shares[stream] = shares.get(stream, 0) + 1
-                space -= 1
-                ready[stream] -= 1
-                candidates -= ready[stream] == 0
-                self._circle.append(stream)
-        self._circle.extendleft(reversed(skipped))
-        return shares
 
     async def _execute(self, parts: Sequence[_Part]) -> None:
         """Run one batch and deliver it; whatever happens, every stream in it learns how it ended."""

@@ -284,4 +284,4 @@ def test_priority_of_the_client_reaches_its_streams(bundles: dict[str, Path], tm
         engine.let_all()
         collect(call)
 
-    assert (stream.client, stream.priority) == ("one", 7)  # type: ignore[attr-defined]  # not of WorkStream yet
+    assert (stream.client, stream.priority) == ("one", 7)

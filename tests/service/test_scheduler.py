@@ -29,6 +29,8 @@ class PlainStream:
 
     def __init__(self, seed: int, num_rows: int, *, entry: Entry = Entry.LATENTS, credit: int = 1_000_000) -> None:
         self.request_id = f"stream-{seed}"
+        self.client = ""
+        self.priority = 0
         self.is_closed = False
         self.is_late = False
         self.entry = entry

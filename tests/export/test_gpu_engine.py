@@ -119,17 +119,17 @@ def test_served_model_names_what_its_bits_depend_on(built: BuiltBundle, engine: 
 
 
 def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
-    """Over gRPC, in the engine's own thread; the scores are the engine's too."""
+    """Over gRPC, in the engine's own thread; the scores are the engine's too. The server closes the engine."""
     model = serve_bundle(open_bundle(plain_built.path), GpuEngine(open_bundle(plain_built.path), InterpretedDevice()))
     count = plain_built.manifest.runtime.batch_size + 1
-    with serving([model]) as running:
-        request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
-        got = collect(running.stub().Generate(request, timeout=TIMEOUT_S))
     expected = model.engine.run(
         latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
         np.zeros((count, 0), np.float32),
         np.full(count, plain_built.manifest.truncation.default_psi, np.float32),
     )
+    with serving([model]) as running:
+        request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
+        got = collect(running.stub().Generate(request, timeout=10 * TIMEOUT_S))
     assert got.indices == list(range(count))
     assert got.arrays["image_raw"].tobytes() == expected.image.tobytes()
     assert got.arrays["mask_raw"].tobytes() == expected.label.tobytes()
@@ -140,9 +140,9 @@ def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_wrong_number_of_rows_is_refused(plain_built: BuiltBundle, count: int) -> None:
     engine = _engines.get(str(plain_built.path)) or GpuEngine(open_bundle(plain_built.path), InterpretedDevice())
-    rows = count * (engine.batch_size + 1)
+    backbone, rows = plain_built.manifest.backbone, count * (engine.batch_size + 1)
     with pytest.raises(ValueError, match=rf"expected float32 \[1\.\.{engine.batch_size}"):
-        engine.run_styles(np.zeros((rows, *engine.average_style().shape), np.float32)[:, None])
+        engine.run_styles(np.zeros((rows, backbone.num_ws, backbone.w_dim), np.float32))
 
 
 def test_device_that_labels_otherwise_does_not_start(plain_built: BuiltBundle) -> None:

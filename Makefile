@@ -67,10 +67,10 @@ pytest: $(DEV_STAMP) ## Run the test suite alone.
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, and the other faults (minutes).
-	$(DEV_VENV)/bin/python -m pytest tests/faults tests/service/test_engine_faults.py --kills 30 $(PYTEST_ARGS)
+	$(DEV_VENV)/bin/python -m pytest -m "not fuzz" tests/faults tests/service/test_engine_faults.py --kills 30 $(PYTEST_ARGS)
 
 soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
-	$(DEV_VENV)/bin/python -m pytest tests/faults --kills 200 $(PYTEST_ARGS)
+	$(DEV_VENV)/bin/python -m pytest tests/faults/test_kills.py --kills 200 $(PYTEST_ARGS)
 
 fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one core).
 	$(DEV_VENV)/bin/python -m pytest -m fuzz tests/export/test_checkpoint_reading.py $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -97,7 +98,7 @@ def _prepare() -> tuple[Document, Answer]:
         assert server is not None, "it serves as long as somebody holds it"
         return {"peak_rss_bytes": peak_rss_bytes()}
 
-    description: Document = {"address": readiness.address, "model": model.name, "batch_size": model.engine.batch_size}
+    description: Document = {"address": readiness.address, "model": model.name, "pid": os.getpid()}
     return description, answer
 
 

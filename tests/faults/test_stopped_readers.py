@@ -1,0 +1,81 @@
+"""Readers that stop: what they cost the server, and what the others notice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from benchmarks.processes.worker import Worker
+from benchmarks.transport.recording import record
+from labelmint.v1 import service_pb2, service_pb2_grpc
+from labelmint_client import Client
+
+SIZE, BATCH_SIZE, NUM_STOPPED = 512, 4, 50
+BATCH_BYTES = BATCH_SIZE * SIZE * SIZE * 4
+MOST_BYTES = 16 * 2**20 + 2 * BATCH_BYTES
+"""That a reader which stops may cost."""
+MESSAGE_BYTES = BATCH_BYTES + 2**20
+TURN_S, TURNS = 2.0, 5
+SETTLED_S, WAIT_S = 2.0, 120.0
+
+
+@contextmanager
+def replaying(folder: Path) -> Iterator[Worker]:
+    recording = folder / "recording.npz"
+    record(recording, SIZE, BATCH_SIZE)
+    with Worker("benchmarks.transport.replay", ["--recording", str(recording)], timeout_s=WAIT_S) as worker:
+        yield worker
+
+
+def fastest_rate(client: Client, model: str) -> float:
+    """Samples a second of one reader: the best of some turns, because other work may share the machine."""
+    rates = []
+    for _ in range(TURNS):
+        count, began = 0, time.perf_counter()
+        with client.generate(model, seed=1, endless=True, max_message_bytes=MESSAGE_BYTES) as stream:
+            while time.perf_counter() < began + TURN_S:
+                next(stream)
+                count += 1
+        rates.append(count / (time.perf_counter() - began))
+    return max(rates)
+
+
+def settled_memory(process: psutil.Process) -> int:
+    """Resident memory once it has not grown for a while."""
+    largest, since = 0, time.monotonic()
+    deadline = since + WAIT_S
+    while time.monotonic() < since + SETTLED_S:
+        assert time.monotonic() < deadline, f"the server grows for ever; it has {largest} bytes"
+        now = process.memory_info().rss
+        if now > largest + 2**20:
+            largest, since = now, time.monotonic()
+        time.sleep(0.05)
+    return largest
+
+
+@pytest.mark.faults
+def test_stopped_readers_cost_little_and_slow_nobody(tmp_path: Path) -> None:
+    with replaying(tmp_path) as worker, ExitStack() as stack:
+        address, model = worker.description["address"], worker.description["model"]
+        process = psutil.Process(worker.description["pid"])
+        client = stack.enter_context(Client(address))
+        before_rate, before_bytes = fastest_rate(client, model), settled_memory(process)
+        assert before_rate >= 500, f"{before_rate:.0f} samples a second fill no queue"
+
+        request = service_pb2.GenerateRequest(model=model, seed=2, endless=True)
+        request.output.max_message_bytes = MESSAGE_BYTES
+        for number in range(NUM_STOPPED):
+            options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(address, options=[*options, ("reader", number)]))
+            stub = service_pb2_grpc.LabelMintStub(channel)  # type: ignore[no-untyped-call]  # generated
+            next(stub.Generate(request))
+        grown = settled_memory(process) - before_bytes
+        assert grown < NUM_STOPPED * MOST_BYTES, f"{grown / NUM_STOPPED / 2**20:.1f} MiB a stopped reader"
+        after_rate = fastest_rate(client, model)
+        assert after_rate >= 0.9 * before_rate, f"{after_rate:.0f} samples a second after {before_rate:.0f}"

@@ -15,7 +15,9 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
-BENCH_ARGS ?=
+BENCH_ARGS ?= --rounds 5 --seconds 5
+# Python of an environment with nvidia-pytriton: with it, `make bench` measures the transport too.
+TRITON_PYTHON ?=
 DEMO_OUT ?= out/demo
 # Environments: of the demo and the server (no torch), of the tests (everything), of the stub generator, and of tests and
 # benchmarks on a GPU.
@@ -75,9 +77,12 @@ soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
 fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one core).
 	$(DEV_VENV)/bin/python -m pytest -m fuzz tests/export/test_checkpoint_reading.py $(PYTEST_ARGS)
 
-bench: $(DEV_STAMP) ## Measure the embedded model on this machine: the engine alone and through gRPC.
+bench: $(DEV_STAMP) ## Measure on this machine: engines, service, a published model's size, transport; README's tables.
 	$(DEV_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 	$(DEV_VENV)/bin/python -m benchmarks --engine fused $(BENCH_ARGS)
+	$(DEV_VENV)/bin/python -m benchmarks.workloads toonhead cat-256 --pictures 3
+	$(if $(TRITON_PYTHON),$(DEV_VENV)/bin/python -m benchmarks.transport --triton-python $(TRITON_PYTHON))
+	$(DEV_VENV)/bin/python -m benchmarks.readme
 
 bench-gpu: $(GPU_STAMP) ## Measure the workloads on an NVIDIA GPU: the reference algorithm and the fused engine.
 	$(GPU_VENV)/bin/python -m benchmarks.workloads --device cuda $(BENCH_ARGS)

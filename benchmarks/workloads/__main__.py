@@ -1,9 +1,11 @@
 """`python -m benchmarks.workloads`: how long a labelled picture takes the reference algorithm and the engines."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.argument_types import positive_int
 from benchmarks.reporting.environment import describe_environment, describe_origin
@@ -54,20 +56,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch_size=parsed.batch_size or (8 if on_gpu else defaults.batch_size),
         cache=parsed.cache,
     )
-    document: dict[str, object] = {"environment": describe_environment()}
+    name = "workloads-cuda" if on_gpu else "workloads"
+    measured = _read_measured(parsed.out / f"{name}.json")
     try:
-        document["workloads"] = {
-            name: summarize(name, measure(name, settings), settings) for name in parsed.workloads or WORKLOADS
-        }
+        for workload in parsed.workloads or WORKLOADS:
+            environment = describe_environment()
+            measured[workload] = {**summarize(workload, measure(workload, settings), settings), **environment}
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
+    document = {"workloads": {workload: measured[workload] for workload in WORKLOADS if workload in measured}}
     table = draw_table(document)
-    name = "workloads-cuda" if on_gpu else "workloads"
+    origins = "".join(f"- {workload}: {describe_origin(part)}\n" for workload, part in document["workloads"].items())
     write_json(parsed.out / f"{name}.json", document)
-    write_text(parsed.out / f"{name}.md", f"{describe_origin(describe_environment())}\n\n{table}")
+    write_text(parsed.out / f"{name}.md", f"{table}\n{origins}")
     print(table, end="")
     return 0
+
+
+def _read_measured(path: Path) -> dict[str, dict[str, Any]]:  # Any: a document of JSON
+    """Workloads of earlier runs, which stay until they are measured again."""
+    if not path.exists():
+        return {}
+    measured: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["workloads"]
+    return measured
 
 
 if __name__ == "__main__":

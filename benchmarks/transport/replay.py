@@ -41,6 +41,7 @@ class ReplayEngine:
         self._batch = batch
         self._w_dim = w_dim
         self.batch_size = len(batch.image)
+        self.stages_ns: dict[str, int] = {}
 
     def describe(self) -> Mapping[str, JsonValue]:
         return {"engine": self.name}

@@ -34,7 +34,7 @@ def _prepare() -> tuple[Document, Answer]:
             began = time.perf_counter_ns()
             batch = engine.run(z, np.zeros((len(indices), 0), dtype=np.float32), psi)
             spent = time.perf_counter_ns() - began
-            stages = getattr(engine, "stages_ns", {})
+            stages = engine.stages_ns
             shares = {name: ns // len(indices) for name, ns in stages.items()}
             answers += [PictureAnswer(total_ns=spent // len(indices), stages_ns=shares)] * len(indices)
             kept += list(zip(batch.label, batch.uncertainty_map, strict=True))

@@ -46,7 +46,7 @@ class ServiceMetrics:
         )
         self.stage_seconds = Histogram(
             "labelmint_stage_seconds",
-            "Time of a batch in queue, compute and encode.",
+            "Time of a batch in latents, queue, compute (and its parts, if the engine tells them), encode, send.",
             ["model", "stage"],
             buckets=_STAGE_SECONDS,
             registry=r,

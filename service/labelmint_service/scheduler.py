@@ -236,8 +236,12 @@ class Scheduler:
         for stream, count in self._turns.share(space, entry, ready).items():
             entry = stream.entry
             rows = stream.take(count)
-            loading = asyncio.get_running_loop().run_in_executor(self._pool, rows.load)
+            loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load, rows)
             self._forming.append(_Part(stream, entry, rows.indices, time.perf_counter_ns(), loading))
+
+    def _load(self, rows: Rows) -> LoadedRows:
+        with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
+            return rows.load()
 
     async def _execute(self, parts: Sequence[_Part]) -> None:
         """Run one batch and deliver it; whatever happens, every stream in it learns how it ended."""
@@ -281,7 +285,8 @@ class Scheduler:
                 stream.fail(error)
             return
         compute_ns = time.perf_counter_ns() - began_ns
-        self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
+        for stage, duration_ns in {"compute": compute_ns, **self._model.engine.stages_ns}.items():
+            self._metrics.stage_seconds.labels(model, stage).observe(duration_ns / 1e9)
         if not outputs.finite.all():
             self._metrics.engine_errors.labels(model, "non_finite").inc()
             await self._without_non_finite(parts, outputs.finite)

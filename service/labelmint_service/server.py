@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from labelmint_service.engine_runner import EngineState
 from labelmint_service.errors import StartError
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
 from labelmint_service.models import ModelCatalog, ServedModel, load_model
+from labelmint_service.profile import draw_profile
 from labelmint_service.sampling import SamplingService
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
@@ -146,6 +148,10 @@ class LabelmintServer:
         if state is EngineState.LOST:
             self.lost.set()
 
+    def profile(self) -> str:
+        """Where the time went since the start, a table."""
+        return draw_profile(self._metrics)
+
     async def _drain(self) -> None:
         await self._sampling.drain()
         await self._servicer.wait_until_idle()
@@ -216,6 +222,8 @@ async def serve(
         grace_s = settings.grace_s
     finally:
         await server.stop(grace_s=grace_s)
+        if settings.profile:
+            print(server.profile(), file=sys.stderr)  # noqa: T201 - what --profile asks for
     return not server.lost.is_set()
 
 

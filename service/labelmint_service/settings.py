@@ -156,6 +156,10 @@ class ServiceSettings(BaseSettings):
     metrics: bool = Field(default=True, description="Serve Prometheus metrics over HTTP.")
     metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the metrics.")
     metrics_port: int = Field(default=9464, ge=0, le=65535, description="Port of the metrics; 0 for any.")
+    profile: bool = Field(
+        default=False,
+        description="Print where the time went, by stage, when the server stops.",
+    )
     ready_file: Path | None = Field(
         default=None,
         description="File that is written, whole, once the server is ready: JSON with address, metrics and models.",

@@ -200,7 +200,9 @@ class SampleStream:
             self._replied.clear()
             while self._replies:
                 reply = self._replies.popleft()
+                began_ns = time.perf_counter_ns()
                 yield reply.data
+                self._observe("send", time.perf_counter_ns() - began_ns)
                 self._count_sent(reply)
             if self._pump_task.done():
                 self._pump_task.result()

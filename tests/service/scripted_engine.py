@@ -31,6 +31,7 @@ class ScriptedEngine:
         self._gate: threading.Semaphore | None = None
         self.name = real.name
         self.batch_size = real.batch_size
+        self.stages_ns = real.stages_ns
         self.runs: list[npt.NDArray[np.float32]] = []
         self.fails: Callable[[npt.NDArray[np.float32]], bool] | None = None
         self.began = threading.Semaphore(0)

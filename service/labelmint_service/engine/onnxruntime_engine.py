@@ -47,6 +47,7 @@ class OnnxRuntimeEngine:
     def __init__(self, bundle: Bundle, *, provider: str = "cpu") -> None:
         manifest = bundle.manifest
         self.batch_size = manifest.runtime.batch_size
+        self.stages_ns: dict[str, int] = {}
         self._bundle = bundle
         self._provider_name = provider
         self._provider = find_provider(provider)

@@ -81,10 +81,12 @@ class Engine(Protocol):
     Attributes:
         name: Name of the engine, for example "onnxruntime".
         batch_size: Most rows of one run. Fewer are padded to it, so that every run has the same shape.
+        stages_ns: Time of the parts of the last run; empty if the engine does not tell them apart.
     """
 
     name: str
     batch_size: int
+    stages_ns: dict[str, int]
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""

@@ -15,7 +15,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
-BENCH_ARGS ?= --rounds 5 --seconds 5
+BENCH_ARGS ?=
 # Python of an environment with nvidia-pytriton: with it, `make bench` measures the transport too.
 TRITON_PYTHON ?=
 DEMO_OUT ?= out/demo
@@ -78,8 +78,8 @@ fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one cor
 	$(DEV_VENV)/bin/python -m pytest -m fuzz tests/export/test_checkpoint_reading.py $(PYTEST_ARGS)
 
 bench: $(DEV_STAMP) ## Measure on this machine: engines, service, a published model's size, transport; README's tables.
-	$(DEV_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
-	$(DEV_VENV)/bin/python -m benchmarks --engine fused $(BENCH_ARGS)
+	$(DEV_VENV)/bin/python -m benchmarks $(or $(BENCH_ARGS),--rounds 5 --seconds 5)
+	$(DEV_VENV)/bin/python -m benchmarks --engine fused $(or $(BENCH_ARGS),--rounds 5 --seconds 5)
 	$(DEV_VENV)/bin/python -m benchmarks.workloads toonhead cat-256 --pictures 3
 	$(if $(TRITON_PYTHON),$(DEV_VENV)/bin/python -m benchmarks.transport --triton-python $(TRITON_PYTHON))
 	$(DEV_VENV)/bin/python -m benchmarks.readme

@@ -13,7 +13,8 @@ import grpc
 
 from labelmint.v1 import service_pb2_grpc
 from labelmint_service.models import ServedModel, load_model
-from labelmint_service.server import LabelmintServer, Readiness
+from labelmint_service.ready_file import Readiness
+from labelmint_service.server import LabelmintServer
 from labelmint_service.settings import ServiceSettings
 
 START_TIMEOUT_S = 120.0

@@ -74,12 +74,17 @@ def draw_table(summary: Summary) -> str:
     rows = [
         [
             name,
-            *("" if (one := compared[arm]) is None else f"{one['mean']:.3f} ± {one['std']:.3f}" for arm in ARMS),
+            *("" if (one := compared[arm]) is None else _shown(one, len(summary["seeds"])) for arm in ARMS),
             "" if compared["ratio"] is None else f"{compared['ratio']:.3f}",
         ]
         for name, compared in named.items()
     ]
     return markdown_table(["IoU on unseen true pictures", *ARMS, "ratio"], rows)
+
+
+def _shown(measured: dict[str, float], num_seeds: int) -> str:
+    spread_of_seeds = f" ± {measured['std']:.3f}" if num_seeds > 1 else ""  # one seed has no spread
+    return f"{measured['mean']:.3f}{spread_of_seeds}"
 
 
 def draw_page(summary: Summary, configuration: dict[str, Any], environment: dict[str, Any]) -> str:
@@ -100,6 +105,6 @@ def draw_page(summary: Summary, configuration: dict[str, Any], environment: dict
         f"{draw_table(summary)}\n"
         f"Aims: ratio at least {MIOU_TARGET} for mIoU ({verdict('reaches_miou_target')}), at least {CLASS_TARGET} for "
         f"every class ({verdict('reaches_class_target')}; lowest: {summary['worst_class']}).\n\n"
-        f"Made by `python -m benchmarks.downstream`, {describe_origin(environment)}; every run is in "
-        "[downstream.json](downstream.json).\n"
+        f"Made by `python -m benchmarks.downstream --seeds {','.join(map(str, summary['seeds']))}`, "
+        f"{describe_origin(environment)}; every run is in [downstream.json](downstream.json).\n"
     )

@@ -19,8 +19,9 @@ from labelmint.memory import keep_freed_memory
 from labelmint.v1 import bundle_pb2
 from labelmint_service.engine import EngineBatch, JsonValue
 from labelmint_service.models import ServedModel, serve_bundle
+from labelmint_service.ready_file import Readiness
 from labelmint_service.rows import slice_outputs
-from labelmint_service.server import LabelmintServer, Readiness
+from labelmint_service.server import LabelmintServer
 from labelmint_service.settings import EMBEDDED_BUNDLE, ServiceSettings
 
 SHARED_MEMORY_FOLDER = Path("/dev/shm")

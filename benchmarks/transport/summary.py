@@ -68,8 +68,9 @@ def draw_page(report: Report) -> str:
         f"{describe_origin(report)}; load average before the run {report['load_average']}.\n\n"
         f"{draw_table(report)}\n"
         "Recorded samples (RAW image, mask and keypoints), each stream from a server to a reader on the same machine, "
-        "as arrays. An engine that replays them stands in for a model, so the service scores, schedules and writes as "
-        "it always does; Arrow Flight and Triton's decoupled stream only send. All sent the same bits, in turns; rates "
-        "are medians, `labelmint to it` the median of the ratios of single rounds. Made by "
+        "as arrays. An engine that replays them, and hands over their scores as the CUDA engine does, stands in for a "
+        "model; the service schedules, builds and writes as it always does, while Arrow Flight and Triton's decoupled "
+        "stream only send. The first samples of each had the same bits. All take turns; rates are medians, `labelmint "
+        "to it` is the median of the ratios of single rounds. Made by "
         f"`{report['command']}`; details in [transport.json](transport.json).\n"
     )

@@ -14,7 +14,8 @@ from typing import NoReturn
 from labelmint.errors import LabelmintError
 from labelmint.memory import keep_freed_memory
 from labelmint_service.access import cli as access_cli
-from labelmint_service.server import Readiness, load_models, remove_ready_file, serve
+from labelmint_service.ready_file import Readiness, remove_ready_file
+from labelmint_service.server import load_models, serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
 

@@ -107,7 +107,7 @@ class EngineRunner:
     async def _probe_until_healthy(self) -> None:
         while self.state is EngineState.UNHEALTHY:
             await asyncio.sleep(self._probe_interval_s)
-            running = asyncio.get_running_loop().run_in_executor(self._thread, self._passes_probe)
+            running = asyncio.get_running_loop().run_in_executor(self._thread, self._is_well)
             done, _ = await asyncio.wait({running}, timeout=self._timeout_s)
             if not done:
                 self._count("lost")
@@ -137,11 +137,22 @@ class EngineRunner:
 
     def _run_in_parts(self, inputs: EngineInputs) -> EngineBatch:
         size, num_rows = self._model.engine.batch_size, inputs.num_rows
-        parts = [
-            run_inputs(self._model.engine, slice_inputs(inputs, first, min(first + size, num_rows)))
-            for first in range(0, num_rows, size)
-        ]
+        try:
+            parts = [
+                run_inputs(self._model.engine, slice_inputs(inputs, first, min(first + size, num_rows)))
+                for first in range(0, num_rows, size)
+            ]
+        except MemoryError as error:  # numpy's, outside onnxruntime
+            raise EngineMemoryError("memory ran out in the engine") from error
         return parts[0] if len(parts) == 1 else join_outputs(parts)
+
+    def _is_well(self) -> bool:
+        """Whether the probe comes out; whatever the engine raises, the next probe may."""
+        try:
+            return self._passes_probe()
+        except Exception as error:  # noqa: BLE001 - an engine that fails is not well, and is asked again
+            log_event(_log, logging.WARNING, "engine.probe_failed", error=error, model=self._model.name)
+            return False
 
     def _passes_probe(self) -> bool:
         """Whether the rows of the warm-up come out as they did.

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import grpc
 from grpc import aio
@@ -25,6 +21,7 @@ from labelmint_service.errors import StartError
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
 from labelmint_service.models import ModelCatalog, ServedModel, load_model
 from labelmint_service.profile import draw_profile
+from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.sampling import SamplingService
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
@@ -33,21 +30,6 @@ from labelmint_service.structured_logs import log_event
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
 _MAX_FRAME_BYTES = 2**24 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
-    """What a server that is ready tells its surroundings.
-
-    Attributes:
-        address: host:port of gRPC.
-        metrics: URL of the metrics; empty if there are none.
-        models: Numerics id by model name.
-    """
-
-    address: str
-    metrics: str
-    models: dict[str, str]
 
 
 class LabelmintServer:
@@ -213,7 +195,7 @@ async def serve(
     readiness = await server.start()
     grace_s = 0.0
     try:
-        with _ready_file(settings.ready_file, readiness):
+        with ready_file(settings.ready_file, readiness):
             announce(readiness)
             ends = [loop.create_task(event.wait()) for event in (stopping, server.lost)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -296,52 +278,3 @@ def _channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:
 
 def _join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def remove_ready_file(path: Path | None) -> None:
-    """Remove what an earlier server may have left, so that nobody takes it for this one's.
-
-    Raises:
-        StartError: It cannot be removed.
-    """
-    if path is None:
-        return
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _ready_file_error(path, "replaced", error) from error
-
-
-@contextlib.contextmanager
-def _ready_file(path: Path | None, readiness: Readiness) -> Iterator[None]:
-    """Keep the file for the length of a with block; whoever sees it sees all of it.
-
-    Raises:
-        StartError: It cannot be written.
-    """
-    if path is None:
-        yield
-        return
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(json.dumps(asdict(readiness)) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # there may be none
-            unfinished.unlink()
-        raise _ready_file_error(path, "written", error) from error
-    try:
-        yield
-    finally:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:  # no reason not to stop cleanly
-            log_event(_log, logging.WARNING, "server.ready_file", path=str(path), message=str(error))
-
-
-def _ready_file_error(path: Path, verb: str, error: OSError) -> StartError:
-    return StartError(
-        f"ready file {path} cannot be {verb} ({error.strerror}); choose another --ready-file in a folder that exists "
-        "and can be written",
-        field="ready_file",
-    )

@@ -125,6 +125,32 @@ async def test_engine_that_fails_again_and_again_is_unhealthy_until_its_probe_pa
         await runner.run(model.probe.inputs)
 
 
+async def test_probe_that_runs_out_of_memory_is_not_the_last(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, engine = scripted
+    monkeypatch.setattr(engine, "resize", lambda _: False)
+    probed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(*_rows: object) -> EngineBatch:
+        if len(engine.runs) > FAILURES_UNTIL_UNHEALTHY:
+            loop.call_soon_threadsafe(probed.set)
+        engine.runs.append(model.probe.inputs.z)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "run", fail)
+        async with running(model, probe_interval_s=0.001) as (runner, states):
+            for _ in range(FAILURES_UNTIL_UNHEALTHY):
+                with pytest.raises(EngineMemoryError):
+                    await runner.run(model.probe.inputs)
+            assert await states.get() is EngineState.UNHEALTHY
+            await asyncio.wait_for(probed.wait(), WAIT_S)
+            patched.undo()
+            assert await asyncio.wait_for(states.get(), WAIT_S) is EngineState.HEALTHY
+
+
 async def test_failures_with_successes_between_them_leave_an_engine_healthy(scripted: Scripted) -> None:
     model, engine = scripted
     async with running(model) as (runner, states):

@@ -15,8 +15,8 @@ import pytest
 
 from labelmint.batches import read_batch
 from labelmint.v1 import service_pb2, service_pb2_grpc
-from labelmint_client import AsyncClient, Client, InvalidArgumentError, Sample
-from labelmint_client._shared_ring import FOLDER
+from labelmint_client import AsyncClient, Client, InvalidArgumentError, ProtocolError, Sample
+from labelmint_client._shared_ring import FOLDER, SharedRing
 from tests.service.calls import Failure, expect_failure
 from tests.serving import Serving, serving
 
@@ -225,6 +225,13 @@ def test_server_shares_no_memory_unless_it_is_told_to(stub: service_pb2_grpc.Lab
     failure = expect_failure(stub.Generate(ring.request(1)))
     assert failure.code == "INVALID_ARGUMENT"
     assert "shared_memory_folder" in failure.text
+
+
+def test_client_refuses_places_outside_its_ring() -> None:
+    ring = SharedRing(640)
+    tensor = service_pb2.Tensor(dtype=service_pb2.DTYPE_UINT8, shape=[1, 64], shared_offset=640 - 63)
+    with pytest.raises(ProtocolError, match="lies at 577 of a ring of 640 bytes"):
+        ring.read(service_pb2.SampleBatch(mask_raw=tensor).SerializeToString())
 
 
 def test_client_without_such_memory_says_so(sharing: Serving) -> None:

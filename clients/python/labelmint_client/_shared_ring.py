@@ -11,7 +11,7 @@ from pathlib import Path
 from labelmint.arrays import DTYPES
 from labelmint.batches import ReceivedBatch, read_batch
 from labelmint.v1 import service_pb2
-from labelmint_client._errors import ClientError, InvalidArgumentError
+from labelmint_client._errors import InvalidArgumentError, ProtocolError
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - made with O_EXCL, under a name that nobody guesses
 _HEAD_BYTES = 64
@@ -62,7 +62,7 @@ class SharedRing:
 
         Raises:
             DecodeError: It is none.
-            ClientError: It names places outside the ring.
+            ProtocolError: It names places outside the ring.
         """
         batch = read_batch(data)
         self._unlink()
@@ -75,7 +75,9 @@ class SharedRing:
         num_bytes = math.prod(tensor.shape) * dtype.itemsize if dtype else 0
         first = _HEAD_BYTES + tensor.shared_offset
         if first + num_bytes > len(self._memory):
-            raise ClientError(f"{name} lies at {tensor.shared_offset} of a ring of {self._num_bytes} bytes", field=name)
+            raise ProtocolError(
+                f"{name} lies at {tensor.shared_offset} of a ring of {self._num_bytes} bytes", field=name
+            )
         return memoryview(self._memory[first : first + num_bytes])
 
 

@@ -38,6 +38,28 @@ def pad_rows(
     return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
 
 
+def pad_latents(
+    manifest: bundle_pb2.Manifest,
+    z: npt.NDArray[np.float32],
+    class_onehot: npt.NDArray[np.float32],
+    truncation_psi: npt.NDArray[np.float32],
+    batch_size: int,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What `mapping` and `model` take, by name, padded as `pad_rows` does.
+
+    Raises:
+        ValueError: An array has another dtype or shape.
+    """
+    backbone = manifest.backbone
+    feed = {
+        "z": pad_rows(z, "z", (backbone.z_dim,), batch_size),
+        "truncation_psi": pad_rows(truncation_psi, "truncation_psi", (), batch_size),
+    }
+    if backbone.c_dim:
+        feed["c"] = pad_rows(class_onehot, "class_onehot", (backbone.c_dim,), batch_size)
+    return feed
+
+
 def run_graph(
     session: onnxruntime.InferenceSession,
     outputs: list[str],

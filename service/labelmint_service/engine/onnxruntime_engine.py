@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
-from labelmint_service.engine.graph_runs import GraphArrays, mean_style, pad_rows, run_graph
+from labelmint_service.engine.graph_runs import GraphArrays, mean_style, pad_latents, pad_rows, run_graph
 from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue
@@ -81,19 +81,14 @@ class OnnxRuntimeEngine:
         truncation_psi: npt.NDArray[np.float32],
     ) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        feed = {
-            "z": self._padded(z, "z", (self._bundle.manifest.backbone.z_dim,)),
-            "truncation_psi": self._padded(truncation_psi, "truncation_psi", ()),
-        }
-        if self._c_dim:
-            feed["c"] = self._padded(class_onehot, "class_onehot", (self._c_dim,))
+        feed = pad_latents(self._bundle.manifest, z, class_onehot, truncation_psi, self.batch_size)
         return self._batch(run_graph(self._model, list(self._shapes), feed), len(z))
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
         synthesis, interpreter = self._open_styles()
         backbone = self._bundle.manifest.backbone
-        feed = {"ws": self._padded(ws, "ws", (backbone.num_ws, backbone.w_dim))}
+        feed = {"ws": pad_rows(ws, "ws", (backbone.num_ws, backbone.w_dim), self.batch_size)}
         taps = [tap.name for tap in interpreter.get_inputs()]
         arrays = run_graph(synthesis, ["image", "finite", *taps], feed)
         labels = [name for name in self._shapes if name != "image"]
@@ -129,9 +124,6 @@ class OnnxRuntimeEngine:
                 except EngineStartError as error:
                     raise EngineRunError("the graphs for explicit styles do not load") from error
             return self._style_sessions
-
-    def _padded(self, rows: npt.NDArray[np.float32], name: str, tail: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        return pad_rows(rows, name, tail, self.batch_size)
 
     def _batch(self, arrays: GraphArrays, num_rows: int) -> EngineBatch:
         for name, shape in self._shapes.items():

@@ -21,7 +21,7 @@ from labelmint_service.engine.fused.kernel import InterpreterKernel, KernelOutpu
 from labelmint_service.engine.fused.native import EXACT, LIBRARY, Variant, find_variant, variants
 from labelmint_service.engine.fused.peaks import find_peaks
 from labelmint_service.engine.fused.weights import InterpreterWeights
-from labelmint_service.engine.graph_runs import mean_style, pad_rows, run_graph
+from labelmint_service.engine.graph_runs import mean_style, pad_latents, pad_rows, run_graph
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue
 from labelmint_service.engine.sessions import describe_options, find_provider, open_session
@@ -83,13 +83,7 @@ class FusedEngine:
         truncation_psi: npt.NDArray[np.float32],
     ) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        backbone = self._manifest.backbone
-        feed = {
-            "z": pad_rows(z, "z", (backbone.z_dim,), self.batch_size),
-            "truncation_psi": pad_rows(truncation_psi, "truncation_psi", (), self.batch_size),
-        }
-        if backbone.c_dim:
-            feed["c"] = pad_rows(class_onehot, "class_onehot", (backbone.c_dim,), self.batch_size)
+        feed = pad_latents(self._manifest, z, class_onehot, truncation_psi, self.batch_size)
         began = time.perf_counter_ns()
         ws = run_graph(self._mapping, ["ws"], feed)["ws"]
         mapped = time.perf_counter_ns() - began

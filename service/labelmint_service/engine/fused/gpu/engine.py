@@ -26,7 +26,7 @@ from labelmint_service.engine.fused.gpu.plan import NUM_BINS, FrameWindow, make_
 from labelmint_service.engine.fused.gpu.proof import check_labels
 from labelmint_service.engine.fused.gpu.scoring import score_counts
 from labelmint_service.engine.fused.peaks import refine_peaks
-from labelmint_service.engine.graph_runs import pad_rows
+from labelmint_service.engine.graph_runs import pad_latents, pad_rows
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue
 from labelmint_service.engine.sessions import describe_options, find_provider
@@ -134,13 +134,7 @@ class GpuEngine:
 
     def run(self, z: Rows, class_onehot: Rows, truncation_psi: Rows) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        backbone = self._manifest.backbone
-        feed = {
-            "z": pad_rows(z, "z", (backbone.z_dim,), self.batch_size),
-            "truncation_psi": pad_rows(truncation_psi, "truncation_psi", (), self.batch_size),
-        }
-        if backbone.c_dim:
-            feed["c"] = pad_rows(class_onehot, "class_onehot", (backbone.c_dim,), self.batch_size)
+        feed = pad_latents(self._manifest, z, class_onehot, truncation_psi, self.batch_size)
         return self._run(feed, len(z))
 
     def run_styles(self, ws: Rows) -> EngineBatch:

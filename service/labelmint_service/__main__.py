@@ -14,8 +14,9 @@ from typing import NoReturn
 from labelmint.errors import LabelmintError
 from labelmint.memory import keep_freed_memory
 from labelmint_service.access import cli as access_cli
+from labelmint_service.loading import load_models
 from labelmint_service.ready_file import Readiness, remove_ready_file
-from labelmint_service.server import load_models, serve
+from labelmint_service.server import serve
 from labelmint_service.settings import load_settings
 from labelmint_service.structured_logs import configure_logging
 
@@ -75,7 +76,8 @@ def _sigterm_interrupts() -> Iterator[None]:
 def _announce(readiness: Readiness) -> None:
     models = ", ".join(f"{name} (numerics {numerics_id[:12]})" for name, numerics_id in readiness.models.items())
     metrics = readiness.metrics or "off"
-    print(f"labelmint-serve ready at {readiness.address}, models: {models}, metrics: {metrics}", flush=True)
+    admin = f", admin: {readiness.admin}" if readiness.admin else ""
+    print(f"labelmint-serve ready at {readiness.address}, models: {models}, metrics: {metrics}{admin}", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ class EngineRunner:
                 self._probing = asyncio.get_running_loop().create_task(self._probe_until_healthy())
             raise
         self._num_failures = 0
+        for stage, duration_ns in self._model.engine.stages_ns.items():
+            self._metrics.stage_seconds.labels(self._model.name, stage).observe(duration_ns / 1e9)
         return outputs
 
     async def close(self) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from labelmint.errors import ArrayError
+from labelmint.errors import ArrayError, BundleError
 from labelmint_service.errors import (
+    AdminForbiddenError,
     DrainingError,
     EngineLostError,
     EngineRunError,
     LateError,
     ModelForbiddenError,
+    ModelMemoryError,
     ModelNotFoundError,
+    ModelNotReadyError,
     NonFiniteSampleError,
     PinMismatchError,
     QuotaError,
     QuotaStoreError,
+    RepositoryStateError,
     RequestError,
     ScanLimitError,
+    StartError,
     StreamLimitError,
     UnauthenticatedError,
 )
@@ -25,7 +30,13 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (ArrayError, "INVALID_ARGUMENT"),
     (UnauthenticatedError, "UNAUTHENTICATED"),
     (ModelForbiddenError, "PERMISSION_DENIED"),
+    (AdminForbiddenError, "PERMISSION_DENIED"),
     (ModelNotFoundError, "NOT_FOUND"),
+    (ModelNotReadyError, "UNAVAILABLE"),
+    (RepositoryStateError, "FAILED_PRECONDITION"),
+    (ModelMemoryError, "RESOURCE_EXHAUSTED"),
+    (BundleError, "FAILED_PRECONDITION"),
+    (StartError, "FAILED_PRECONDITION"),
     (PinMismatchError, "FAILED_PRECONDITION"),
     (ScanLimitError, "FAILED_PRECONDITION"),
     (StreamLimitError, "RESOURCE_EXHAUSTED"),

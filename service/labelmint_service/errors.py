@@ -5,11 +5,16 @@ LabelmintError                    root of the contract
     ├── SettingsError             a flag, variable or configuration file that cannot be used
     ├── StartError                a port, bundle or engine that keeps the server from starting
     │   ├── EngineStartError      the engine that was asked for cannot run this bundle here
+    │   ├── ModelMemoryError      a model needs more memory than it may have
+    │   ├── VersionFolderError    a folder of the model repository holds what it should not, or nothing
     │   └── AccessFileError       a certificate, a file of tokens or one of quotas cannot be used
     ├── UnauthenticatedError      a token is missing, unknown, expired or was withdrawn
     ├── ModelForbiddenError       the caller's token does not open this model
     ├── RequestError              a request field is missing, out of range or contradicts another
-    ├── ModelNotFoundError        no model of that name is served
+    ├── AdminForbiddenError       the caller's token does not open the admin service
+    ├── ModelNotFoundError        no model or version of that name is served
+    ├── ModelNotReadyError        the version is there, but not ready (yet)
+    ├── RepositoryStateError      as things stand, the repository cannot do what an operator asks
     ├── PinMismatchError          the served bundle or numerics is not the one the request pins
     ├── ScanLimitError            a stream scanned max_scanned indices without reaching its limit
     ├── StreamLimitError          the server runs as many streams as it may
@@ -59,6 +64,14 @@ class EngineStartError(StartError):
     """The engine that was asked for cannot run the bundle on this machine."""
 
 
+class ModelMemoryError(StartError):
+    """A model needs more memory than it may have."""
+
+
+class VersionFolderError(StartError):
+    """A folder of the model repository holds what it should not, or nothing; or the folder itself cannot be used."""
+
+
 class AccessFileError(StartError):
     """A certificate, a file of tokens or one of quotas cannot be used.
 
@@ -78,8 +91,22 @@ class RequestError(ServiceError):
     """A request field is missing, out of range or contradicts another."""
 
 
+class AdminForbiddenError(ServiceError):
+    """The client may call, but not the admin service."""
+
+
 class ModelNotFoundError(ServiceError):
-    """No model of that name is served."""
+    """No model or version of that name is served."""
+
+
+class ModelNotReadyError(ServiceError):
+    """The version that was asked for is in the repository, but not ready."""
+
+    retry_after_s = 5.0  # a guess: nobody knows how long a load takes
+
+
+class RepositoryStateError(ServiceError):
+    """As things stand, the model repository cannot do what an operator asks."""
 
 
 class PinMismatchError(ServiceError):

@@ -82,6 +82,18 @@ class ServiceMetrics:
             ["model", "version", "digest", "numerics_id", "engine"],
             registry=r,
         )
+        self.model_loads = Counter(
+            "labelmint_model_loads",
+            "Times that a version of the model repository was loaded, or could not be.",
+            ["model", "outcome"],
+            registry=r,
+        )
+        self.model_memory_bytes = Gauge(
+            "labelmint_model_memory_bytes",
+            "By how much the process grew while a version was loaded and warmed up.",
+            ["model", "version"],
+            registry=r,
+        )
 
 
 class MetricsEndpoint:

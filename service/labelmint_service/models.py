@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,8 @@ from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
 from labelmint_service.engine import Engine, EngineBatch, LatentInputs, load_engine
 from labelmint_service.engine.protocol import run_inputs
-from labelmint_service.errors import (
-    EngineRunError,
-    EngineStartError,
-    ModelForbiddenError,
-    ModelNotFoundError,
-    RequestError,
-    StartError,
-)
+from labelmint_service.errors import EngineRunError, EngineStartError, ModelMemoryError
+from labelmint_service.memory_use import release_freed_memory, resident_bytes
 from labelmint_service.numerics import Numerics, describe_numerics
 
 _PROBE_SEED = 0
@@ -50,6 +44,8 @@ class ServedModel:
         numerics: What outputs are bit-identical for.
         average_style: float32 [w_dim], towards which truncation pulls.
         probe: Rows of the warm-up, by which a doubtful engine is judged.
+        twins: The same bundle on further engines, which give the same bits.
+        memory_bytes: By how much the process grew while all of it was loaded; 0 if nobody measured.
     """
 
     bundle: Bundle
@@ -57,11 +53,23 @@ class ServedModel:
     numerics: Numerics
     average_style: npt.NDArray[np.float32]
     probe: Probe
+    twins: tuple[ServedModel, ...] = ()
+    memory_bytes: int = 0
 
     @property
     def name(self) -> str:
         """The name that requests use."""
         return self.bundle.name
+
+    @property
+    def replicas(self) -> tuple[ServedModel, ...]:
+        """All of them, each with an engine of its own."""
+        return (self, *self.twins)
+
+    def close(self) -> None:
+        """Close all engines. It may take a while."""
+        for replica in self.replicas:
+            replica.engine.close()
 
 
 def load_model(
@@ -72,8 +80,12 @@ def load_model(
     kernel: str = "auto",
     verify_files: bool = True,
     expect_digest: str | None = None,
+    devices: Sequence[int | None] = (None,),
+    memory_limit_bytes: int | None = None,
+    on_verified: Callable[[Bundle], None] = lambda _: None,
+    on_made: Callable[[], None] = lambda: None,
 ) -> ServedModel:
-    """Open a bundle, start its engine and run it once.
+    """Open a bundle, start its engines and run each once.
 
     Args:
         path: Folder of the bundle.
@@ -82,13 +94,64 @@ def load_model(
         kernel: Form of the fused engine's kernel.
         verify_files: Whether to compare the sha256 of each file.
         expect_digest: The only digest that is accepted; None for any.
+        devices: Number of the GPU of each engine; None leaves it to the provider.
+        memory_limit_bytes: Most that the process may grow by; None for no limit.
+        on_verified: Called with the bundle before engines are made; may raise.
+        on_made: Called when engines are made, before they run for the first time; may raise.
 
     Raises:
         BundleError: The bundle is missing, malformed, altered, or not the expected one.
-        EngineStartError: The engine is missing or cannot run the bundle.
+        EngineStartError: The engine is missing or cannot run the bundle, or engines differ in their numerics.
+        ModelMemoryError: The model needs more memory than it may have.
     """
     bundle = open_bundle(path, expect_digest=expect_digest, verify_files=verify_files)
-    return serve_bundle(bundle, load_engine(bundle, engine=engine, provider=provider, kernel=kernel))
+    on_verified(bundle)
+    file_bytes = sum(file.num_bytes for file in bundle.manifest.files)
+    _check_memory(bundle, memory_limit_bytes, file_bytes, f"its files alone have {file_bytes:,} bytes")
+    release_freed_memory()
+    before = resident_bytes()
+    engines: list[Engine] = []
+    try:
+        for device in devices:
+            engines.append(load_engine(bundle, engine=engine, provider=provider, kernel=kernel, device=device))  # noqa: PERF401 - those made before a failure have to be closed
+        on_made()
+        model = join_replicas([serve_bundle(bundle, made) for made in engines])
+        release_freed_memory()
+        used = max(0, resident_bytes() - before)
+        _check_memory(bundle, memory_limit_bytes, used, f"loading and warming it took {used:,} bytes")
+    except BaseException:
+        for made in engines:
+            made.close()
+        raise
+    return replace(model, memory_bytes=used)
+
+
+def join_replicas(models: Sequence[ServedModel]) -> ServedModel:
+    """Join the same bundle on several engines into one model.
+
+    Raises:
+        EngineStartError: They would not give the same bits.
+    """
+    first, *twins = models
+    for number, twin in enumerate(twins, start=1):
+        if twin.numerics.id != first.numerics.id or twin.probe.digests != first.probe.digests:
+            what = "numerics id" if twin.numerics.id != first.numerics.id else "outputs in the warm-up"
+            raise EngineStartError(
+                f"replica {number} of model {first.name!r} has other {what} than replica 0 ({twin.numerics.id} and "
+                f"{first.numerics.id}), expected the same, so that it does not matter which one answers; choose "
+                "devices of one kind",
+                field="devices",
+            )
+    return replace(first, twins=tuple(twins))
+
+
+def _check_memory(bundle: Bundle, limit_bytes: int | None, used_bytes: int, what: str) -> None:
+    if limit_bytes is not None and used_bytes > limit_bytes:
+        raise ModelMemoryError(
+            f"model {bundle.name!r} needs more memory than it may have: {what}, its limit is {limit_bytes:,}; raise "
+            "model_memory_bytes (or memory_limit_bytes in the model's model.json), or serve it elsewhere",
+            field="model_memory_bytes",
+        )
 
 
 def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
@@ -128,70 +191,3 @@ def digest_rows(batch: EngineBatch) -> tuple[bytes | None, ...]:
         return hashlib.sha256(b"".join([*(array[row].tobytes() for array in arrays), points])).digest()
 
     return tuple(digest(row) if finite else None for row, finite in enumerate(batch.finite))
-
-
-class ModelCatalog:
-    """The served models by name.
-
-    Args:
-        models: At least one, with names of their own.
-
-    Raises:
-        StartError: Two models share a name.
-    """
-
-    def __init__(self, models: Iterable[ServedModel]) -> None:
-        self._models: dict[str, ServedModel] = {}
-        for model in models:
-            if model.name in self._models:
-                raise StartError(
-                    f"bundles {self._models[model.name].bundle.root} and {model.bundle.root} both have the name "
-                    f"{model.name!r}, expected names of their own; serve one of them",
-                    field="bundle",
-                )
-            self._models[model.name] = model
-        self._hidden: frozenset[str] = frozenset()
-
-    def limited_to(self, names: frozenset[str] | None) -> ModelCatalog:
-        """The catalog as somebody sees it who may use some of the models only.
-
-        Args:
-            names: Names of these models, of which not all need be served; None for all there are.
-        """
-        if names is None:
-            return self
-        limited = ModelCatalog(model for model in self if model.name in names)
-        limited._hidden = frozenset(self._models) - names
-        return limited
-
-    def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
-
-    def find(self, name: str, *, field: str) -> ServedModel:
-        """The model of a name.
-
-        Args:
-            name: As the request has it.
-            field: Request field the name came in.
-
-        Raises:
-            RequestError: The name is empty.
-            ModelForbiddenError: It is served, but not to whom this catalog is for.
-            ModelNotFoundError: No such model is served.
-        """
-        served = ", ".join(sorted(self._models)) or "none"
-        if not name:
-            raise RequestError(f"{field} is empty, expected one of {served}; name the model", field=field)
-        if name in self._hidden:
-            raise ModelForbiddenError(
-                f"{field} is {name!r}, which your token does not open, expected one of {served}; choose one of these "
-                "or ask the operator for access",
-                field=field,
-            )
-        model = self._models.get(name)
-        if model is None:
-            raise ModelNotFoundError(
-                f"{field} is {name[:64]!r}, expected one of {served}; choose a served model",
-                field=field,
-            )
-        return model

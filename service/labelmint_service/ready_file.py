@@ -23,11 +23,13 @@ class Readiness:
         address: host:port of gRPC.
         metrics: URL of the metrics; empty if there are none.
         models: Numerics id by model name.
+        admin: host:port of the admin service; empty if there is none.
     """
 
     address: str
     metrics: str
     models: dict[str, str]
+    admin: str = ""
 
 
 def remove_ready_file(path: Path | None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelmint.v1 import bundle_pb2, service_pb2
+from labelmint_service.catalog import ModelCatalog
 from labelmint_service.errors import PinMismatchError, RequestError
 from labelmint_service.filters import SampleFilter, parse_filter
-from labelmint_service.models import ModelCatalog, ServedModel
+from labelmint_service.models import ServedModel
 from labelmint_service.outputs import OutputPlan, parse_output
 
 NUM_INDICES = 2**64
@@ -78,6 +79,7 @@ def parse_generate(
     Raises:
         RequestError: A field is missing, out of range or contradicts another.
         ModelNotFoundError: The model is not served.
+        ModelNotReadyError: It is not ready.
         PinMismatchError: The served digest or numerics id is another.
     """
     model = _pinned_model(request.model, request.digest, request.numerics_id, catalog, prefix="")
@@ -119,6 +121,7 @@ def parse_label_options(
     Raises:
         RequestError: A field is missing, out of range or contradicts another.
         ModelNotFoundError: The model is not served.
+        ModelNotReadyError: It is not ready.
         PinMismatchError: The served digest or numerics id is another.
     """
     model = _pinned_model(options.model, options.digest, options.numerics_id, catalog, prefix="options.")
@@ -131,18 +134,20 @@ def parse_label_options(
 
 
 def _pinned_model(name: str, digest: str, numerics_id: str, catalog: ModelCatalog, *, prefix: str) -> ServedModel:
-    model = catalog.find(name, field=f"{prefix}model")
-    for field, pinned, served in (
-        (f"{prefix}digest", digest, model.bundle.digest),
-        (f"{prefix}numerics_id", numerics_id, model.numerics.id),
-    ):
-        if pinned and pinned != served:
-            raise PinMismatchError(
-                f"{field} is {pinned[:128]!r}, but this server has {served!r}; leave the field empty to accept that, "
-                "or ask a server with the pinned one",
-                field=field,
-            )
-    return model
+    """The version that a request means: of those that its reference allows, the first that has what it pins."""
+    candidates = catalog.find(name, field=f"{prefix}model")
+    for model in candidates:
+        if digest in {"", model.bundle.digest} and numerics_id in {"", model.numerics.id}:
+            return model
+    first = candidates[0]
+    field, pinned, served = f"{prefix}numerics_id", numerics_id, first.numerics.id
+    if digest not in {"", first.bundle.digest}:
+        field, pinned, served = f"{prefix}digest", digest, first.bundle.digest
+    raise PinMismatchError(
+        f"{field} is {pinned[:128]!r}, but this server has {served!r}; leave the field empty to accept that, or ask a "
+        "server with the pinned one",
+        field=field,
+    )
 
 
 def _parse_psi(

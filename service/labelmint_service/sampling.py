@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 
 from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
 from labelmint_service.assembly import Assembler
-from labelmint_service.engine_runner import EngineRunner, EngineState
+from labelmint_service.catalog import ModelCatalog
 from labelmint_service.errors import DrainingError, LateError, RequestError
 from labelmint_service.filters import SampleFilter
+from labelmint_service.fleet import Fleet
 from labelmint_service.labelling import LabelSession
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import ModelCatalog, ServedModel
+from labelmint_service.models import ServedModel
 from labelmint_service.outputs import OutputPlan
 from labelmint_service.requests import parse_generate, parse_label_options
-from labelmint_service.scheduler import Scheduler
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.shared_ring import SharedRing
 from labelmint_service.sources import AddressSource, LatentSource, RowSource
@@ -29,9 +29,10 @@ class SamplingService:
 
     Args:
         catalog: The models.
+        fleet: What runs them.
+        pool: Threads that score and encode; not closed here.
         settings: Bounds.
         metrics: Where to count.
-        on_state: Called on the event loop with the name of a model and each new state of its engine.
 
     Attributes:
         catalog: The models.
@@ -40,55 +41,21 @@ class SamplingService:
     def __init__(
         self,
         catalog: ModelCatalog,
+        fleet: Fleet,
+        pool: Executor,
         settings: ServiceSettings,
         metrics: ServiceMetrics,
-        on_state: Callable[[str, EngineState], None],
     ) -> None:
         self.catalog = catalog
+        self._fleet = fleet
+        self._pool = pool
         self._settings = settings
         self._metrics = metrics
         self._draining = asyncio.Event()
-        self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
-        self._on_state = on_state
-        self._schedulers = {model.name: self._schedule(model) for model in catalog}
-        for model in catalog:
-            metrics.model_info.labels(
-                model=model.name,
-                version=model.bundle.manifest.version,
-                digest=model.bundle.digest,
-                numerics_id=model.numerics.id,
-                engine=model.engine.name,
-            ).set(1)
-            metrics.engine_healthy.labels(model.name).set(1)
 
-    def _schedule(self, model: ServedModel) -> Scheduler:
-        runner = EngineRunner(
-            model,
-            metrics=self._metrics,
-            timeout_s=self._settings.engine_timeout_s,
-            on_state=lambda state: self._on_state(model.name, state),
-        )
-        return Scheduler(
-            model, pool=self._pool, runner=runner, metrics=self._metrics, max_streams=self._settings.max_streams
-        )
-
-    def start(self) -> None:
-        """Begin to serve on the running event loop."""
-        for scheduler in self._schedulers.values():
-            scheduler.start()
-
-    async def drain(self) -> None:
-        """Take no new streams; let those in work finish their batches and end with a resume point."""
+    def drain(self) -> None:
+        """Wait for no first messages any more."""
         self._draining.set()
-        await asyncio.gather(*(scheduler.drain() for scheduler in self._schedulers.values()))
-
-    async def close(self) -> None:
-        """Drain, then free threads and engines."""
-        await asyncio.gather(*(scheduler.close() for scheduler in self._schedulers.values()))
-        self._pool.shutdown()
-        for model in self.catalog:
-            if not self._schedulers[model.name].is_lost:
-                model.engine.close()
 
     def open_generate(
         self,
@@ -229,7 +196,7 @@ class SamplingService:
             assembler=assembler,
             limits=limits,
             allowance=caller.make_allowance(),
-            scheduler=self._schedulers[model.name],
+            scheduler=self._fleet.scheduler_of(model),
             metrics=self._metrics,
             request_id=request_id,
         )
@@ -239,7 +206,8 @@ class SamplingService:
         return SharedRing(asked.name, asked.num_bytes, folder, field=field)
 
     def _credit_rows(self, model: ServedModel) -> int:
-        return self._settings.stream_queue_batches * model.engine.batch_size
+        # One batch more for each further engine, so that one stream can keep all of them busy.
+        return (self._settings.stream_queue_batches + len(model.twins)) * model.engine.batch_size
 
 
 def _shared_memory(options: service_pb2.OutputOptions) -> service_pb2.SharedMemory | None:

@@ -2,8 +2,9 @@
 
 A batch is filled one row at a time, as `turns` has it, going on where the last batch stopped, so that streams with work
 get the same number of rows to within one. While the engine runs one batch, the next one is filled and
-its latents are made; just before it is computed, rows whose caller has gone or is late are dropped. The engine has a
-thread of its own.
+its latents are made; just before it is computed, rows whose caller has gone or is late are dropped. With several
+engines as many batches run at a time; whichever ends first, a stream gets its rows in the order in which it handed them
+out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint_service.engine import EngineBatch
-from labelmint_service.engine_runner import EngineRunner, EngineState
+from labelmint_service.engine_runner import EngineState
 from labelmint_service.errors import (
     DrainingError,
     EngineLostError,
@@ -32,6 +33,7 @@ from labelmint_service.errors import (
 )
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
+from labelmint_service.replicas import Replicas
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
 from labelmint_service.structured_logs import log_event
 from labelmint_service.turns import Turns
@@ -115,31 +117,39 @@ class Scheduler:
     Args:
         model: What runs.
         pool: Threads that make latents.
-        runner: What runs them.
+        replicas: What runs them.
         metrics: Where to count.
         max_streams: Streams at a time.
     """
 
     def __init__(
-        self, model: ServedModel, *, pool: Executor, runner: EngineRunner, metrics: ServiceMetrics, max_streams: int
+        self, model: ServedModel, *, pool: Executor, replicas: Replicas, metrics: ServiceMetrics, max_streams: int
     ) -> None:
         self._model = model
         self._pool = pool
         self._metrics = metrics
         self._max_streams = max_streams
-        self._runner = runner
+        self._replicas = replicas
         self._streams: set[WorkStream] = set()
         self._turns = Turns[WorkStream]()
         self._forming: list[_Part] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._latest: dict[WorkStream, asyncio.Task[None]] = {}  # the running batch with a stream's last rows
         self._changed = asyncio.Event()
         self._is_draining = False
+        self._is_retiring = False
+        self._left = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
 
     @property
     def is_lost(self) -> bool:
         """Whether a run of the engine does not end."""
-        return self._runner.state is EngineState.LOST
+        return self._replicas.state is EngineState.LOST
+
+    @property
+    def num_streams(self) -> int:
+        """Streams in work."""
+        return len(self._streams)
 
     def start(self) -> None:
         """Begin to run batches on the running event loop."""
@@ -149,11 +159,12 @@ class Scheduler:
         """Serve a stream from now on.
 
         Raises:
-            DrainingError: The server is going away.
+            DrainingError: The server, or the version of the model, is going away.
             StreamLimitError: There are as many streams as there may be.
         """
-        if self._is_draining:
-            raise DrainingError("the server is going away; ask another one or retry after its restart")
+        if self._is_draining or self._is_retiring:
+            what = "server" if self._is_draining else f"version that was asked for of model {self._model.name!r}"
+            raise DrainingError(f"the {what} is going away; ask again, here or at another server")
         if len(self._streams) >= self._max_streams:
             raise StreamLimitError(
                 f"{len(self._streams)} streams of model {self._model.name!r} are in work, expected fewer than "
@@ -161,7 +172,7 @@ class Scheduler:
             )
         self._streams.add(stream)
         self._turns.add(stream)
-        self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
+        self._metrics.active_streams.labels(self._model.name).inc()
         self.wake()
 
     def remove(self, stream: WorkStream) -> None:
@@ -169,12 +180,29 @@ class Scheduler:
         if stream in self._streams:
             self._streams.remove(stream)
             self._turns.remove(stream)
-            self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
+            self._metrics.active_streams.labels(self._model.name).dec()
+            self._left.set()
             self.wake()
 
     def wake(self) -> None:
         """Look again for rows to compute; call it when a stream may have become ready."""
         self._changed.set()
+
+    async def retire(self, limit_s: float) -> None:
+        """Take no new streams and wait for those in work to end; drain what has not ended in time.
+
+        Args:
+            limit_s: Time that they get.
+        """
+        self._is_retiring = True
+        try:
+            async with asyncio.timeout(limit_s):
+                while self._streams:
+                    self._left.clear()
+                    await self._left.wait()
+        except TimeoutError:
+            log_event(_log, logging.WARNING, "scheduler.retired", model=self._model.name, streams=len(self._streams))
+        await self.drain()
 
     async def drain(self) -> None:
         """Take no more rows; finish the batches in work and tell all streams to end with a resume point."""
@@ -186,12 +214,12 @@ class Scheduler:
             stream.drain()
 
     async def close(self) -> None:
-        """Drain, then end the runner. The engine stays open."""
+        """Drain, then end the threads. The engines stay open."""
         await self.drain()
-        await self._runner.close()
+        await self._replicas.close()
 
     async def _run(self) -> None:
-        while not (self._is_draining and self._running is None and not self._forming):
+        while not (self._is_draining and not self._running and not self._forming):
             self._changed.clear()
             try:
                 self._step()
@@ -199,19 +227,22 @@ class Scheduler:
                 log_event(_log, logging.ERROR, "scheduler.error", error=error, model=self._model.name)
                 for stream in list(self._streams):
                     stream.fail(error)
-            if self._changed.is_set() or (self._is_draining and self._running is None):
+            if self._changed.is_set() or (self._is_draining and not self._running):
                 continue
             await self._changed.wait()
 
     def _step(self) -> None:
-        """Fill the batch that is being formed, and run it if the engine is free."""
+        """Fill the batch that is being formed, and run it if an engine is free."""
         self._drop_closed()
         if not self._is_draining:
             self._fill()
-        if self._running is None and self._forming:
+        if self._forming and len(self._running) < self._replicas.num_usable:
             parts, self._forming = self._forming, []
-            self._running = asyncio.get_running_loop().create_task(self._execute(parts))
-            self._running.add_done_callback(self._on_executed)
+            before = {self._latest[part.stream] for part in parts if part.stream in self._latest}
+            task = asyncio.get_running_loop().create_task(self._execute(parts, before))
+            self._latest.update((part.stream, task) for part in parts)
+            self._running.add(task)
+            task.add_done_callback(lambda done: self._on_executed(done, parts))
             self.wake()
 
     def _drop_closed(self) -> None:
@@ -221,8 +252,11 @@ class Scheduler:
             self._forming = [part for part in self._forming if not part.stream.is_closed]
             self._metrics.rows_dropped.labels(self._model.name).inc(sum(len(part.indices) for part in closed))
 
-    def _on_executed(self, task: asyncio.Task[None]) -> None:
-        self._running = None
+    def _on_executed(self, task: asyncio.Task[None], parts: Sequence[_Part]) -> None:
+        self._running.discard(task)
+        for part in parts:
+            if self._latest.get(part.stream) is task:
+                del self._latest[part.stream]
         self.wake()
         if not task.cancelled() and task.exception() is not None:
             log_event(_log, logging.ERROR, "scheduler.error", error=task.exception(), model=self._model.name)
@@ -243,8 +277,13 @@ class Scheduler:
         with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
             return rows.load()
 
-    async def _execute(self, parts: Sequence[_Part]) -> None:
-        """Run one batch and deliver it; whatever happens, every stream in it learns how it ended."""
+    async def _execute(self, parts: Sequence[_Part], before: Collection[asyncio.Task[None]]) -> None:
+        """Run one batch and deliver it; whatever happens, every stream in it learns how it ended.
+
+        Args:
+            parts: What it is made of.
+            before: Batches with earlier rows of the same streams, which have to be delivered first.
+        """
         try:
             loaded = [
                 _Loaded(part.stream, part.indices, part.taken_ns, rows)
@@ -252,7 +291,7 @@ class Scheduler:
             ]
             wanted = [part for part in loaded if self._is_wanted(part)]
             if wanted:
-                await self._compute(wanted)
+                await self._compute(wanted, before)
         except Exception as error:
             for part in parts:
                 part.stream.fail(error)
@@ -268,7 +307,7 @@ class Scheduler:
             stream.fail(LateError("the deadline passed before the work was done; allow more time or ask for less"))
         return False
 
-    async def _compute(self, parts: Sequence[_Loaded]) -> None:
+    async def _compute(self, parts: Sequence[_Loaded], before: Collection[asyncio.Task[None]] = ()) -> None:
         """Run rows and deliver them. After a failure each stream is tried alone, so that one cannot fail another."""
         model = self._model.name
         num_rows = sum(len(part.indices) for part in parts)
@@ -276,17 +315,18 @@ class Scheduler:
         inputs = join_inputs([part.rows.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:
-            outputs = await self._runner.run(inputs)
+            outputs = await self._replicas.run(inputs)
+            compute_ns = time.perf_counter_ns() - began_ns
         except EngineRunError as error:
+            await _done(before)
             await self._after_failure(parts, error)
             return
         except EngineLostError as error:
             for stream in list(self._streams):
                 stream.fail(error)
             return
-        compute_ns = time.perf_counter_ns() - began_ns
-        for stage, duration_ns in {"compute": compute_ns, **self._model.engine.stages_ns}.items():
-            self._metrics.stage_seconds.labels(model, stage).observe(duration_ns / 1e9)
+        self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
+        await _done(before)
         if not outputs.finite.all():
             self._metrics.engine_errors.labels(model, "non_finite").inc()
             await self._without_non_finite(parts, outputs.finite)
@@ -337,6 +377,12 @@ class Scheduler:
                 ),
             )
             first = last
+
+
+async def _done(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait for tasks, however they end."""
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _non_finite(index: int) -> NonFiniteSampleError:

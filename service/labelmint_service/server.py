@@ -1,4 +1,4 @@
-"""The server: grpc.aio around the servicer, with health, reflection and metrics, that starts and stops cleanly."""
+"""The server: grpc.aio around the servicers, with health, reflection and metrics, that starts and stops cleanly."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from labelmint.hosts import is_loopback
-from labelmint_service.access.certificates import CertificateFiles, Certificates
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
+from labelmint_service.admin_servicer import AdminServicer
+from labelmint_service.catalog import ModelCatalog
 from labelmint_service.engine_runner import EngineState
-from labelmint_service.errors import StartError
+from labelmint_service.fleet import Fleet
+from labelmint_service.health_board import HealthBoard
+from labelmint_service.listening import channel_options, listen
+from labelmint_service.loading import make_loader
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
-from labelmint_service.models import ModelCatalog, ServedModel, load_model
+from labelmint_service.models import ServedModel
 from labelmint_service.profile import draw_profile
 from labelmint_service.ready_file import Readiness, ready_file
+from labelmint_service.repository.keeping import RepositoryKeeper
+from labelmint_service.repository.lifecycle import LoadModel
 from labelmint_service.sampling import SamplingService
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
@@ -29,7 +34,6 @@ from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
-_MAX_FRAME_BYTES = 2**24 - 1
 
 
 class LabelmintServer:
@@ -37,7 +41,8 @@ class LabelmintServer:
 
     Args:
         settings: Where to listen and what bounds there are.
-        models: What to serve; the server closes their engines when it stops.
+        models: What to serve, besides a repository; the server closes their engines when it stops.
+        load: Loads versions of the repository; None to do it as the settings say.
 
     Attributes:
         lost: Set when an engine does not answer any more and the process has to end.
@@ -46,50 +51,102 @@ class LabelmintServer:
         StartError: Two models share a name, or a file that says who may call cannot be used.
     """
 
-    def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel]) -> None:
+    def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel], load: LoadModel | None = None) -> None:
         self._settings = settings
+        self._models = models
         self._metrics = ServiceMetrics()
         self._catalog = ModelCatalog(models)
-        self._sampling = SamplingService(self._catalog, settings, self._metrics, self._on_state)
+        self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
+        self._fleet = Fleet(settings, self._metrics, self._pool, self._on_state)
+        self._board = HealthBoard(self._catalog, self._fleet, self._metrics, [SERVICE_NAME])
+        self._catalog.on_change = self._board.look
+        self._repository: RepositoryKeeper | None = None
+        if settings.model_repository is not None:
+            self._repository = RepositoryKeeper(
+                settings.model_repository,
+                settings,
+                self._catalog,
+                self._fleet,
+                load or make_loader(settings),
+                self._metrics,
+            )
+        self._sampling = SamplingService(self._catalog, self._fleet, self._pool, settings, self._metrics)
         self._access = _make_access(settings, self._metrics)
         self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics)
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-        self._grpc_server: aio.Server | None = None
+        self._grpc_servers: list[aio.Server] = []
         self._endpoint: MetricsEndpoint | None = None
         self._hurried = asyncio.Event()
         self.lost = asyncio.Event()
-        self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self) -> Readiness:
-        """Listen and serve.
+        """Listen and serve; then, with a repository, wait until what it begins with is ready or has failed.
 
         Raises:
-            StartError: A port cannot be taken, or a certificate cannot be used.
+            StartError: A port cannot be taken, a certificate or the repository cannot be used.
+            BundleError: A version that the settings name cannot be loaded.
         """
-        if self._settings.metrics:
-            self._endpoint = MetricsEndpoint(self._metrics, self._settings.metrics_host, self._settings.metrics_port)
-        server = aio.server(options=_channel_options(self._settings), interceptors=(TokenGuard(self._access),))
-        server.add_generic_rpc_handlers((self._servicer.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        self._grpc_server = server
+        for model in self._models:
+            self._fleet.deploy(model, model.bundle.manifest.version)
         try:
-            port = self._listen(server)
-        except StartError:
+            return await self._start()
+        except BaseException:
             await self.stop(grace_s=0.0)
             raise
-        self._sampling.start()
+
+    async def _start(self) -> Readiness:
+        settings = self._settings
+        if settings.metrics:
+            self._endpoint = MetricsEndpoint(self._metrics, settings.metrics_host, settings.metrics_port)
+        server = self._make_server(TokenGuard(self._access))
+        server.add_generic_rpc_handlers((self._servicer.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._board.servicer, server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        address = listen(server, settings, self._metrics, host=settings.host, port=settings.port)
+        admin = self._listen_for_admin()
         self._access.start()
-        await server.start()
-        for name in (SERVICE_NAME, *(model.name for model in self._catalog)):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._board.begin()
+        for one in self._grpc_servers:
+            await one.start()
+        if self._repository is not None:
+            await self._repository.start()
+        await self._board.start()
         readiness = Readiness(
-            address=_join_address(self._settings.host, port),
+            address=address,
             metrics=self._endpoint.url if self._endpoint else "",
             models={model.name: model.numerics.id for model in self._catalog},
+            admin=admin,
         )
-        log_event(_log, logging.INFO, "server.ready", address=readiness.address, metrics=readiness.metrics)
+        log_event(
+            _log,
+            logging.INFO,
+            "server.ready",
+            address=readiness.address,
+            metrics=readiness.metrics,
+            admin=readiness.admin or None,
+        )
         return readiness
+
+    def _listen_for_admin(self) -> str:
+        """Add the admin service, if there is one; returns its address."""
+        settings = self._settings
+        if settings.admin_port is None:
+            return ""
+        assert self._repository is not None, "the settings ask for one"
+        server = self._make_server()
+        admin = AdminServicer(
+            self._repository.operations,
+            self._catalog,
+            self._fleet,
+            self._servicer,
+            is_polled=settings.repository_mode == "poll",
+        )
+        server.add_generic_rpc_handlers((admin.handler(),))
+        return listen(server, settings, self._metrics, host=settings.admin_host, port=settings.admin_port, name="admin")
+
+    def _make_server(self, *interceptors: aio.ServerInterceptor) -> aio.Server:  # type: ignore[type-arg]  # in the stubs alone
+        server = aio.server(options=channel_options(self._settings), interceptors=interceptors)
+        self._grpc_servers.append(server)
+        return server
 
     async def stop(self, *, grace_s: float) -> None:
         """Stop: health says NOT_SERVING, streams end with a resume point, and what is left after the grace is cut.
@@ -98,18 +155,22 @@ class LabelmintServer:
             grace_s: How long streams may take to end; `hurry` ends it early.
         """
         log_event(_log, logging.INFO, "server.draining", grace_s=grace_s)
-        await self._health.enter_graceful_shutdown()
+        await self._board.stop()
+        if self._repository is not None:
+            await self._repository.stop()
         loop = asyncio.get_running_loop()
         draining, hurried = loop.create_task(self._drain()), loop.create_task(self._hurried.wait())
         await asyncio.wait({draining, hurried}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if self._servicer.num_active:
             log_event(_log, logging.WARNING, "server.grace_over", active_calls=self._servicer.num_active)
-        if self._grpc_server is not None:
-            # Health watchers never end by themselves; everything else has ended or had its time.
-            await self._grpc_server.stop(_WATCHER_GRACE_S)
+        # Health watchers never end by themselves; everything else has ended or had its time.
+        await asyncio.gather(*(server.stop(_WATCHER_GRACE_S) for server in self._grpc_servers))
         await draining
-        await self._sampling.close()
+        if self._repository is not None:
+            await self._repository.close()
+        await self._fleet.close()
+        self._pool.shutdown()
         await self._access.close()
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
@@ -119,14 +180,9 @@ class LabelmintServer:
         """End the grace of a stop at once."""
         self._hurried.set()
 
-    def _on_state(self, name: str, state: EngineState) -> None:
+    def _on_state(self, _model: ServedModel, state: EngineState) -> None:
         """Let health tell how an engine does."""
-        self._metrics.engine_healthy.labels(name).set(state is EngineState.HEALTHY)
-        status = health_pb2.HealthCheckResponse
-        serving = status.SERVING if state is EngineState.HEALTHY else status.NOT_SERVING
-        task = asyncio.get_running_loop().create_task(self._health.set(name, serving))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._board.look()
         if state is EngineState.LOST:
             self.lost.set()
 
@@ -135,32 +191,9 @@ class LabelmintServer:
         return draw_profile(self._metrics)
 
     async def _drain(self) -> None:
-        await self._sampling.drain()
+        self._sampling.drain()
+        await self._fleet.drain()
         await self._servicer.wait_until_idle()
-
-    def _listen(self, server: aio.Server) -> int:
-        wanted = _join_address(self._settings.host, self._settings.port)
-        credentials = _server_credentials(self._settings, self._metrics)
-        if credentials is None and not is_loopback(self._settings.host):
-            log_event(
-                _log,
-                logging.WARNING,
-                "server.plaintext",
-                address=wanted,
-                message="connections are not encrypted and others may reach them; give tls_certificate and tls_key, or "
-                "listen on loopback",
-            )
-        try:
-            if credentials is None:
-                port = server.add_insecure_port(wanted)
-            else:
-                port = server.add_secure_port(wanted, credentials)
-        except RuntimeError as error:  # what grpc raises when it cannot bind
-            raise StartError(
-                f"cannot listen on {wanted}; stop what uses it, or choose another --port (0 for any) or --host",
-                field="port",
-            ) from error
-        return port
 
 
 async def serve(
@@ -180,6 +213,7 @@ async def serve(
 
     Raises:
         StartError: A port cannot be taken, the ready file cannot be written, or two models share a name.
+        BundleError: A version that the settings name cannot be loaded.
     """
     server = LabelmintServer(settings, models)
     stopping = asyncio.Event()
@@ -192,89 +226,30 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    readiness = await server.start()
+    ends = [loop.create_task(event.wait()) for event in (stopping, server.lost)]
+    starting = loop.create_task(server.start())
+    await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()  # which stops the server
+        await asyncio.gather(starting, return_exceptions=True)
+        return not server.lost.is_set()
+    readiness = starting.result()
     grace_s = 0.0
     try:
         with ready_file(settings.ready_file, readiness):
             announce(readiness)
-            ends = [loop.create_task(event.wait()) for event in (stopping, server.lost)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for end in ends:
-                end.cancel()
         grace_s = settings.grace_s
     finally:
+        for end in ends:
+            end.cancel()
         await server.stop(grace_s=grace_s)
         if settings.profile:
             print(server.profile(), file=sys.stderr)  # noqa: T201 - what --profile asks for
     return not server.lost.is_set()
 
 
-def load_models(settings: ServiceSettings) -> list[ServedModel]:
-    """Load every bundle of the settings.
-
-    Raises:
-        BundleError: A bundle is missing, malformed or altered.
-        DigestMismatchError: A bundle is not the expected one.
-        StartError: An engine does not run.
-    """
-    models = []
-    digests = settings.expect_digest or (None,) * len(settings.bundle)
-    for path, digest in zip(settings.bundle, digests, strict=True):
-        model = load_model(
-            path,
-            engine=settings.engine,
-            provider=settings.provider,
-            kernel=settings.kernel,
-            verify_files=settings.verify_files,
-            expect_digest=digest,
-        )
-        log_event(_log, logging.INFO, "model.loaded", model=model.name, digest=model.bundle.digest, path=str(path))
-        models.append(model)
-    return models
-
-
 def _make_access(settings: ServiceSettings, metrics: ServiceMetrics) -> Access:
-    return TokenAccess(settings.tokens, settings.quota_file, metrics) if settings.tokens else OpenAccess()
-
-
-def _server_credentials(settings: ServiceSettings, metrics: ServiceMetrics) -> grpc.ServerCredentials | None:
-    """TLS whose certificates are read again when they change; None for plain text.
-
-    Raises:
-        AccessFileError: A certificate cannot be used.
-    """
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, metrics)
-
-    def changed() -> grpc.ServerCertificateConfiguration | None:
-        """What grpc asks for before each handshake; connections that there are stay as they are."""
-        certificates = files.reload()
-        return None if certificates is None else _configuration(certificates)
-
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(files.load()),
-        changed,  # type: ignore[arg-type]  # None stands for no change, which the stubs lack
-        require_client_authentication=settings.tls_client_ca is not None,
-    )
-
-
-def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(certificates.key, certificates.chain)], certificates.client_ca)
-
-
-def _channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_send_message_length", -1),  # each request states its own limit
-        ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),
-        ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
-        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-    ]
-
-
-def _join_address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if settings.tokens is None:
+        return OpenAccess()
+    return TokenAccess(settings.tokens, settings.quota_file, metrics, needs_admin=settings.admin_port is not None)

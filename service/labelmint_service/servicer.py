@@ -26,6 +26,7 @@ from labelmint_service.requests import NUM_INDICES
 from labelmint_service.rich_status import STATUS_DETAILS_KEY, status_details
 from labelmint_service.sampling import SamplingService
 from labelmint_service.structured_logs import log_event
+from labelmint_service.version_messages import version_messages
 
 SERVICE_NAME = "labelmint.v1.LabelMint"
 ERROR_DETAIL_KEY = "labelmint-error-bin"
@@ -107,7 +108,7 @@ class LabelMintServicer:
         """Name the served models, those that the caller may see."""
 
         async def work(_call: Call, caller: Caller) -> service_pb2.ListModelsResponse:
-            _parse(service_pb2.ListModelsRequest, data)
+            parse_message(service_pb2.ListModelsRequest, data)
             return service_pb2.ListModelsResponse(
                 models=[
                     service_pb2.ModelSummary(
@@ -116,32 +117,36 @@ class LabelMintServicer:
                         digest=model.bundle.digest,
                         numerics_id=model.numerics.id,
                         description=model.bundle.manifest.description,
+                        versions=version_messages(self._sampling.catalog, model.name),
                     )
                     for model in self._sampling.catalog.limited_to(caller.models)
                 ],
             )
 
-        return await self._answer("ListModels", context, work)
+        return await self.answer("ListModels", context, work)
 
     async def get_model(self, data: bytes, context: _Context) -> service_pb2.GetModelResponse:
         """Describe one model."""
 
         async def work(_call: Call, caller: Caller) -> service_pb2.GetModelResponse:
-            request = _parse(service_pb2.GetModelRequest, data)
-            model = self._sampling.catalog.limited_to(caller.models).find(request.model, field="model")
+            request = parse_message(service_pb2.GetModelRequest, data)
+            catalog = self._sampling.catalog.limited_to(caller.models)
+            model = catalog.find(request.model, field="model")[0]
             return service_pb2.GetModelResponse(
                 manifest=model.bundle.manifest,
                 numerics_id=model.numerics.id,
                 numerics=model.numerics.document,
+                version=next(one.name for one in catalog.versions(model.name) if one.model is model),
+                versions=version_messages(catalog, model.name),
             )
 
-        return await self._answer("GetModel", context, work)
+        return await self.answer("GetModel", context, work)
 
     async def generate(self, data: bytes, context: _Context) -> None:
         """Stream the samples of some addresses."""
 
         async def work(call: Call, caller: Caller) -> None:
-            request = _parse(service_pb2.GenerateRequest, data)
+            request = parse_message(service_pb2.GenerateRequest, data)
             stream = self._sampling.open_generate(
                 request,
                 caller=caller,
@@ -152,7 +157,7 @@ class LabelMintServicer:
                 async for message in stream.messages():
                     await context.write(message)
 
-        await self._answer("Generate", context, work)
+        await self.answer("Generate", context, work)
 
     async def label(self, requests: AsyncIterator[bytes], context: _Context) -> None:
         """Stream the samples of the caller's latents."""
@@ -168,10 +173,16 @@ class LabelMintServicer:
                 async for message in session.messages():
                     await context.write(message)
 
-        await self._answer("Label", context, work)
+        await self.answer("Label", context, work)
 
-    async def _answer(self, rpc: str, context: _Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
-        """Do the work of a call that may be made, count it, and turn what it raises into a status."""
+    async def answer(self, rpc: str, context: _Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
+        """Do the work of a call that may be made, count it, and turn what it raises into a status.
+
+        Args:
+            rpc: Name of the method.
+            context: The call, as grpc has it.
+            work: Does it, for a call and who makes it.
+        """
         call = _make_call(rpc, context)
         began_s = time.monotonic()
         code = "CANCELLED"
@@ -210,7 +221,7 @@ class LabelMintServicer:
             )
 
 
-def _parse(kind: type[_MessageT], data: bytes) -> _MessageT:
+def parse_message(kind: type[_MessageT], data: bytes) -> _MessageT:
     """Read a request.
 
     Raises:
@@ -227,7 +238,7 @@ def _parse(kind: type[_MessageT], data: bytes) -> _MessageT:
 
 async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[service_pb2.LabelRequest]:
     async for data in requests:
-        yield _parse(service_pb2.LabelRequest, data)
+        yield parse_message(service_pb2.LabelRequest, data)
 
 
 def _make_call(rpc: str, context: _Context) -> Call:

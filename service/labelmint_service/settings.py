@@ -28,6 +28,7 @@ from pydantic_settings import (
 
 from labelmint.hosts import is_loopback
 from labelmint_service.errors import SettingsError
+from labelmint_service.repository_settings import RepositorySettings
 
 ENV_PREFIX = "LABELMINT_SERVE_"
 EMBEDDED_BUNDLE = Path(__file__).parent / "bundles" / "toonhead"
@@ -37,7 +38,7 @@ _MIB = 2**20
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(RepositorySettings):
     """Everything an operator may choose. Frozen; units are in the names."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -171,6 +172,30 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.split(os.pathsep)) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_repository(self) -> Self:
+        """What the settings of the repository ask of the others, and these of them."""
+        if self.model_repository is not None:
+            for name in ("bundle", "expect_digest"):
+                if name in self.model_fields_set:
+                    raise PydanticCustomError(
+                        name,
+                        f"{name} is set beside model_repository, which says what is served; leave one of them out, or "
+                        "put the bundle into the repository",
+                    )
+        if self.devices and self.provider == "cpu":
+            raise PydanticCustomError(
+                "devices", f"devices is {self.devices}, but provider is 'cpu', which has none; choose provider 'cuda'"
+            )
+        is_open = self.tokens is None or self.tls_certificate is None
+        if self.admin_port is not None and is_open and not is_loopback(self.admin_host):
+            raise PydanticCustomError(
+                "admin_host",
+                f"admin_host is {self.admin_host!r}, where only tokens over TLS keep others out; give tokens, "
+                "tls_certificate and tls_key, or leave it on loopback",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -314,7 +339,7 @@ def _make_parser() -> argparse.ArgumentParser:
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         elif get_origin(field.annotation) is tuple:
-            metavar = "PATH" if name == "bundle" else "DIGEST"
+            metavar = {"bundle": "PATH", "load": "MODEL", "devices": "N"}.get(name, "DIGEST")
             parser.add_argument(flag, action="append", metavar=metavar, help=text)
         else:
             parser.add_argument(flag, metavar=_metavar(field.annotation), help=text)

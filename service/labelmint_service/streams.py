@@ -233,7 +233,8 @@ class SampleStream:
                     raise self._failure
                 elif self._is_draining and not self._pending_rows:
                     raise DrainingError(
-                        "the server is going away; go on at next_index with another one or after its restart",
+                        "the server, or the version of the model, is going away; go on at next_index, here or at "
+                        "another server",
                     )
                 else:
                     self._check_allowance()

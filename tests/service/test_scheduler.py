@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from labelmint.addresses import latents
 from labelmint_service.engine import LatentInputs, StyleInputs
-from labelmint_service.engine_runner import EngineRunner
 from labelmint_service.errors import DrainingError, EngineRunError, LateError, NonFiniteSampleError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
+from labelmint_service.replicas import Replicas
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows
 from labelmint_service.scheduler import Scheduler
 from tests.service.scripted_engine import ScriptedEngine, scripted_model
@@ -96,8 +96,8 @@ class PlainStream:
 async def scheduling(model: ServedModel, *, max_streams: int = 100) -> AsyncIterator[Scheduler]:
     metrics = ServiceMetrics()
     with ThreadPoolExecutor(1) as pool:
-        runner = EngineRunner(model, metrics=metrics, timeout_s=WAIT_S, on_state=lambda _: None)
-        scheduler = Scheduler(model, pool=pool, runner=runner, metrics=metrics, max_streams=max_streams)
+        replicas = Replicas(model, metrics=metrics, timeout_s=WAIT_S, on_state=lambda _: None)
+        scheduler = Scheduler(model, pool=pool, replicas=replicas, metrics=metrics, max_streams=max_streams)
         scheduler.start()
         try:
             yield scheduler

@@ -8,6 +8,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERSION_STATE_UNSPECIFIED: _ClassVar[VersionState]
+    VERSION_STATE_LOADING: _ClassVar[VersionState]
+    VERSION_STATE_WARMING: _ClassVar[VersionState]
+    VERSION_STATE_READY: _ClassVar[VersionState]
+    VERSION_STATE_UNLOADING: _ClassVar[VersionState]
+    VERSION_STATE_FAILED: _ClassVar[VersionState]
+
 class SampleField(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SAMPLE_FIELD_UNSPECIFIED: _ClassVar[SampleField]
@@ -38,6 +47,12 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_UINT8: _ClassVar[DType]
     DTYPE_FLOAT16: _ClassVar[DType]
     DTYPE_FLOAT32: _ClassVar[DType]
+VERSION_STATE_UNSPECIFIED: VersionState
+VERSION_STATE_LOADING: VersionState
+VERSION_STATE_WARMING: VersionState
+VERSION_STATE_READY: VersionState
+VERSION_STATE_UNLOADING: VersionState
+VERSION_STATE_FAILED: VersionState
 SAMPLE_FIELD_UNSPECIFIED: SampleField
 SAMPLE_FIELD_IMAGE: SampleField
 SAMPLE_FIELD_MASK: SampleField
@@ -69,18 +84,34 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("name", "version", "digest", "numerics_id", "description")
+    __slots__ = ("name", "version", "digest", "numerics_id", "description", "versions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
     numerics_id: str
     description: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+    versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., description: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+
+class ModelVersion(_message.Message):
+    __slots__ = ("version", "state", "aliases", "digest", "numerics_id")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_ID_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    state: VersionState
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    digest: str
+    numerics_id: str
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)
@@ -89,14 +120,18 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("manifest", "numerics_id", "numerics")
+    __slots__ = ("manifest", "numerics_id", "numerics", "version", "versions")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_ID_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     manifest: _bundle_pb2.Manifest
     numerics_id: str
     numerics: str
-    def __init__(self, manifest: _Optional[_Union[_bundle_pb2.Manifest, _Mapping]] = ..., numerics_id: _Optional[str] = ..., numerics: _Optional[str] = ...) -> None: ...
+    version: str
+    versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
+    def __init__(self, manifest: _Optional[_Union[_bundle_pb2.Manifest, _Mapping]] = ..., numerics_id: _Optional[str] = ..., numerics: _Optional[str] = ..., version: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("model", "digest", "numerics_id", "seed", "start_index", "end_index", "max_accepted", "endless", "shard_index", "num_shards", "truncation_psi", "class_index", "filter", "output", "max_scanned")

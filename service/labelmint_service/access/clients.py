@@ -9,6 +9,7 @@ max_streams = 4
 samples_per_second = 200
 samples_per_day = 1_000_000
 priority = 0
+admin = false
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Client(BaseModel):
         samples_per_second: Rate at which samples are handed to the engine for it; None for no limit.
         samples_per_day: The same a day (UTC); None for no limit.
         priority: Larger goes first.
+        admin: Whether it may use the admin service too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +55,7 @@ class Client(BaseModel):
     samples_per_second: float | None = Field(default=None, ge=0.001, le=1_000_000, allow_inf_nan=False, strict=True)
     samples_per_day: int | None = Field(default=None, ge=1, le=2**53, strict=True)
     priority: int = Field(default=0, ge=-100, le=100, strict=True)
+    admin: bool = Field(default=False, strict=True)
 
     @field_validator("token_sha256", mode="before")
     @classmethod

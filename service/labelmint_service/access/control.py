@@ -37,15 +37,17 @@ class Caller:
         name: Name of the client; empty if clients are not told apart.
         models: Models it sees; None for all.
         make_allowance: Makes the allowance of a new stream.
+        is_admin: Whether it may use the admin service.
     """
 
     name: str
     models: frozenset[str] | None
     make_allowance: Callable[[], Allowance]
+    is_admin: bool
 
 
-ANYONE = Caller(name="", models=None, make_allowance=Unlimited)
-"""The caller where no tokens are asked for."""
+ANYONE = Caller(name="", models=None, make_allowance=Unlimited, is_admin=True)
+"""The caller where no tokens are asked for. There the admin service listens on loopback at most."""
 
 
 class Access(Protocol):
@@ -93,16 +95,25 @@ class TokenAccess:
         tokens: The file.
         quota_file: Where the use of a day is kept; None if no client has a quota.
         metrics: Where to count.
+        needs_admin: Whether there has to be a client with the right to use the admin service when it starts.
 
     Raises:
         AccessFileError: A file cannot be used.
     """
 
-    def __init__(self, tokens: Path, quota_file: Path | None, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self, tokens: Path, quota_file: Path | None, metrics: ServiceMetrics, *, needs_admin: bool = False
+    ) -> None:
         self._metrics = metrics
         self._tokens = tokens
         check = functools.partial(_check_quota_file, has_quota_file=quota_file is not None)
         self._roster = Roster(tokens, check)
+        if needs_admin and not any(client.admin for client in self._roster.clients):
+            raise AccessFileError(
+                f"no client of {tokens} has admin = true, but admin_port is set, so that nobody could use it; give one "
+                "that right, or leave admin_port out",
+                field="tokens",
+            )
         self._store = QuotaStore(quota_file) if quota_file is not None else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="quotas")
         self._accounts: dict[str, ClientAccount] = {}
@@ -134,6 +145,7 @@ class TokenAccess:
             name=client.name,
             models=client.models,
             make_allowance=functools.partial(ClientAllowance, account, digest),
+            is_admin=client.admin,
         )
 
     async def close(self) -> None:

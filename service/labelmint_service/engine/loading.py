@@ -9,7 +9,14 @@ from labelmint_service.errors import EngineStartError
 ENGINES = ("onnxruntime", "fused")
 
 
-def load_engine(bundle: Bundle, *, engine: str = "onnxruntime", provider: str = "cpu", kernel: str = "auto") -> Engine:
+def load_engine(
+    bundle: Bundle,
+    *,
+    engine: str = "onnxruntime",
+    provider: str = "cpu",
+    kernel: str = "auto",
+    device: int | None = None,
+) -> Engine:
     """Load an engine for a bundle.
 
     Args:
@@ -17,15 +24,21 @@ def load_engine(bundle: Bundle, *, engine: str = "onnxruntime", provider: str = 
         engine: One of `ENGINES`.
         provider: What it runs on: "cpu" or "cuda".
         kernel: Form of the fused engine's kernel on a processor; "auto" chooses.
+        device: Number of the GPU; None for the first, or on a processor.
 
     Raises:
         EngineStartError: The engine or provider is unknown, missing, or cannot run the bundle.
     """
+    if device is not None and provider == "cpu":
+        raise EngineStartError(
+            f"device is {device}, but provider is 'cpu', which has none; leave devices out or choose provider 'cuda'",
+            field="devices",
+        )
     if engine not in ENGINES:
         raise EngineStartError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}", field="engine")
     try:
         if engine == "fused":
-            return _load_fused(bundle, provider, kernel)
+            return _load_fused(bundle, provider, kernel, device or 0)
         from labelmint_service.engine.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415 - an optional library
     except ImportError as error:
         raise EngineStartError(
@@ -33,10 +46,10 @@ def load_engine(bundle: Bundle, *, engine: str = "onnxruntime", provider: str = 
             "place of cpu for CUDA",
             field="engine",
         ) from error
-    return OnnxRuntimeEngine(bundle, provider=provider)
+    return OnnxRuntimeEngine(bundle, provider=provider, device=device)
 
 
-def _load_fused(bundle: Bundle, provider: str, kernel: str) -> Engine:
+def _load_fused(bundle: Bundle, provider: str, kernel: str, ordinal: int) -> Engine:
     """The fused engine of a provider.
 
     Raises:
@@ -59,7 +72,7 @@ def _load_fused(bundle: Bundle, provider: str, kernel: str) -> Engine:
     from labelmint_service.engine.sessions import find_provider  # noqa: PLC0415 - an optional library
 
     find_provider(provider)
-    device = CudaDevice()
+    device = CudaDevice(ordinal)
     try:
         return GpuEngine(bundle, device)
     except EngineStartError:

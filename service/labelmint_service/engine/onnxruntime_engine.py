@@ -37,6 +37,7 @@ class OnnxRuntimeEngine:
     Args:
         bundle: Verified bundle.
         provider: "cpu" or "cuda". It runs, or the engine does not start.
+        device: Number of the GPU; None for the first, or on a processor.
 
     Raises:
         EngineStartError: The provider is missing, or a graph does not load or does not fit the manifest.
@@ -44,13 +45,13 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, *, provider: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, *, provider: str = "cpu", device: int | None = None) -> None:
         manifest = bundle.manifest
         self.batch_size = manifest.runtime.batch_size
         self.stages_ns: dict[str, int] = {}
         self._bundle = bundle
         self._provider_name = provider
-        self._provider = find_provider(provider)
+        self._provider = find_provider(provider, device)
         self._c_dim = manifest.backbone.c_dim
         self._shapes = _output_shapes(bundle)
         self._model = self._open(manifest.graphs.model)

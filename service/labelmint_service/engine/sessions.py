@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import onnxruntime
@@ -37,10 +37,12 @@ class Provider:
     Attributes:
         onnxruntime_name: Name in onnxruntime.
         options: Its options. On CUDA: no TF32 for float32, no choice of algorithms by timing.
+        place: Options that say where it runs and change no bit.
     """
 
     onnxruntime_name: str
     options: Mapping[str, str]
+    place: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
@@ -55,8 +57,12 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
 """Providers by the name that settings use."""
 
 
-def find_provider(name: str) -> Provider:
+def find_provider(name: str, device: int | None = None) -> Provider:
     """The provider of that name, if this machine's onnxruntime has it.
+
+    Args:
+        name: As settings have it.
+        device: Number of the GPU; None for the first, or on a processor.
 
     Raises:
         EngineStartError: It is unknown or not installed.
@@ -77,7 +83,7 @@ def find_provider(name: str) -> Provider:
     if name == "cuda":
         # Where CUDA's libraries come from PyPI, the loader finds them only once they are loaded.
         onnxruntime.preload_dlls()
-    return provider
+    return provider if device is None else replace(provider, place=MappingProxyType({"device_id": str(device)}))
 
 
 def describe_options(options: bundle_pb2.OnnxRuntimeOptions) -> dict[str, JsonValue]:
@@ -122,7 +128,7 @@ def open_session(
         session = onnxruntime.InferenceSession(
             path,
             sess_options=session_options,
-            providers=[(provider.onnxruntime_name, dict(provider.options))],
+            providers=[(provider.onnxruntime_name, {**provider.options, **provider.place})],
         )
     except BundleError:
         raise

@@ -1,0 +1,228 @@
+"""The life of a version: from its folder to ready, and from there to closed.
+
+(folder) --load--> loading --engines made--> warming --first runs well--> ready --unload--> unloading --> (folder)
+                      └------------- failed, with the reason, until the next try ------------┘
+
+Versions are loaded one at a time in a thread of its own, so that the growth of the process is that of one of them, and
+so that streams lose little. A load that fails changes nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from labelmint.bundle import Bundle, open_bundle
+from labelmint.errors import LabelmintError
+from labelmint_service.catalog import ModelCatalog, Version, VersionState
+from labelmint_service.errors import DrainingError, RepositoryStateError, VersionFolderError
+from labelmint_service.fleet import Fleet
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.models import ServedModel
+from labelmint_service.references import Reference
+from labelmint_service.structured_logs import log_event
+
+_log = logging.getLogger(__name__)
+_Work = Callable[[], Coroutine[Any, Any, Exception | None]]  # Any: what a coroutine is sent, which is nothing
+
+
+class LoadModel(Protocol):
+    """Loads a bundle as the settings of the server say; see models.load_model."""
+
+    def __call__(
+        self,
+        path: Path,
+        *,
+        memory_limit_bytes: int | None,
+        on_verified: Callable[[Bundle], None],
+        on_made: Callable[[], None],
+    ) -> ServedModel:
+        """Load it."""
+        ...
+
+
+class Lifecycle:
+    """Loads and unloads versions.
+
+    Args:
+        catalog: Where versions are put.
+        fleet: What runs them.
+        load: Loads a bundle.
+        metrics: Where to count.
+
+    Attributes:
+        on_settled: Called with the name of a model after a version of it became ready, or went.
+    """
+
+    def __init__(self, catalog: ModelCatalog, fleet: Fleet, load: LoadModel, metrics: ServiceMetrics) -> None:
+        self.on_settled: Callable[[str], None] = lambda _: None
+        self._catalog = catalog
+        self._fleet = fleet
+        self._load = load
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._tasks: dict[Reference, asyncio.Task[Exception | None]] = {}
+        self._is_stopping = False
+
+    def is_busy(self, wanted: Reference) -> bool:
+        """Whether a version is being loaded or unloaded."""
+        return wanted in self._tasks
+
+    async def load(self, wanted: Reference, path: Path, *, memory_limit_bytes: int | None) -> None:
+        """Load a version that is not ready; wait for it if it is being loaded. Being cancelled does not end the load.
+
+        Args:
+            wanted: Name of model and version.
+            path: Its folder.
+            memory_limit_bytes: Most that the process may grow by; None for the limit of the server.
+
+        Raises:
+            RepositoryStateError: It is being unloaded.
+            BundleError: The bundle is missing, incomplete or altered.
+            StartError: It cannot run here, or needs too much memory.
+            DrainingError: The server is going away.
+        """
+        version = self._catalog.version(wanted.name, wanted.version)
+        if version is not None and version.state is VersionState.READY:
+            return
+        if version is not None and version.state is VersionState.UNLOADING:
+            raise RepositoryStateError(f"{wanted} is being unloaded; load it when that has ended", field="model")
+        await self._work(wanted, lambda: self._bring_up(wanted, path, memory_limit_bytes))
+
+    async def unload(self, wanted: Reference, *, limit_s: float) -> None:
+        """Take a version away; wait for it if that has begun. Being cancelled does not end the unloading.
+
+        Args:
+            wanted: Name of model and version.
+            limit_s: Time that its streams get to end.
+
+        Raises:
+            RepositoryStateError: It is being loaded.
+        """
+        version = self._catalog.version(wanted.name, wanted.version)
+        if version is None:
+            return
+        if version.state in {VersionState.LOADING, VersionState.WARMING}:
+            raise RepositoryStateError(f"{wanted} is being loaded; unload it when that has ended", field="model")
+        await self._work(wanted, lambda: self._bring_down(wanted, limit_s))
+
+    def stop(self) -> None:
+        """Begin nothing any more; a load ends after the step at hand."""
+        self._is_stopping = True
+
+    async def close(self) -> None:
+        """Stop, and wait for what is in work."""
+        self.stop()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def _work(self, wanted: Reference, begin: _Work) -> None:
+        task = self._tasks.get(wanted)
+        if task is None:
+            self._check_running()
+            task = asyncio.get_running_loop().create_task(begin())
+            self._tasks[wanted] = task
+            task.add_done_callback(lambda _: self._tasks.pop(wanted))
+        error = await asyncio.shield(task)
+        if error is not None:
+            raise error
+
+    async def _bring_up(self, wanted: Reference, path: Path, memory_limit_bytes: int | None) -> Exception | None:
+        """Load, and make ready. What went wrong is the result: often nobody waits for it."""
+        self._put(wanted, VersionState.LOADING)
+        loop = asyncio.get_running_loop()
+        made = functools.partial(loop.call_soon_threadsafe, self._put, wanted, VersionState.WARMING)
+        loading = functools.partial(self._load_in_thread, wanted, path, memory_limit_bytes, made)
+        try:
+            model = await loop.run_in_executor(self._thread, loading)
+            if self._is_stopping:
+                await asyncio.to_thread(model.close)
+                self._check_running()
+        except DrainingError as error:
+            self._catalog.drop(wanted.name, wanted.version)
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this version's alone, and is reported
+            self._report_failure(wanted, error)
+            return error
+        self._fleet.deploy(model, wanted.version)
+        self._catalog.put(wanted.name, Version(name=wanted.version, state=VersionState.READY, model=model))
+        self._metrics.model_loads.labels(wanted.name, "ok").inc()
+        log_event(
+            _log,
+            logging.INFO,
+            "model.loaded",
+            model=wanted.name,
+            version=wanted.version,
+            digest=model.bundle.digest,
+            memory_bytes=model.memory_bytes,
+            path=str(path),
+        )
+        self.on_settled(wanted.name)
+        return None
+
+    def _load_in_thread(
+        self, wanted: Reference, path: Path, memory_limit_bytes: int | None, made: Callable[[], object]
+    ) -> ServedModel:
+        def on_verified(bundle: Bundle) -> None:
+            self._check_running()
+            if bundle.name != wanted.name:
+                raise VersionFolderError(
+                    f"the bundle in {path} has the name {bundle.name!r}, expected {wanted.name!r}, the name of its "
+                    "folder in the repository; move it, or build it with that name",
+                    field="model_repository",
+                )
+
+        def on_made() -> None:
+            self._check_running()
+            made()
+
+        self._check_running()
+        # Sizes first: a copy that is not finished is found out without hashing what is there of it.
+        on_verified(open_bundle(path, verify_files=False))
+        return self._load(path, memory_limit_bytes=memory_limit_bytes, on_verified=on_verified, on_made=on_made)
+
+    def _report_failure(self, wanted: Reference, error: Exception) -> None:
+        is_ours = not isinstance(error, LabelmintError)
+        reason = "an unexpected error; the server's log has it" if is_ours else str(error)
+        failed = Version(name=wanted.version, state=VersionState.FAILED, reason=reason)
+        self._catalog.put(wanted.name, failed)
+        self._metrics.model_loads.labels(wanted.name, "error").inc()
+        log_event(
+            _log,
+            logging.ERROR,
+            "model.load_failed",
+            error=error if is_ours else None,
+            model=wanted.name,
+            version=wanted.version,
+            message=reason,
+        )
+
+    async def _bring_down(self, wanted: Reference, limit_s: float) -> Exception | None:
+        version = self._catalog.version(wanted.name, wanted.version)
+        assert version is not None, "who asks for it has looked"
+        if version.model is not None:
+            self._catalog.change(wanted.name, wanted.version, VersionState.UNLOADING)
+            log_event(_log, logging.INFO, "model.unloading", model=wanted.name, version=wanted.version, limit_s=limit_s)
+            self.on_settled(wanted.name)
+            try:
+                await self._fleet.retire(version.model, wanted.version, limit_s=limit_s)
+            except Exception as error:  # noqa: BLE001 - engines that do not close; there is nothing more to be done
+                log_event(_log, logging.ERROR, "model.close_failed", error=error, model=wanted.name)
+                return error
+            finally:
+                self._catalog.drop(wanted.name, wanted.version)
+            return None
+        self._catalog.drop(wanted.name, wanted.version)
+        return None
+
+    def _put(self, wanted: Reference, state: VersionState) -> None:
+        self._catalog.put(wanted.name, Version(name=wanted.version, state=state))
+
+    def _check_running(self) -> None:
+        if self._is_stopping:
+            raise DrainingError("the server is going away; ask another one or retry after its restart")

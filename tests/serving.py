@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from labelmint.v1 import service_pb2_grpc
+from labelmint.v1 import admin_pb2_grpc, service_pb2_grpc
 from labelmint_service.models import ServedModel, load_model
 from labelmint_service.ready_file import Readiness
 from labelmint_service.server import LabelmintServer
@@ -45,23 +45,31 @@ class Serving:
         """host:port."""
         return self.readiness.address
 
-    def channel(self, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    def channel(
+        self, credentials: grpc.ChannelCredentials | None = None, *, address: str | None = None
+    ) -> grpc.Channel:
         """A new channel with its own connection, for messages of any size; it is closed with the server."""
+        address = address or self.address
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if credentials is None:
-            channel = grpc.insecure_channel(self.address, options=options)
+            channel = grpc.insecure_channel(address, options=options)
         else:
-            channel = grpc.secure_channel(self.address, credentials, options=options)
+            channel = grpc.secure_channel(address, credentials, options=options)
         self._channels.append(channel)
         return channel
 
     def stub(self, credentials: grpc.ChannelCredentials | None = None) -> service_pb2_grpc.LabelMintStub:
         """A stub on a new channel."""
         return service_pb2_grpc.LabelMintStub(self.channel(credentials))  # type: ignore[no-untyped-call]  # generated
+
+    def admin(self, credentials: grpc.ChannelCredentials | None = None) -> admin_pb2_grpc.LabelMintAdminStub:
+        """A stub of the admin service on a new channel."""
+        channel = self.channel(credentials, address=self.readiness.admin)
+        return admin_pb2_grpc.LabelMintAdminStub(channel)  # type: ignore[no-untyped-call]  # generated
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Drain and stop the server as SIGTERM does, and wait for it; once is enough."""

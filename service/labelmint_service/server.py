@@ -26,7 +26,6 @@ from labelmint_service.models import ServedModel
 from labelmint_service.profile import draw_profile
 from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.repository.keeping import RepositoryKeeper
-from labelmint_service.repository.lifecycle import LoadModel
 from labelmint_service.sampling import SamplingService
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
@@ -42,7 +41,6 @@ class LabelmintServer:
     Args:
         settings: Where to listen and what bounds there are.
         models: What to serve, besides a repository; the server closes their engines when it stops.
-        load: Loads versions of the repository; None to do it as the settings say.
 
     Attributes:
         lost: Set when an engine does not answer any more and the process has to end.
@@ -51,7 +49,7 @@ class LabelmintServer:
         StartError: Two models share a name, or a file that says who may call cannot be used.
     """
 
-    def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel], load: LoadModel | None = None) -> None:
+    def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel]) -> None:
         self._settings = settings
         self._models = models
         self._metrics = ServiceMetrics()
@@ -67,7 +65,7 @@ class LabelmintServer:
                 settings,
                 self._catalog,
                 self._fleet,
-                load or make_loader(settings),
+                make_loader(settings),
                 self._metrics,
             )
         self._sampling = SamplingService(self._catalog, self._fleet, self._pool, settings, self._metrics)

@@ -1,0 +1,183 @@
+"""Model repositories that tests fill, engines that they hold while versions load, and the truth about samples."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+
+from labelmint.addresses import latents
+from labelmint.bundle import Bundle, open_bundle
+from labelmint.v1 import admin_pb2, admin_pb2_grpc, service_pb2
+from labelmint_service.engine import load_engine
+from tests.service.calls import TIMEOUT_S, Collected
+from tests.service.scripted_engine import WAIT_S, ScriptedEngine
+
+FIELDS = {"image_raw": "image", "mask_raw": "label", "keypoints": "keypoints", "uncertainty_map": "uncertainty_map"}
+
+
+class Repository:
+    """A repository of the model "tiny".
+
+    Args:
+        root: Its folder; it is created.
+        sources: Bundles to copy from, one for each number.
+    """
+
+    def __init__(self, root: Path, sources: dict[int, Path]) -> None:
+        self.root = root
+        self._sources = sources
+        root.mkdir()
+
+    def folder(self, version: str, *, name: str = "tiny") -> Path:
+        return self.root / name / version
+
+    def add(self, version: str, source: int, *, name: str = "tiny") -> Path:
+        """Puts a version there at once, as an operator should."""
+        target = self.folder(version, name=name)
+        unfinished = target.with_name(f".{version}")
+        shutil.copytree(self._sources[source], unfinished)
+        unfinished.rename(target)
+        return target
+
+    def add_part(self, version: str, source: int) -> Path:
+        """Begins to copy a version in place: everything but half of the weights."""
+        target = self.folder(version)
+        shutil.copytree(self._sources[source], target)
+        weights = target / "weights.bin"
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        return target
+
+    def finish(self, version: str, source: int) -> None:
+        """Copies the rest."""
+        shutil.copy(self._sources[source] / "weights.bin", self.folder(version))
+
+    def remove(self, version: str) -> None:
+        shutil.rmtree(self.folder(version))
+
+    def write(self, text: str) -> None:
+        """Writes model.json."""
+        unfinished = self.root / "tiny" / ".writing"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.rename(self.root / "tiny" / "model.json")
+
+    def digest(self, source: int) -> str:
+        return open_bundle(self._sources[source]).digest
+
+    def truth(self, source: int) -> Truth:
+        return Truth(self._sources[source])
+
+
+class Truth:
+    """What the graph of a bundle gives, run directly."""
+
+    def __init__(self, bundle: Path, seed: int = 7) -> None:
+        self._manifest = open_bundle(bundle).manifest
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        path = bundle / self._manifest.graphs.model
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._seed = seed
+
+    def check(self, got: Collected) -> None:
+        """Compares samples bit for bit."""
+        size = self._manifest.runtime.batch_size
+        assert got.indices, "there is nothing to compare"
+        for first in range(0, len(got.indices), size):
+            indices = got.indices[first : first + size]
+            padded = np.array([*indices, *indices[:1] * (size - len(indices))], dtype=np.uint64)
+            psi = np.full(size, self._manifest.truncation.default_psi, dtype=np.float32)
+            z = latents(self._seed, padded, self._manifest.backbone.z_dim)
+            expected = self._session.run(list(FIELDS.values()), {"z": z, "truncation_psi": psi})
+            for name, array in zip(FIELDS, expected, strict=True):
+                np.testing.assert_array_equal(
+                    got.arrays[name][first : first + size], array[: len(indices)], strict=True
+                )
+
+
+class LoadingEngine(ScriptedEngine):
+    """Says when it was closed."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(load_engine(bundle))
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        super().close()
+        self.closed.set()
+
+
+class ScriptedLoading:
+    """Stands in the place of `models.load_engine`.
+
+    Attributes:
+        held: Versions whose engines wait from their first run on.
+        engines: Made so far, by version.
+    """
+
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+        self.engines: dict[str, list[LoadingEngine]] = {}
+        self._made = threading.Condition()
+
+    def __call__(self, bundle: Bundle, **_: Any) -> LoadingEngine:  # Any: arguments of load_engine
+        engine = LoadingEngine(bundle)
+        if bundle.root.name in self.held:
+            engine.hold()
+        with self._made:
+            self.engines.setdefault(bundle.root.name, []).append(engine)
+            self._made.notify_all()
+        return engine
+
+    def wait_for(self, version: str) -> LoadingEngine:
+        """The newest engine of a version, once its first run has begun."""
+        with self._made:
+            assert self._made.wait_for(lambda: version in self.engines, WAIT_S), f"{version} was never loaded"
+            engine = self.engines[version][-1]
+        engine.wait_until_begun()
+        return engine
+
+
+class LogReader(logging.Handler):
+    """Reads the log of the service while a with block lasts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: queue.Queue[logging.LogRecord] = queue.Queue()
+        self._logger = logging.getLogger("labelmint_service")
+
+    def __enter__(self) -> Self:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.put(record)
+
+    def wait_for(self, event: str, text: str) -> None:
+        """Waits for an event whose message holds a text."""
+        while True:
+            record = self._records.get(timeout=WAIT_S)
+            fields: dict[str, object] = getattr(record, "labelmint_fields", {})
+            if record.getMessage() == event and text in str(fields.get("message", "")):
+                return
+
+
+def states(admin: admin_pb2_grpc.LabelMintAdminStub) -> dict[str, str]:
+    """State by reference, as the admin service lists them; "" is not loaded."""
+    answer = admin.ListRepository(admin_pb2.ListRepositoryRequest(), timeout=TIMEOUT_S)
+    prefix = "VERSION_STATE_"
+    found = {}
+    for model in answer.models:
+        for version in model.versions:
+            state = service_pb2.VersionState.Name(version.version.state).removeprefix(prefix)
+            found[f"{model.name}@{version.version.version}"] = "" if state == "UNSPECIFIED" else state.lower()
+    return found

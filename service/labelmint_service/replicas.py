@@ -6,6 +6,7 @@ because its thread keeps the process from ending.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -51,26 +52,31 @@ class Replicas:
             for replica in model.replicas
         ]
         self._free = deque(self._runners)
+        self._freed = asyncio.Event()
 
     @property
     def num_usable(self) -> int:
-        """Batches that may run at a time: one for each healthy engine, and one if there is none."""
+        """Batches that are worth running at a time: one for each healthy engine, and one if there is none."""
         return max(1, sum(runner.state is EngineState.HEALTHY for runner in self._runners))
 
     async def run(self, inputs: EngineInputs) -> EngineBatch:
-        """Run rows. No more than `num_usable` runs may be asked for at a time.
+        """Run rows, once an engine is free.
 
         Raises:
             EngineRunError: The run failed.
             EngineLostError: It took longer than the timeout, or an earlier one did.
         """
         # The longest free one, so that all take part; one that is not well only if there is no other.
+        while not self._free:
+            self._freed.clear()
+            await self._freed.wait()
         runner = next((free for free in self._free if free.state is EngineState.HEALTHY), self._free[0])
         self._free.remove(runner)
         try:
             return await runner.run(inputs)
         finally:
             self._free.append(runner)
+            self._freed.set()
 
     async def close(self) -> None:
         """Free the threads; one that is stuck is left behind."""

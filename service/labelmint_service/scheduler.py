@@ -134,6 +134,7 @@ class Scheduler:
         self._turns = Turns[WorkStream]()
         self._forming: list[_Part] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._num_waiting = 0  # of these, computed and waiting for an earlier one to be delivered
         self._latest: dict[WorkStream, asyncio.Task[None]] = {}  # the running batch with a stream's last rows
         self._changed = asyncio.Event()
         self._is_draining = False
@@ -236,7 +237,7 @@ class Scheduler:
         self._drop_closed()
         if not self._is_draining:
             self._fill()
-        if self._forming and len(self._running) < self._replicas.num_usable:
+        if self._forming and len(self._running) - self._num_waiting < self._replicas.num_usable:
             parts, self._forming = self._forming, []
             before = {self._latest[part.stream] for part in parts if part.stream in self._latest}
             task = asyncio.get_running_loop().create_task(self._execute(parts, before))
@@ -318,7 +319,7 @@ class Scheduler:
             outputs = await self._replicas.run(inputs)
             compute_ns = time.perf_counter_ns() - began_ns
         except EngineRunError as error:
-            await _done(before)
+            await self._wait_for(before)
             await self._after_failure(parts, error)
             return
         except EngineLostError as error:
@@ -326,12 +327,23 @@ class Scheduler:
                 stream.fail(error)
             return
         self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
-        await _done(before)
+        await self._wait_for(before)
         if not outputs.finite.all():
             self._metrics.engine_errors.labels(model, "non_finite").inc()
             await self._without_non_finite(parts, outputs.finite)
             return
         self._deliver(parts, outputs, began_ns, compute_ns)
+
+    async def _wait_for(self, before: Collection[asyncio.Task[None]]) -> None:
+        """Wait until earlier batches are delivered, however they ended; meanwhile the engine is there for others."""
+        pending = [task for task in before if not task.done()]
+        if pending:
+            self._num_waiting += 1
+            self.wake()
+            try:
+                await asyncio.wait(pending)
+            finally:
+                self._num_waiting -= 1
 
     async def _after_failure(self, parts: Sequence[_Loaded], error: EngineRunError) -> None:
         streams = list(dict.fromkeys(part.stream for part in parts))
@@ -377,12 +389,6 @@ class Scheduler:
                 ),
             )
             first = last
-
-
-async def _done(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Wait for tasks, however they end."""
-    if tasks:
-        await asyncio.wait(tasks)
 
 
 def _non_finite(index: int) -> NonFiniteSampleError:

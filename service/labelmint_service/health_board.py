@@ -9,6 +9,7 @@ NAME@VERSION          this version is ready, and its engines are well
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from grpc_health.v1 import health, health_pb2
 
@@ -71,15 +72,21 @@ class HealthBoard:
                 now[str(Reference(name, version.name))] = self._status(is_serving=is_healthy[version.name])
             serves = default is not None and is_healthy[default]
             now[name] = self._status(is_serving=serves)
-            self._metrics.engine_healthy.labels(name).set(serves)
+            if default is not None:
+                self._metrics.engine_healthy.labels(name).set(serves)
+            else:  # being loaded is not being unhealthy
+                self._forget(name)
         gone = {name: _Status.SERVICE_UNKNOWN for name in self._told if name not in now}
         for name in gone:
-            if "@" not in name:
-                self._metrics.engine_healthy.remove(name)
+            self._forget(name)
         for name, status in {**now, **gone}.items():
             if self._told.get(name) != status:
                 self._tell(name, status)
         self._told = now
+
+    def _forget(self, name: str) -> None:
+        with contextlib.suppress(KeyError):  # it may never have been ready
+            self._metrics.engine_healthy.remove(name)
 
     def _tell(self, name: str, status: int) -> None:
         task = asyncio.get_running_loop().create_task(self.servicer.set(name, status))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import platform
-import resource
 import sys
 from pathlib import Path
 
@@ -14,10 +14,14 @@ _STATM = Path("/proc/self/statm")
 def resident_bytes() -> int:
     """Memory of the process that is in RAM at present, pages of mapped files included.
 
-    Elsewhere than on Linux the most that it ever was: growth is then what went beyond that.
+    On macOS the most that it ever was: growth is then what went beyond that. On Windows 0: nothing is measured there.
     """
     if _STATM.exists():
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+    if sys.platform == "win32":
+        return 0
+    import resource  # noqa: PLC0415 - Windows has none
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

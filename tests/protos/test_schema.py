@@ -5,10 +5,10 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 
 import labelmint
-from labelmint.v1 import bundle_pb2, service_pb2, service_pb2_grpc
+from labelmint.v1 import admin_pb2, admin_pb2_grpc, bundle_pb2, service_pb2, service_pb2_grpc
 
 PROTOS = Path(labelmint.__file__).parent / "v1"
-FILES = {"bundle": bundle_pb2.DESCRIPTOR, "service": service_pb2.DESCRIPTOR}
+FILES = {"admin": admin_pb2.DESCRIPTOR, "bundle": bundle_pb2.DESCRIPTOR, "service": service_pb2.DESCRIPTOR}
 
 
 def source(name: str) -> str:
@@ -63,10 +63,17 @@ def test_stubs_hold_every_message_field_and_enum_of_the_proto_file(name: str, de
         assert {(v.name, v.number) for v in descriptor.enum_types_by_name[enum].values} == written
 
 
-def test_stub_and_servicer_hold_every_call_of_the_service() -> None:
-    calls = set(re.findall(r"\brpc\s+(\w+)\(", blocks(source("service"), "service")["LabelMint"]))
-    assert set(service_pb2.DESCRIPTOR.services_by_name["LabelMint"].methods_by_name) == calls
-    assert all(hasattr(service_pb2_grpc.LabelMintServicer, call) for call in calls)
+@pytest.mark.parametrize(
+    ("name", "service", "servicer"),
+    [
+        ("service", "LabelMint", service_pb2_grpc.LabelMintServicer),
+        ("admin", "LabelMintAdmin", admin_pb2_grpc.LabelMintAdminServicer),
+    ],
+)
+def test_stub_and_servicer_hold_every_call_of_the_service(name: str, service: str, servicer: type) -> None:
+    calls = set(re.findall(r"\brpc\s+(\w+)\(", blocks(source(name), "service")[service]))
+    assert set(FILES[name].services_by_name[service].methods_by_name) == calls
+    assert all(hasattr(servicer, call) for call in calls)
 
 
 def test_stubs_were_generated_for_the_oldest_supported_versions() -> None:

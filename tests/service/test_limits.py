@@ -280,7 +280,7 @@ def test_priority_of_the_client_reaches_its_streams(bundles: dict[str, Path], tm
     with serving([model], tokens=clients.path) as running:
         call = running.stub().Generate(make_request(), metadata=clients.of("one"), timeout=TIMEOUT_S)
         engine.wait_until_begun()
-        [stream] = running.server._sampling._schedulers["tiny"]._streams
+        [stream] = running.server._fleet.scheduler_of(model)._streams
         engine.let_all()
         collect(call)
 

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from labelmint.v1 import admin_pb2_grpc, service_pb2
+from labelmint.v1 import service_pb2
 from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
 from labelmint.v1.service_pb2 import GetModelRequest, ListModelsRequest, OutputOptions
 from labelmint_service import models

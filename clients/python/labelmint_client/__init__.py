@@ -8,6 +8,7 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from labelmint.memory import keep_freed_memory
+from labelmint_client._admin import AdminClient, RepositoryVersion
 from labelmint_client._aio import AsyncClient
 from labelmint_client._aio_stream import AsyncSampleStream
 from labelmint_client._errors import (
@@ -30,7 +31,7 @@ from labelmint_client._errors import (
     ServerUnavailableError,
     UsageError,
 )
-from labelmint_client._model import Model, ModelSummary
+from labelmint_client._model import Model, ModelSummary, ModelVersion
 from labelmint_client._retry import RetryPolicy
 from labelmint_client._sample import Sample
 from labelmint_client._security import Tls, token_from_environment
@@ -39,6 +40,7 @@ from labelmint_client._sync_stream import SampleStream
 
 __all__ = [
     "AccessError",
+    "AdminClient",
     "AsyncClient",
     "AsyncSampleStream",
     "CallCancelledError",
@@ -52,10 +54,12 @@ __all__ = [
     "ModelChangedError",
     "ModelNotFoundError",
     "ModelSummary",
+    "ModelVersion",
     "NumericsMismatchError",
     "OutputError",
     "PreconditionError",
     "ProtocolError",
+    "RepositoryVersion",
     "RetryPolicy",
     "Sample",
     "SampleStream",

@@ -7,6 +7,40 @@ import numpy.typing as npt
 
 from labelmint.v1 import bundle_pb2, service_pb2
 
+_STATE_PREFIX = "VERSION_STATE_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelVersion:
+    """A version of a model; "name@version" asks for it, and so does "name@alias".
+
+    Attributes:
+        version: Its name.
+        state: "loading", "warming", "ready", "unloading", "failed", or "unloaded" for one that only lies there.
+        aliases: What stands for it; "default" is what the name alone asks for, "latest" the newest that is ready.
+        digest: sha256 of the bundle's manifest, hex; empty until the version is ready.
+        numerics_id: Outputs are bit-identical wherever this id is the same; empty until the version is ready.
+    """
+
+    version: str
+    state: str
+    aliases: tuple[str, ...]
+    digest: str
+    numerics_id: str
+
+    @classmethod
+    def from_message(cls, message: service_pb2.ModelVersion) -> "ModelVersion":
+        """Translate the wire's message."""
+        known = service_pb2.VersionState.DESCRIPTOR.values_by_number.get(message.state)
+        name = "unknown" if known is None else known.name.removeprefix(_STATE_PREFIX).lower()
+        return cls(
+            version=message.version,
+            state="unloaded" if name == "unspecified" else name,
+            aliases=tuple(message.aliases),
+            digest=message.digest,
+            numerics_id=message.numerics_id,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSummary:
@@ -18,6 +52,7 @@ class ModelSummary:
         digest: sha256 of the bundle's manifest, hex.
         numerics_id: Outputs are bit-identical wherever this id is the same.
         description: One sentence.
+        versions: All that the server knows of, newest first; the other attributes are those of the default one.
     """
 
     name: str
@@ -25,6 +60,7 @@ class ModelSummary:
     digest: str
     numerics_id: str
     description: str
+    versions: tuple[ModelVersion, ...] = ()
 
     @classmethod
     def from_message(cls, message: service_pb2.ModelSummary) -> "ModelSummary":
@@ -35,6 +71,7 @@ class ModelSummary:
             digest=message.digest,
             numerics_id=message.numerics_id,
             description=message.description,
+            versions=tuple(ModelVersion.from_message(version) for version in message.versions),
         )
 
 

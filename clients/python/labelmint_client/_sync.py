@@ -96,6 +96,9 @@ class Client:
     def get_model(self, name: str) -> Model:
         """Describe a model: classes, palette, keypoints, sizes, licence and the whole manifest.
 
+        Args:
+            name: "name", "name@version" or "name@alias", here and wherever a model is named.
+
         Raises:
             ModelNotFoundError: The server has no such model.
             ClientError: See the tree of errors.

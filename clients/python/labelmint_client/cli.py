@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from labelmint_client._admin import AdminClient
+from labelmint_client._commands.administering import administer
 from labelmint_client._commands.arguments import Arguments, parse_arguments
 from labelmint_client._commands.demo import run_demo
 from labelmint_client._commands.describing import model_text, models_text
@@ -50,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "demo":
                 assert arguments.demo is not None
                 run_demo(arguments.demo)
+            case "admin":
+                assert arguments.admin is not None
+                with _admin_client(arguments, arguments.admin.timeout_s) as client:
+                    print(administer(client, arguments.admin))
     except ClientError as error:
         print(f"labelmint: {error}", file=sys.stderr)
         _point_at_rest(arguments.generate or arguments.demo)
@@ -65,6 +71,14 @@ def _client(arguments: Arguments) -> Client:
     security = arguments.security
     token = token_from_environment() if security.token_file is None else None
     return Client(arguments.address, tls=security.tls, token=token, token_file=security.token_file)
+
+
+def _admin_client(arguments: Arguments, timeout_s: float) -> AdminClient:
+    security = arguments.security
+    token = token_from_environment() if security.token_file is None else None
+    return AdminClient(
+        arguments.address, timeout_s=timeout_s, tls=security.tls, token=token, token_file=security.token_file
+    )
 
 
 def _point_at_rest(settings: GenerateSettings | DemoSettings | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from labelmint_client._channel import DEFAULT_ADDRESS
+from labelmint_client._commands.administering import AdminSettings, add_admin_actions, admin_settings
 from labelmint_client._commands.settings import (
     DemoSettings,
     GenerateSettings,
@@ -17,7 +18,7 @@ from labelmint_client._commands.settings import (
 from labelmint_client._request import UINT32_MAX, UINT64_MAX
 from labelmint_client._security import TOKEN_VARIABLE, Tls
 
-Command = Literal["models", "show", "health", "generate", "demo"]
+Command = Literal["models", "show", "health", "generate", "demo", "admin"]
 
 _DEMO_SEED = 1
 _MAX_TIMEOUT_S = 3600.0
@@ -36,6 +37,7 @@ class Arguments:
         as_json: Whether to print JSON.
         generate: Settings of "generate".
         demo: Settings of "demo".
+        admin: Settings of "admin".
     """
 
     command: Command
@@ -46,6 +48,7 @@ class Arguments:
     as_json: bool = False
     generate: GenerateSettings | None = None
     demo: DemoSettings | None = None
+    admin: AdminSettings | None = None
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -88,6 +91,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             )
         case "demo":
             return Arguments(command=command, demo=_demo_settings(values))
+        case "admin":
+            return Arguments(command=command, address=values.address, security=security, admin=admin_settings(values))
 
 
 def _security_settings(parser: argparse.ArgumentParser, values: argparse.Namespace) -> SecuritySettings:
@@ -151,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_health(commands)
     _add_generate(commands)
     _add_demo(commands)
+    _add_admin(commands)
     return parser
 
 
@@ -167,7 +173,7 @@ def _add_models(commands: _Commands) -> None:
 def _add_show(commands: _Commands) -> None:
     show = commands.add_parser("show", help="describe a model: classes, keypoints, sizes, licence", allow_abbrev=False)
     _add_address(show)
-    show.add_argument("model", metavar="MODEL", help="name of the model")
+    show.add_argument("model", metavar="MODEL", help="NAME, NAME@VERSION or NAME@ALIAS")
     show.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
 
 
@@ -176,7 +182,9 @@ def _add_health(commands: _Commands) -> None:
         "health", help="ask once whether a server, or one of its models, serves", allow_abbrev=False
     )
     _add_address(health)
-    health.add_argument("model", metavar="MODEL", nargs="?", help="name of a model (default: the server as a whole)")
+    health.add_argument(
+        "model", metavar="MODEL", nargs="?", help="NAME or NAME@VERSION (default: the server as a whole)"
+    )
     health.add_argument("--timeout-s", type=_seconds, default=3.0, metavar="S", help="default: 3")
 
 
@@ -188,7 +196,7 @@ def _add_generate(commands: _Commands) -> None:
         allow_abbrev=False,
     )
     _add_address(generate)
-    generate.add_argument("--model", help="name of the model (default: the only one of the server)")
+    generate.add_argument("--model", help="NAME, NAME@VERSION or NAME@ALIAS (default: the only model of the server)")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     generate.add_argument(
         "--format",
@@ -266,10 +274,21 @@ def _add_demo(commands: _Commands) -> None:
     _add_progress(demo)
 
 
+def _add_admin(commands: _Commands) -> None:
+    admin = commands.add_parser("admin", help="load, unload and swap versions of a server's models", allow_abbrev=False)
+    admin.add_argument("--address", required=True, metavar="HOST:PORT", help="admin service, on a port of its own")
+    _add_security(admin)
+    add_admin_actions(admin, _seconds)
+
+
 def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"server (default: {DEFAULT_ADDRESS})"
     )
+    _add_security(parser)
+
+
+def _add_security(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("security")
     group.add_argument("--tls", action="store_true", help="encrypt; the options below that begin so imply it")
     group.add_argument("--tls-root-ca", type=Path, metavar="PEM", help="authorities to trust (default: the usual ones)")

@@ -305,6 +305,23 @@ def test_version_that_warms_up_is_not_ready_and_the_old_one_serves(
         assert digest_of(served, "tiny") == repository.digest(2)
 
 
+def test_caller_that_gives_up_does_not_end_the_load(
+    repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
+) -> None:
+    repository.add("2", 2)
+    with explicit(repository, load=("tiny@1",)) as served:
+        loading.held.add("2")
+        impatient = served.admin().LoadModel.future(LoadModelRequest(model="tiny@2"), timeout=TIMEOUT_S)
+        engine = loading.wait_for("2")
+        impatient.cancel()
+        patient = pool.submit(load, served, "tiny@2")
+        engine.let_all()
+        patient.result(TIMEOUT_S)
+
+        assert len(loading.engines["2"]) == 1
+        assert digest_of(served, "tiny") == repository.digest(2)
+
+
 def test_server_is_ready_once_its_first_version_is_warm(
     repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor, unused_port: int
 ) -> None:

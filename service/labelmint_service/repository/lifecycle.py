@@ -71,7 +71,8 @@ class Lifecycle:
 
     def is_busy(self, wanted: Reference) -> bool:
         """Whether a version is being loaded or unloaded."""
-        return wanted in self._tasks
+        task = self._tasks.get(wanted)
+        return task is not None and not task.done()
 
     async def load(self, wanted: Reference, path: Path, *, memory_limit_bytes: int | None) -> None:
         """Load a version that is not ready; wait for it if it is being loaded. Being cancelled does not end the load.
@@ -92,6 +93,9 @@ class Lifecycle:
             return
         if version is not None and version.state is VersionState.UNLOADING:
             raise RepositoryStateError(f"{wanted} is being unloaded; load it when that has ended", field="model")
+        if not self.is_busy(wanted):
+            self._check_running()
+            self._put(wanted, VersionState.LOADING)
         await self._work(wanted, lambda: self._bring_up(wanted, path, memory_limit_bytes))
 
     async def unload(self, wanted: Reference, *, limit_s: float) -> None:
@@ -109,7 +113,11 @@ class Lifecycle:
             return
         if version.state in {VersionState.LOADING, VersionState.WARMING}:
             raise RepositoryStateError(f"{wanted} is being loaded; unload it when that has ended", field="model")
-        await self._work(wanted, lambda: self._bring_down(wanted, limit_s))
+        if not self.is_busy(wanted):
+            self._check_running()
+            self._catalog.change(wanted.name, wanted.version, VersionState.UNLOADING)
+            self.on_settled(wanted.name)
+        await self._work(wanted, lambda: self._bring_down(wanted, version.model, limit_s))
 
     def stop(self) -> None:
         """Begin nothing any more; a load ends after the step at hand."""
@@ -122,19 +130,20 @@ class Lifecycle:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _work(self, wanted: Reference, begin: _Work) -> None:
-        task = self._tasks.get(wanted)
-        if task is None:
-            self._check_running()
-            task = asyncio.get_running_loop().create_task(begin())
-            self._tasks[wanted] = task
-            task.add_done_callback(lambda _: self._tasks.pop(wanted))
-        error = await asyncio.shield(task)
+        """Begin with something, or join it if it has begun. What it is and the state of the version change together."""
+        if not self.is_busy(wanted):
+            self._tasks[wanted] = asyncio.get_running_loop().create_task(begin())
+            self._tasks[wanted].add_done_callback(lambda done: self._forget(wanted, done))
+        error = await asyncio.shield(self._tasks[wanted])
         if error is not None:
             raise error
 
+    def _forget(self, wanted: Reference, done: asyncio.Task[Exception | None]) -> None:
+        if self._tasks.get(wanted) is done:  # and not what was begun right after it
+            del self._tasks[wanted]
+
     async def _bring_up(self, wanted: Reference, path: Path, memory_limit_bytes: int | None) -> Exception | None:
         """Load, and make ready. What went wrong is the result: often nobody waits for it."""
-        self._put(wanted, VersionState.LOADING)
         loop = asyncio.get_running_loop()
         made = functools.partial(loop.call_soon_threadsafe, self._put, wanted, VersionState.WARMING)
         loading = functools.partial(self._load_in_thread, wanted, path, memory_limit_bytes, made)
@@ -202,22 +211,19 @@ class Lifecycle:
             message=reason,
         )
 
-    async def _bring_down(self, wanted: Reference, limit_s: float) -> Exception | None:
-        version = self._catalog.version(wanted.name, wanted.version)
-        assert version is not None, "who asks for it has looked"
-        if version.model is not None:
-            self._catalog.change(wanted.name, wanted.version, VersionState.UNLOADING)
-            log_event(_log, logging.INFO, "model.unloading", model=wanted.name, version=wanted.version, limit_s=limit_s)
-            self.on_settled(wanted.name)
-            try:
-                await self._fleet.retire(version.model, wanted.version, limit_s=limit_s)
-            except Exception as error:  # noqa: BLE001 - engines that do not close; there is nothing more to be done
-                log_event(_log, logging.ERROR, "model.close_failed", error=error, model=wanted.name)
-                return error
-            finally:
-                self._catalog.drop(wanted.name, wanted.version)
-            return None
-        self._catalog.drop(wanted.name, wanted.version)
+    async def _bring_down(self, wanted: Reference, model: ServedModel | None, limit_s: float) -> Exception | None:
+        """Let the streams of a version end and close it; one that failed is only forgotten."""
+        try:
+            if model is not None:
+                log_event(
+                    _log, logging.INFO, "model.unloading", model=wanted.name, version=wanted.version, limit_s=limit_s
+                )
+                await self._fleet.retire(model, wanted.version, limit_s=limit_s)
+        except Exception as error:  # noqa: BLE001 - engines that do not close; there is nothing more to be done
+            log_event(_log, logging.ERROR, "model.close_failed", error=error, model=wanted.name)
+            return error
+        finally:
+            self._catalog.drop(wanted.name, wanted.version)
         return None
 
     def _put(self, wanted: Reference, state: VersionState) -> None:

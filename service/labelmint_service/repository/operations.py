@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 
 from labelmint_service.catalog import ModelCatalog, VersionState
-from labelmint_service.errors import ModelNotFoundError, RepositoryStateError, RequestError
+from labelmint_service.errors import ModelNotFoundError, RepositoryStateError, RequestError, VersionFolderError
 from labelmint_service.references import DEFAULT, LATEST, VERSION_PATTERN, Reference, read_reference
 from labelmint_service.repository.folders import ModelFolder, scan
 from labelmint_service.repository.lifecycle import Lifecycle
-from labelmint_service.repository.model_file import ModelFile, write_model_file
+from labelmint_service.repository.model_file import ModelFile, read_model_file, write_model_file
 from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)
@@ -86,9 +86,12 @@ class ModelRepository:
         Raises:
             LabelmintError: As `load`.
         """
-        folder = self.listing[wanted.name]
-        limit_bytes = folder.file.memory_limit_bytes if folder.file is not None else None
-        path = folder.versions[wanted.version].path
+        folder = self.listing.get(wanted.name)
+        if folder is None or wanted.version not in folder.versions:
+            raise self._not_found(str(wanted), [])
+        if folder.file is None:  # it may state a limit of memory
+            raise VersionFolderError(folder.problem, field="model_repository")
+        path, limit_bytes = folder.versions[wanted.version].path, folder.file.memory_limit_bytes
         await self._lifecycle.load(wanted, path, memory_limit_bytes=limit_bytes)
 
     async def unload(self, text: str, *, limit_s: float | None = None) -> None:
@@ -132,7 +135,8 @@ class ModelRepository:
         Raises:
             RequestError: The alias is none.
             ModelNotFoundError: There is no such model, or no such alias to take away.
-            RepositoryStateError: The version is not ready, or model.json cannot be read or written.
+            RepositoryStateError: The version is not ready, or model.json cannot be written.
+            VersionFolderError: model.json cannot be read.
         """
         alias = _read(f"{name}@{alias}").version
         folder = (await self.look()).get(name)
@@ -144,16 +148,15 @@ class ModelRepository:
                 "choose another name",
                 field="alias",
             )
-        if folder.file is None:
-            raise RepositoryStateError(folder.problem, field="alias")
         async with self._looking:
-            aliases = dict(self._wanted.get(name, {}))
+            before = await asyncio.to_thread(read_model_file, folder.path)
+            aliases = dict(before.aliases)
             if version:
                 self._check_ready(name, version)
                 aliases[alias] = version
             elif aliases.pop(alias, None) is None:
                 raise ModelNotFoundError(f"model {name!r} has no alias {alias!r} to take away", field="alias")
-            content = ModelFile(aliases=aliases, memory_limit_bytes=folder.file.memory_limit_bytes)
+            content = ModelFile(aliases=aliases, memory_limit_bytes=before.memory_limit_bytes)
             await asyncio.to_thread(write_model_file, folder.path, content)
             self._wanted[name] = aliases
             self._point(name)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from labelmint.errors import LabelmintError
 from labelmint_service.catalog import ModelCatalog, VersionState
 from labelmint_service.errors import VersionFolderError
 from labelmint_service.references import Reference
@@ -136,8 +135,8 @@ class Poller:
         async def finish() -> None:
             try:
                 await work
-            except LabelmintError as error:
-                log_event(_log, logging.DEBUG, "repository.deferred", message=str(error))  # reported where it arose
+            except Exception as error:  # noqa: BLE001 - it was reported where it arose, and concerns this version alone
+                log_event(_log, logging.DEBUG, "repository.deferred", message=str(error))
 
         task = asyncio.get_running_loop().create_task(finish())
         self._tasks.add(task)

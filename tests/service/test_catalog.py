@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,9 @@ def models(bundles: dict[str, Path]) -> dict[str, ServedModel]:
         max_size=30,
     )
 )
-def test_references_mean_what_a_plain_model_says(models: dict[str, ServedModel], steps: list[tuple[str, ...]]) -> None:
+def test_references_mean_what_a_plain_model_says(
+    models: dict[str, ServedModel], steps: list[Any]
+) -> None:  # Any: tuples
     catalog = ModelCatalog()
     states: dict[str, VersionState] = {}
     wanted: dict[str, str] = {}

@@ -7,6 +7,7 @@ any     --a run longer than the timeout--> lost: its thread cannot be ended, so 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +78,9 @@ class EngineRunner:
         """
         if self.state is EngineState.LOST:
             raise self._lost()
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._run, inputs)
+        running = asyncio.get_running_loop().run_in_executor(
+            self._thread, contextvars.copy_context().run, self._run, inputs
+        )
         done, _ = await asyncio.wait({running}, timeout=self._timeout_s)
         if not done:
             running.add_done_callback(lambda future: future.cancelled() or future.exception())  # nobody waits any more

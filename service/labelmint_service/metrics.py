@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from labelmint_service.errors import StartError
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_WAIT_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _FILL_RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
@@ -35,6 +36,31 @@ class ServiceMetrics:
             "labelmint_queued_rows",
             "Samples in work or waiting for their reader.",
             ["model"],
+            registry=r,
+        )
+        self.waiting_streams = Gauge(
+            "labelmint_waiting_streams",
+            "Streams whose reader is ready and that have no row in the batches at hand.",
+            ["model"],
+            registry=r,
+        )
+        self.turn_wait_seconds = Histogram(
+            "labelmint_turn_wait_seconds",
+            "Time that a stream whose reader was ready waited for its turn; 0 where it got rows at once.",
+            ["model"],
+            buckets=_WAIT_SECONDS,
+            registry=r,
+        )
+        self.engine_busy_seconds = Counter(
+            "labelmint_engine_busy_seconds",
+            "Time in which the engine ran batches.",
+            ["model"],
+            registry=r,
+        )
+        self.streams_refused = Counter(
+            "labelmint_streams_refused",
+            "Streams that were refused because of a limit, or a deadline that could not be met.",
+            ["model", "limit"],
             registry=r,
         )
         self.batch_fill = Histogram(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
+from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.assembly import Assembler
 from labelmint_service.engine_runner import EngineRunner, EngineState
 from labelmint_service.errors import DrainingError, LateError, RequestError
@@ -22,6 +23,8 @@ from labelmint_service.settings import ServiceSettings
 from labelmint_service.shared_ring import SharedRing
 from labelmint_service.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.streams import SampleStream, StreamLimits
+from labelmint_service.structured_logs import add_log_context
+from labelmint_service.tracing.calls import CallTrace, Tracing
 
 
 class SamplingService:
@@ -31,6 +34,7 @@ class SamplingService:
         catalog: The models.
         settings: Bounds.
         metrics: Where to count.
+        tracing: Where traces go.
         on_state: Called on the event loop with the name of a model and each new state of its engine.
 
     Attributes:
@@ -42,14 +46,17 @@ class SamplingService:
         catalog: ModelCatalog,
         settings: ServiceSettings,
         metrics: ServiceMetrics,
+        tracing: Tracing,
         on_state: Callable[[str, EngineState], None],
     ) -> None:
         self.catalog = catalog
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._draining = asyncio.Event()
         self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
         self._on_state = on_state
+        self._room = WaitingRoom(max_streams=settings.max_waiting_streams)
         self._schedulers = {model.name: self._schedule(model) for model in catalog}
         for model in catalog:
             metrics.model_info.labels(
@@ -69,7 +76,13 @@ class SamplingService:
             on_state=lambda state: self._on_state(model.name, state),
         )
         return Scheduler(
-            model, pool=self._pool, runner=runner, metrics=self._metrics, max_streams=self._settings.max_streams
+            model,
+            pool=self._pool,
+            runner=runner,
+            metrics=self._metrics,
+            max_streams=self._settings.max_streams,
+            queue=Queue(model.name, self._room, self._settings.max_wait_s, self._metrics),
+            tracing=self._tracing,
         )
 
     def start(self) -> None:
@@ -97,6 +110,7 @@ class SamplingService:
         caller: Caller,
         deadline_s: float | None,
         request_id: str,
+        trace: CallTrace,
     ) -> SampleStream:
         """Check a Generate request and prepare its stream; entering the stream starts it.
 
@@ -105,6 +119,7 @@ class SamplingService:
             caller: Whose request it is.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
+            trace: What is told of the call.
 
         Raises:
             ServiceError: The request cannot be served.
@@ -122,6 +137,7 @@ class SamplingService:
             max_scanned=job.max_scanned,
             deadline_s=deadline_s,
             request_id=request_id,
+            trace=trace,
         )
 
     async def open_label(
@@ -131,6 +147,7 @@ class SamplingService:
         caller: Caller,
         deadline_s: float | None,
         request_id: str,
+        trace: CallTrace,
     ) -> LabelSession:
         """Check the first message of a Label stream and prepare the session; entering the session starts it.
 
@@ -139,6 +156,7 @@ class SamplingService:
             caller: Whose requests they are.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
+            trace: What is told of the call.
 
         Raises:
             ServiceError: The options cannot be served, or did not come in time.
@@ -163,6 +181,7 @@ class SamplingService:
             max_scanned=None,
             deadline_s=deadline_s,
             request_id=request_id,
+            trace=trace,
         )
         return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
 
@@ -207,7 +226,10 @@ class SamplingService:
         max_scanned: int | None,
         deadline_s: float | None,
         request_id: str,
+        trace: CallTrace,
     ) -> SampleStream:
+        add_log_context(model=model.name)
+        trace.describe(model=model.name, start_index=str(source.next_index))
         assembler = Assembler(
             model,
             plan,
@@ -232,6 +254,7 @@ class SamplingService:
             scheduler=self._schedulers[model.name],
             metrics=self._metrics,
             request_id=request_id,
+            trace=trace,
         )
 
     def _open_ring(self, asked: service_pb2.SharedMemory, plan: OutputPlan) -> SharedRing:

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from labelmint_service.admission import Queue
 from labelmint_service.engine import EngineBatch
 from labelmint_service.engine_runner import EngineRunner, EngineState
 from labelmint_service.errors import (
@@ -33,7 +34,8 @@ from labelmint_service.errors import (
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
-from labelmint_service.structured_logs import log_event
+from labelmint_service.structured_logs import log_context, log_event
+from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -44,12 +46,14 @@ class WorkStream(Protocol):
 
     Attributes:
         request_id: For the log.
+        trace: What is told of its call.
         client: Name of the client; empty if clients are not told apart.
         priority: Larger goes first.
         is_closed: Whether nobody waits for its rows any more.
     """
 
     request_id: str
+    trace: CallTrace
     client: str
     priority: int
     is_closed: bool
@@ -57,6 +61,11 @@ class WorkStream(Protocol):
     @property
     def entry(self) -> Entry:
         """Where its next rows enter the engine."""
+        ...
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Time of time.monotonic() at which nobody waits for it any more; None for never."""
         ...
 
     @property
@@ -118,19 +127,32 @@ class Scheduler:
         runner: What runs them.
         metrics: Where to count.
         max_streams: Streams at a time.
+        queue: Who waits for a turn.
+        tracing: Where traces go.
     """
 
     def __init__(
-        self, model: ServedModel, *, pool: Executor, runner: EngineRunner, metrics: ServiceMetrics, max_streams: int
+        self,
+        model: ServedModel,
+        *,
+        pool: Executor,
+        runner: EngineRunner,
+        metrics: ServiceMetrics,
+        max_streams: int,
+        queue: Queue[WorkStream],
+        tracing: Tracing,
     ) -> None:
         self._model = model
         self._pool = pool
         self._metrics = metrics
         self._max_streams = max_streams
         self._runner = runner
+        self._queue = queue
+        self._tracing = tracing
         self._streams: set[WorkStream] = set()
         self._turns = Turns[WorkStream]()
         self._forming: list[_Part] = []
+        self._at_engine: list[_Part] = []
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._is_draining = False
@@ -151,14 +173,19 @@ class Scheduler:
         Raises:
             DrainingError: The server is going away.
             StreamLimitError: There are as many streams as there may be.
+            QueueFullError: Too many wait for their turn.
+            LateError: Its deadline passes before its turn can come.
         """
         if self._is_draining:
             raise DrainingError("the server is going away; ask another one or retry after its restart")
         if len(self._streams) >= self._max_streams:
+            self._metrics.streams_refused.labels(self._model.name, "max_streams").inc()
             raise StreamLimitError(
                 f"{len(self._streams)} streams of model {self._model.name!r} are in work, expected fewer than "
                 f"{self._max_streams}; retry when one has ended, or ask the operator to raise max_streams",
             )
+        rows_taken = sum(len(part.indices) for part in (*self._at_engine, *self._forming))
+        self._queue.admit(stream, rows_taken=rows_taken, batch_size=self._model.engine.batch_size)
         self._streams.add(stream)
         self._turns.add(stream)
         self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
@@ -169,6 +196,7 @@ class Scheduler:
         if stream in self._streams:
             self._streams.remove(stream)
             self._turns.remove(stream)
+            self._queue.leave(stream)
             self._metrics.active_streams.labels(self._model.name).set(len(self._streams))
             self.wake()
 
@@ -209,8 +237,8 @@ class Scheduler:
         if not self._is_draining:
             self._fill()
         if self._running is None and self._forming:
-            parts, self._forming = self._forming, []
-            self._running = asyncio.get_running_loop().create_task(self._execute(parts))
+            self._at_engine, self._forming = self._forming, []
+            self._running = asyncio.get_running_loop().create_task(self._execute(self._at_engine))
             self._running.add_done_callback(self._on_executed)
             self.wake()
 
@@ -223,6 +251,7 @@ class Scheduler:
 
     def _on_executed(self, task: asyncio.Task[None]) -> None:
         self._running = None
+        self._at_engine = []
         self.wake()
         if not task.cancelled() and task.exception() is not None:
             log_event(_log, logging.ERROR, "scheduler.error", error=task.exception(), model=self._model.name)
@@ -233,11 +262,13 @@ class Scheduler:
         entry = self._forming[0].entry if self._forming else None
         # In the order of turns, because streams of one client claim from the same allowance.
         ready = {stream: stream.num_ready(space) for stream in self._turns} if space else {}
-        for stream, count in self._turns.share(space, entry, ready).items():
+        shares = self._turns.share(space, entry, ready)
+        for stream, count in shares.items():
             entry = stream.entry
             rows = stream.take(count)
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load, rows)
             self._forming.append(_Part(stream, entry, rows.indices, time.perf_counter_ns(), loading))
+        self._queue.note_turns(ready, shares, {part.stream for part in (*self._at_engine, *self._forming)})
 
     def _load(self, rows: Rows) -> LoadedRows:
         with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
@@ -276,16 +307,22 @@ class Scheduler:
         inputs = join_inputs([part.rows.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:
-            outputs = await self._runner.run(inputs)
+            with log_context(request_ids=",".join(dict.fromkeys(part.stream.request_id for part in parts))):
+                outputs = await self._runner.run(inputs)
         except EngineRunError as error:
+            self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
             await self._after_failure(parts, error)
             return
         except EngineLostError as error:
+            self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
             for stream in list(self._streams):
                 stream.fail(error)
             return
-        compute_ns = time.perf_counter_ns() - began_ns
-        for stage, duration_ns in {"compute": compute_ns, **self._model.engine.stages_ns}.items():
+        ended_ns = time.perf_counter_ns()
+        compute_ns, stages_ns = ended_ns - began_ns, self._model.engine.stages_ns
+        self._queue.note_batch(compute_ns)
+        self._tracing.add_batch(model, parts, began_ns, ended_ns, stages_ns)
+        for stage, duration_ns in {"compute": compute_ns, **stages_ns}.items():
             self._metrics.stage_seconds.labels(model, stage).observe(duration_ns / 1e9)
         if not outputs.finite.all():
             self._metrics.engine_errors.labels(model, "non_finite").inc()
@@ -326,7 +363,8 @@ class Scheduler:
         for part in parts:
             last = first + len(part.indices)
             queue_ns = began_ns - part.taken_ns
-            self._metrics.stage_seconds.labels(self._model.name, "queue").observe(queue_ns / 1e9)
+            histogram = self._metrics.stage_seconds.labels(self._model.name, "queue")
+            histogram.observe(queue_ns / 1e9, part.stream.trace.exemplar)
             part.stream.deliver(
                 Delivery(
                     indices=part.indices,

@@ -26,6 +26,7 @@ from labelmint_service.sampling import SamplingService
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
+from labelmint_service.tracing.opening import open_tracing
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
@@ -43,16 +44,19 @@ class LabelmintServer:
         lost: Set when an engine does not answer any more and the process has to end.
 
     Raises:
-        StartError: Two models share a name, or a file that says who may call cannot be used.
+        StartError: Two models share a name, a file that says who may call cannot be used, or traces cannot be sent.
     """
 
     def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel]) -> None:
         self._settings = settings
         self._metrics = ServiceMetrics()
         self._catalog = ModelCatalog(models)
-        self._sampling = SamplingService(self._catalog, settings, self._metrics, self._on_state)
+        self._tracing = open_tracing(
+            is_on=settings.tracing, endpoint=settings.tracing_endpoint, ratio=settings.tracing_ratio
+        )
+        self._sampling = SamplingService(self._catalog, settings, self._metrics, self._tracing, self._on_state)
         self._access = _make_access(settings, self._metrics)
-        self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics)
+        self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics, self._tracing)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._grpc_server: aio.Server | None = None
         self._endpoint: MetricsEndpoint | None = None
@@ -111,6 +115,7 @@ class LabelmintServer:
         await draining
         await self._sampling.close()
         await self._access.close()
+        await asyncio.to_thread(self._tracing.close)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         log_event(_log, logging.INFO, "server.stopped")

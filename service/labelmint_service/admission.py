@@ -14,9 +14,12 @@ from typing import Generic, Protocol, TypeVar
 
 from labelmint_service.errors import LateError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.turns import LOWER_EVERY
 
 _NUM_BATCHES = 16
 """Batches by which the speed is judged."""
+_DOUBT = 0.5
+"""Part of the time that a first sample takes at best for which a call may ask and still be let in."""
 _GUESS_S = 1.0
 """Retry hint before the first batch."""
 
@@ -90,22 +93,23 @@ class Queue(Generic[_StreamT]):
         """
         if not rows_taken:
             return
-        ahead = self._rows_ahead(stream)
         if self._batch_s and stream.deadline_s is not None:
-            # No better can be had: the batch at the engine ends now, and all batches are as fast as the fastest was.
-            soonest_s = (1 + (ahead + max(0, rows_taken - batch_size)) // batch_size) * min(self._batch_s)
+            # No better can be had: the batch at the engine ends now, and all are as fast as the fastest one was.
+            ahead = self._rows_ahead(stream, at_most=False) + max(0, rows_taken - batch_size)
+            soonest_s = (1 + ahead // batch_size) * min(self._batch_s)
             self._check_deadline(stream.deadline_s - time.monotonic(), soonest_s)
         batch_s = sum(self._batch_s) / len(self._batch_s) if self._batch_s else 0.0
-        self._check_wait((ahead + rows_taken) / batch_size * batch_s, batch_s)
+        wait_s = (self._rows_ahead(stream, at_most=True) + rows_taken) / batch_size * batch_s
+        self._check_wait(wait_s, batch_s)
         self._since_ns[stream] = time.perf_counter_ns()
         self._count()
 
     def _check_deadline(self, left_s: float, soonest_s: float) -> None:
-        if left_s < soonest_s:
+        if left_s < soonest_s * _DOUBT:
             self._refused.labels(self._model, "deadline").inc()
             raise LateError(
-                f"the deadline is in {left_s:.2f} s, but {self._room_text()} and the first sample cannot come before "
-                f"{soonest_s:.2f} s; allow more time, or ask when fewer do",
+                f"the deadline is in {left_s:.2f} s, but {self._room_text()} and the first sample would come after "
+                f"{soonest_s:.2f} s at best; allow more time, or ask when fewer do",
             )
 
     def _check_wait(self, wait_s: float, batch_s: float) -> None:
@@ -156,14 +160,21 @@ class Queue(Generic[_StreamT]):
         self._batch_s.append(duration_ns / 1e9)
         self._busy.inc(duration_ns / 1e9)
 
-    def _rows_ahead(self, stream: _StreamT) -> int:
-        """Rows that others get before the first one of a new stream, at least."""
-        anonymous = sum(1 for other in self._since_ns if not other.client and other.priority >= stream.priority)
-        clients = Counter(
-            other.client for other in self._since_ns if other.client and other.priority >= stream.priority
+    def _rows_ahead(self, stream: _StreamT, *, at_most: bool) -> int:
+        """Rows that those who wait get before the first one of a new stream, if each has one.
+
+        Args:
+            stream: The new one.
+            at_most: Whether its client is the last to have a turn, or the first; anonymous ones always are the last.
+        """
+        clients = Counter[object](
+            other.client or other for other in self._since_ns if other.priority == stream.priority
         )
-        own = clients.get(stream.client, 0) if stream.client else 0
-        return anonymous + sum(min(count, own + 1) for count in clients.values())
+        own = clients.pop(stream.client, 0) if stream.client else 0
+        rounds = own + 1 if at_most or not stream.client else own
+        ahead = own + sum(min(count, rounds) for count in clients.values())
+        higher = sum(1 for other in self._since_ns if other.priority > stream.priority)
+        return ahead + min(higher, (LOWER_EVERY - 1) * (ahead + at_most))
 
     def _room_text(self) -> str:
         count = len(self._since_ns)

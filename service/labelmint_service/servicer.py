@@ -199,17 +199,16 @@ class LabelMintServicer:
             result = await work(call, caller)
             code = "OK"
             return result
-        except LabelmintError as error:
-            code, failure = code_name(error) or "INTERNAL", error
-            await _abort(context, call, error)
         except Exception as error:  # noqa: BLE001 - an unexpected error must reach the log, and the caller as INTERNAL
-            code, failure = "INTERNAL", error
+            code, failure = code_name(error) or "INTERNAL", error
+            self._metrics.requests.labels(call.rpc, code).inc()  # before the caller learns of it
             await _abort(context, call, error)
         finally:
             self._active.remove(call)
             if not self._active:
                 self._idle.set()
-            self._metrics.requests.labels(call.rpc, code).inc()
+            if failure is None:
+                self._metrics.requests.labels(call.rpc, code).inc()
             if client:
                 call.trace.describe(client=client)
             call.trace.end(code, failure)

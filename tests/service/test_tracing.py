@@ -21,6 +21,7 @@ from labelmint_service.tracing.opening import open_tracing
 from labelmint_service.tracing.telemetry import MOST_STAGES
 from tests.service.calls import TIMEOUT_S, collect, expect_failure, make_request
 from tests.service.collector import CollectedSpan, Collector, collecting
+from tests.service.reading import wait_for_metric
 from tests.service.scripted_engine import scripted_model
 from tests.service.server_process import run_server, server_process
 from tests.serving import Serving, serving
@@ -114,8 +115,7 @@ def test_batch_is_linked_to_the_calls_whose_rows_it_holds_and_they_to_it(
         ]
         for call in calls:
             call.initial_metadata()
-        while running.server._sampling._schedulers["tiny"]._forming[1:] == []:  # noqa: SLF001
-            pass
+        wait_for_metric(running, "labelmint_queued_rows", "tiny", 8)
         engine.let_all()
         for call in (plug, *calls):
             collect(call)

@@ -44,7 +44,7 @@ COPY requirements/tested.txt /requirements/tested.txt
 COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/labelmint \
     && /opt/labelmint/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,cpu]" \
+        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,cpu,tracing]" \
     && /opt/labelmint/bin/pip uninstall --yes pip
 RUN python -m venv /opt/sbom \
     && /opt/sbom/bin/pip install --no-cache-dir --disable-pip-version-check "cyclonedx-bom>=7.1,<8" \
@@ -62,7 +62,7 @@ COPY --from=wheel /wheels /wheels
 # onnxruntime-gpu stands in for onnxruntime and is not among the tested versions.
 RUN python3 -m venv /opt/labelmint \
     && /opt/labelmint/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,gpu]" \
+        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,gpu,tracing]" \
     && /opt/labelmint/bin/pip uninstall --yes pip
 RUN python3 -m venv /opt/sbom \
     && /opt/sbom/bin/pip install --no-cache-dir --disable-pip-version-check "cyclonedx-bom>=7.1,<8" \

@@ -71,7 +71,9 @@ def test_server_that_stays_busy_is_asked_as_often_as_the_policy_says(
     client: Client, servicer: ScriptedServicer
 ) -> None:
     servicer.faults = [busy(0.01)] * 10
-    with pytest.raises(ServerBusyError, match=r"16 of 16 wait \(after 3 attempts; another may succeed in 0.0 s\)") as caught:
+    with pytest.raises(
+        ServerBusyError, match=r"16 of 16 wait \(after 3 attempts; another may succeed in 0.0 s\)"
+    ) as caught:
         next(client.generate("m", seed=1, count=1))
 
     assert caught.value.retry_after_s == pytest.approx(0.01)

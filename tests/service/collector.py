@@ -98,7 +98,8 @@ def collecting(credentials: grpc.ServerCredentials | None = None) -> Iterator[Co
     """A collector on a free port of the loopback interface."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    # Generated code has no types.
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
     if credentials is None:
         collector.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     else:

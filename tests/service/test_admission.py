@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelmint.v1 import service_pb2
 from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.errors import LateError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.rows import Entry
 from labelmint_service.turns import Turns
-from tests.service.calls import TIMEOUT_S, collect, make_request
+from tests.service.calls import TIMEOUT_S, collect, describe_failure, make_request
 from tests.service.reading import read_metrics, wait_for_metric
 from tests.service.scripted_engine import scripted_model
 from tests.serving import Serving, serving
@@ -63,8 +65,8 @@ def test_free_engine_lets_everybody_in() -> None:
 def test_wait_grows_with_those_who_wait_and_with_the_time_of_a_batch() -> None:
     queue = make_queue(max_wait_s=5.0, batch_s=1.0)
     fill(queue, 12)  # they and the two batches at hand are five batches
+    admit(queue)
     with pytest.raises(QueueFullError) as caught:
-        admit(queue)
         admit(queue)
 
     assert caught.value.retry_after_s == pytest.approx(1.0), "a batch, for less than one is too much"
@@ -103,9 +105,9 @@ def test_stream_waits_from_when_it_is_ready_and_without_rows_until_its_turn() ->
     served, waiting, slow = Waiter(), Waiter(), Waiter()
     queue.note_turns({served: 4, waiting: 4, slow: 0}, [served], {served})
     queue.note_turns({served: 4, waiting: 4, slow: 0}, [], {served})
-    assert queue._room.num_streams == 1  # noqa: SLF001
+    assert queue._room.num_streams == 1
     queue.note_turns({served: 4, waiting: 4, slow: 0}, [waiting], {served, waiting})
-    assert queue._room.num_streams == 0  # noqa: SLF001
+    assert queue._room.num_streams == 0
 
 
 def test_stream_whose_reader_stops_waits_no_longer() -> None:
@@ -114,7 +116,7 @@ def test_stream_whose_reader_stops_waits_no_longer() -> None:
     queue.note_turns({waiting: 1}, [], set())
     queue.note_turns({waiting: 0}, [], set())
 
-    assert queue._room.num_streams == 0  # noqa: SLF001
+    assert queue._room.num_streams == 0
 
 
 @pytest.mark.parametrize(("left_s", "is_refused"), [(0.9, True), (1.6, False)])
@@ -153,11 +155,11 @@ def test_rows_ahead_at_least_are_no_more_than_turns_give_to_others(
         rows_before += 1
         left[next(iter(share))] = 0
 
-    assert queue._rows_ahead(new, at_most=False) <= rows_before  # noqa: SLF001
+    assert queue._rows_ahead(new, at_most=False) <= rows_before
     if not any(waiter.priority for waiter in (*others, new)):
-        assert rows_before <= queue._rows_ahead(new, at_most=True)  # noqa: SLF001
+        assert rows_before <= queue._rows_ahead(new, at_most=True)
         if not new.client:
-            assert rows_before == queue._rows_ahead(new, at_most=True)  # noqa: SLF001
+            assert rows_before == queue._rows_ahead(new, at_most=True)
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------------
@@ -168,16 +170,16 @@ def fail(running: Serving, **fields: object) -> tuple[str, str, list[error_detai
     timeout_s = fields.pop("timeout_s", TIMEOUT_S)
     with pytest.raises(grpc.RpcError) as caught:
         collect(running.stub().Generate(make_request(**fields), timeout=timeout_s))
-    assert isinstance(caught.value, grpc.Call)
-    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # the stubs want another class
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it is a Call too, which the stubs rule out
     hints = []
     for detail in status.details if status is not None else ():
         hints.append(error_details_pb2.RetryInfo())
         assert detail.Unpack(hints[-1])
-    return caught.value.code().name, str(caught.value.details()), hints
+    failure = describe_failure(caught.value)
+    return failure.code, failure.text, hints
 
 
-def start(running: Serving, count: int) -> list[grpc.Call]:
+def start(running: Serving, count: int) -> list[Iterable[service_pb2.SampleBatch]]:
     """Streams of one batch each, begun one after the other."""
     return [running.stub().Generate(make_request(max_accepted=BATCH_SIZE), timeout=TIMEOUT_S) for _ in range(count)]
 

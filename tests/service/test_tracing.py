@@ -9,7 +9,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -24,7 +23,7 @@ from tests.service.collector import CollectedSpan, Collector, collecting
 from tests.service.reading import wait_for_metric
 from tests.service.scripted_engine import scripted_model
 from tests.service.server_process import run_server, server_process
-from tests.serving import Serving, serving
+from tests.serving import serving
 
 GENERATE = "labelmint.v1.LabelMint/Generate"
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -55,7 +54,9 @@ def one(spans: list[CollectedSpan], name: str) -> CollectedSpan:
     return found
 
 
-def test_call_is_a_span_below_the_caller_s_with_its_stages_below_it(bundles: dict[str, Path], collector: Collector) -> None:
+def test_call_is_a_span_below_the_caller_s_with_its_stages_below_it(
+    bundles: dict[str, Path], collector: Collector
+) -> None:
     with serving([bundles["tiny"]], **tracing(collector)) as running:
         metadata = (traceparent(sampled=True), ("labelmint-request-id", "request-1"))
         samples = collect(running.stub().Generate(make_request(max_accepted=3), metadata=metadata, timeout=TIMEOUT_S))
@@ -242,8 +243,18 @@ def test_long_stream_sends_its_first_stages_and_says_how_many_it_kept(
     assert call.attributes["labelmint.stages_not_sent"] == 4 * 120 - MOST_STAGES
 
 
-def test_log_lines_and_metrics_lead_to_the_trace(tmp_path: Path, bundles: dict[str, Path], collector: Collector) -> None:
-    flags = ["--log-format", "json", "--log-level", "debug", "--tracing", "--tracing-endpoint", f"http://{collector.address}"]
+def test_log_lines_and_metrics_lead_to_the_trace(
+    tmp_path: Path, bundles: dict[str, Path], collector: Collector
+) -> None:
+    flags = [
+        "--log-format",
+        "json",
+        "--log-level",
+        "debug",
+        "--tracing",
+        "--tracing-endpoint",
+        f"http://{collector.address}",
+    ]
     with server_process(tmp_path, "--bundle", str(bundles["tiny"]), *flags) as running:
         metadata = (traceparent(sampled=True), ("labelmint-request-id", "request-9"))
         collect(running.stub().Generate(make_request(), metadata=metadata, timeout=TIMEOUT_S))
@@ -260,7 +271,7 @@ def test_log_lines_and_metrics_lead_to_the_trace(tmp_path: Path, bundles: dict[s
     assert of_the_call[-1]["model"] == "tiny"
     exemplars = {
         sample.exemplar.labels["trace_id"]
-        for family in text_string_to_metric_families(metrics)
+        for family in text_string_to_metric_families(metrics)  # type: ignore[no-untyped-call]  # the stubs lack it
         if family.name == "labelmint_stage_seconds"
         for sample in family.samples
         if sample.exemplar
@@ -294,7 +305,9 @@ def test_variable_that_cannot_be_used_keeps_the_server_from_starting(
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [module for module in sys.modules if module.startswith(("opentelemetry", "labelmint_service.tracing."))]:
+    for module in [
+        module for module in sys.modules if module.startswith(("opentelemetry", "labelmint_service.tracing."))
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(StartError, match=r"pip install 'labelmint\[tracing\]'"):

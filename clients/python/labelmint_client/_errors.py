@@ -226,15 +226,14 @@ class FailedCall:
                 return f"no answer from {address} in time: {text}; give the client a larger timeout_s"
             case grpc.StatusCode.UNIMPLEMENTED:
                 return f"the server at {address} does not speak labelmint.v1: {text}"
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if self.hint.retry_after_s is not None:
-                return f"{text} (after {tries}; another may succeed in {_duration(self.hint.retry_after_s)})"
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if self.detail is None:
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if self.detail is None and self.hint.retry_after_s is None:
                 return f"{text}; raise max_receive_bytes of the client or lower max_message_bytes of the request"
             case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.DATA_LOSS:
                 where = f", request {self.detail.request_id}" if self.detail and self.detail.request_id else ""
                 return f"the server at {address} failed ({self.code.name}{where}): {text}"
             case _:
-                return text
+                hint_s = self.hint.retry_after_s
+                return text if hint_s is None else f"{text} (after {tries}; another may succeed in {_duration(hint_s)})"
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 _Field = descriptor_pb2.FieldDescriptorProto
-_MESSAGES: dict[str, dict[str, tuple[int, "_Field.Type", str]]] = {
+_MESSAGES: dict[str, dict[str, tuple[int, "_Field.Type.ValueType", str]]] = {
     # Field -> number, type, and message type of repeated messages, which all of these are but RetryInfo's.
     "Status": {"details": (3, _Field.TYPE_MESSAGE, ".google.protobuf.Any")},
     "RetryInfo": {"retry_delay": (1, _Field.TYPE_MESSAGE, ".google.protobuf.Duration")},

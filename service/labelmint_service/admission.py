@@ -74,7 +74,6 @@ class Queue(Generic[_StreamT]):
         self._refused = metrics.streams_refused
         self._num_waiting = metrics.waiting_streams.labels(model)
         self._turn_wait = metrics.turn_wait_seconds.labels(model)
-        self._busy = metrics.engine_busy_seconds.labels(model)
         self._since_ns: dict[_StreamT, int] = {}
         self._batch_s: deque[float] = deque(maxlen=_NUM_BATCHES)
         self._counted = 0  # in the room
@@ -158,7 +157,6 @@ class Queue(Generic[_StreamT]):
     def note_batch(self, duration_ns: int) -> None:
         """Note how long the engine took."""
         self._batch_s.append(duration_ns / 1e9)
-        self._busy.inc(duration_ns / 1e9)
 
     def _rows_ahead(self, stream: _StreamT, *, at_most: bool) -> int:
         """Rows that those who wait get before the first one of a new stream, if each has one.

@@ -51,12 +51,6 @@ class ServiceMetrics:
             buckets=_WAIT_SECONDS,
             registry=r,
         )
-        self.engine_busy_seconds = Counter(
-            "labelmint_engine_busy_seconds",
-            "Time in which the engine ran batches.",
-            ["model"],
-            registry=r,
-        )
         self.streams_refused = Counter(
             "labelmint_streams_refused",
             "Streams that were refused because of a limit, or a deadline that could not be met.",
@@ -88,6 +82,12 @@ class ServiceMetrics:
             "labelmint_engine_healthy",
             "1 while the engine of a model does its work, 0 while it fails again and again.",
             ["model"],
+            registry=r,
+        )
+        self.device_memory_bytes = Gauge(
+            "labelmint_device_memory_bytes",
+            "Memory of the GPU that the engine of a model runs on: used, also by others, and total.",
+            ["model", "kind"],
             registry=r,
         )
         self.client_samples = Counter(

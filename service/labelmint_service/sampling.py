@@ -10,6 +10,7 @@ from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
 from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.assembly import Assembler
+from labelmint_service.device_metrics import watch_device
 from labelmint_service.engine_runner import EngineRunner, EngineState
 from labelmint_service.errors import DrainingError, LateError, RequestError
 from labelmint_service.filters import SampleFilter
@@ -67,6 +68,7 @@ class SamplingService:
                 engine=model.engine.name,
             ).set(1)
             metrics.engine_healthy.labels(model.name).set(1)
+        self._forgetting = [watch_device(model, settings.provider, metrics) for model in catalog]
 
     def _schedule(self, model: ServedModel) -> Scheduler:
         runner = EngineRunner(
@@ -99,6 +101,8 @@ class SamplingService:
         """Drain, then free threads and engines."""
         await asyncio.gather(*(scheduler.close() for scheduler in self._schedulers.values()))
         self._pool.shutdown()
+        for forget in self._forgetting:
+            forget()
         for model in self.catalog:
             if not self._schedulers[model.name].is_lost:
                 model.engine.close()

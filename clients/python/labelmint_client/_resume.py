@@ -269,7 +269,7 @@ class Recovery:
             Seconds to wait before the next attempt.
 
         Raises:
-            ClientError: The fault will not pass, or not as soon as the policy would wait for, or the attempts are spent.
+            ClientError: The fault will not pass, or not as soon as the policy wants, or the attempts are spent.
         """
         self.num_failures += 1
         limit = self.policy.max_attempts if self.has_progressed else self.policy.connect_attempts

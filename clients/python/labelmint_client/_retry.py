@@ -20,7 +20,7 @@ class RetryPolicy:
         max_backoff_s: Longest wait, seconds.
         multiplier: Growth of the wait from one failure to the next.
         jitter: Part of the wait that is drawn at random, in [0, 1], so that many clients do not return at once.
-        max_retry_after_s: Longest time after which a server may say to try again, seconds. That is waited for instead of
+        max_retry_after_s: Longest time after which a server may say to try again, seconds. It is waited for instead of
             the wait above; a longer one ends the call.
     """
 

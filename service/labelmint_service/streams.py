@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,6 +26,7 @@ from labelmint_service.requests import NUM_INDICES
 from labelmint_service.rows import Delivery, Entry, Rows
 from labelmint_service.scheduler import Scheduler
 from labelmint_service.sources import RowSource
+from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace
 
 
@@ -106,6 +107,7 @@ class SampleStream:
         self._num_accepted = 0
         self._num_unreported = 0  # scanned and rejected since the last message
         self._last_reply_s = time.monotonic()
+        self._spent_ns = Counter[str]()
         self._pump_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -140,6 +142,8 @@ class SampleStream:
         """Drop all work."""
         self.is_closed = True
         self.trace.describe(samples=self._num_accepted, next_index=str(self._next_index))
+        spent_s = {f"{stage}_s": round(spent_ns / 1e9, 3) for stage, spent_ns in self._spent_ns.items()}
+        add_log_context(samples=self._num_accepted, **spent_s)
         self._scheduler.remove(self)
         self._allowance.close()
         self._hold(-self._held_rows)
@@ -306,6 +310,7 @@ class SampleStream:
 
     async def _process(self, delivery: Delivery) -> None:
         """Judge the rows of a delivery and queue the messages of those that are accepted."""
+        self._spent_ns.update(queue=delivery.queue_ns, compute=delivery.compute_ns)
         verdict = await self._assembler.judge(delivery)
         num_rows = len(delivery.indices)
         accepted = verdict.accepted
@@ -357,4 +362,5 @@ class SampleStream:
         ended_ns = time.perf_counter_ns()
         histogram = self._metrics.stage_seconds.labels(self._model.name, stage)
         histogram.observe((ended_ns - began_ns) / 1e9, self.trace.exemplar)
+        self._spent_ns[stage] += ended_ns - began_ns
         self.trace.add_stage(stage, began_ns, ended_ns, rows=num_rows)

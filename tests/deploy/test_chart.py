@@ -16,7 +16,6 @@ import kubernetes_validate
 
 from labelmint_client import Tls
 from labelmint_client._commands.arguments import parse_arguments
-
 from tests.deploy.chart import CASES, CHART, DEFAULTS, FULL, GPU, NAME, ROOT, container, pod, render, settings_of
 
 # The oldest Kubernetes that the chart takes, and the newest whose schemas are at hand.

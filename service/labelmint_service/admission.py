@@ -129,19 +129,25 @@ class Queue(Generic[_StreamT]):
                 retry_after_s=retry_s,
             )
 
-    def note_turns(
-        self, ready: Mapping[_StreamT, int], seated: Collection[_StreamT], served: Collection[_StreamT]
-    ) -> None:
-        """Note how a batch was filled.
+    def end_wait(self, stream: _StreamT) -> int:
+        """Note that it is a stream's turn.
+
+        Returns:
+            How long it has waited for it, nanoseconds.
+        """
+        now_ns = time.perf_counter_ns()
+        waited_ns = now_ns - self._since_ns.pop(stream, now_ns)
+        self._turn_wait.observe(waited_ns / 1e9)
+        return waited_ns
+
+    def note_ready(self, ready: Mapping[_StreamT, int], served: Collection[_StreamT]) -> None:
+        """Note who waits after a batch was filled.
 
         Args:
             ready: Rows that each stream had for it.
-            seated: Streams of which rows were taken.
-            served: Streams that have rows in this batch or at the engine.
+            served: Streams that have rows in it or at the engine.
         """
         now_ns = time.perf_counter_ns()
-        for stream in seated:
-            self._turn_wait.observe((now_ns - self._since_ns.pop(stream, now_ns)) / 1e9)
         for stream, count in ready.items():
             if not count:
                 self._since_ns.pop(stream, None)

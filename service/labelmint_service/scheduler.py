@@ -101,6 +101,7 @@ class _Part:
     stream: WorkStream
     entry: Entry
     indices: tuple[int, ...]
+    waited_ns: int
     taken_ns: int
     loading: asyncio.Future[LoadedRows]
 
@@ -111,11 +112,12 @@ class _Loaded:
 
     stream: WorkStream
     indices: tuple[int, ...]
+    waited_ns: int
     taken_ns: int
     rows: LoadedRows
 
     def head(self, count: int) -> _Loaded:
-        return _Loaded(self.stream, self.indices[:count], self.taken_ns, self.rows.part(0, count))
+        return _Loaded(self.stream, self.indices[:count], self.waited_ns, self.taken_ns, self.rows.part(0, count))
 
 
 class Scheduler:
@@ -262,13 +264,13 @@ class Scheduler:
         entry = self._forming[0].entry if self._forming else None
         # In the order of turns, because streams of one client claim from the same allowance.
         ready = {stream: stream.num_ready(space) for stream in self._turns} if space else {}
-        shares = self._turns.share(space, entry, ready)
-        for stream, count in shares.items():
+        for stream, count in self._turns.share(space, entry, ready).items():
             entry = stream.entry
             rows = stream.take(count)
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load, rows)
-            self._forming.append(_Part(stream, entry, rows.indices, time.perf_counter_ns(), loading))
-        self._queue.note_turns(ready, shares, {part.stream for part in (*self._at_engine, *self._forming)})
+            waited_ns = self._queue.end_wait(stream)
+            self._forming.append(_Part(stream, entry, rows.indices, waited_ns, time.perf_counter_ns(), loading))
+        self._queue.note_ready(ready, {part.stream for part in (*self._at_engine, *self._forming)})
 
     def _load(self, rows: Rows) -> LoadedRows:
         with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
@@ -278,7 +280,7 @@ class Scheduler:
         """Run one batch and deliver it; whatever happens, every stream in it learns how it ended."""
         try:
             loaded = [
-                _Loaded(part.stream, part.indices, part.taken_ns, rows)
+                _Loaded(part.stream, part.indices, part.waited_ns, part.taken_ns, rows)
                 for part, rows in zip(parts, await asyncio.gather(*(part.loading for part in parts)), strict=True)
             ]
             wanted = [part for part in loaded if self._is_wanted(part)]
@@ -370,6 +372,7 @@ class Scheduler:
                     indices=part.indices,
                     loaded=part.rows,
                     outputs=slice_outputs(outputs, first, last),
+                    waited_ns=part.waited_ns,
                     queue_ns=queue_ns,
                     compute_ns=compute_ns,
                 ),

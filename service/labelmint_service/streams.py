@@ -310,7 +310,7 @@ class SampleStream:
 
     async def _process(self, delivery: Delivery) -> None:
         """Judge the rows of a delivery and queue the messages of those that are accepted."""
-        self._spent_ns.update(queue=delivery.queue_ns, compute=delivery.compute_ns)
+        self._spent_ns.update(turn=delivery.waited_ns, queue=delivery.queue_ns, compute=delivery.compute_ns)
         verdict = await self._assembler.judge(delivery)
         num_rows = len(delivery.indices)
         accepted = verdict.accepted

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -94,7 +96,9 @@ def test_room_is_shared_by_all_models_and_free_again_when_streams_leave() -> Non
             admit(queue)
     second.leave(other)
     admit(first)
-    first.note_turns(dict.fromkeys(waiters, 1), waiters, waiters)
+    for waiter in waiters:
+        first.end_wait(waiter)
+    first.note_ready(dict.fromkeys(waiters, 1), waiters)
     admit(second)
 
     assert room.num_streams == 2
@@ -103,18 +107,20 @@ def test_room_is_shared_by_all_models_and_free_again_when_streams_leave() -> Non
 def test_stream_waits_from_when_it_is_ready_and_without_rows_until_its_turn() -> None:
     queue = make_queue()
     served, waiting, slow = Waiter(), Waiter(), Waiter()
-    queue.note_turns({served: 4, waiting: 4, slow: 0}, [served], {served})
-    queue.note_turns({served: 4, waiting: 4, slow: 0}, [], {served})
+    queue.note_ready({served: 4, waiting: 4, slow: 0}, {served})
+    queue.note_ready({served: 4, waiting: 4, slow: 0}, {served})
     assert queue._room.num_streams == 1
-    queue.note_turns({served: 4, waiting: 4, slow: 0}, [waiting], {served, waiting})
+    assert queue.end_wait(waiting) > 0
+    assert queue.end_wait(served) == 0
+    queue.note_ready({served: 4, waiting: 4, slow: 0}, {served, waiting})
     assert queue._room.num_streams == 0
 
 
 def test_stream_whose_reader_stops_waits_no_longer() -> None:
     queue = make_queue()
     waiting = Waiter()
-    queue.note_turns({waiting: 1}, [], set())
-    queue.note_turns({waiting: 0}, [], set())
+    queue.note_ready({waiting: 1}, set())
+    queue.note_ready({waiting: 0}, set())
 
     assert queue._room.num_streams == 0
 
@@ -148,7 +154,7 @@ def test_rows_ahead_at_least_are_no_more_than_turns_give_to_others(
     for waiter in others:
         turns.add(waiter)
     turns.share(phase, None, dict.fromkeys(others, 100))  # wherever the turns stand
-    queue.note_turns(dict.fromkeys(others, 1), [], set())
+    queue.note_ready(dict.fromkeys(others, 1), set())
     turns.add(new)
     left, rows_before = dict.fromkeys([*others, new], 1), 0
     while new not in (share := turns.share(1, None, left)):
@@ -179,12 +185,21 @@ def fail(running: Serving, **fields: object) -> tuple[str, str, list[error_detai
     return failure.code, failure.text, hints
 
 
+def ends(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:  # Any: fields of every type
+    """Last lines of calls that ended well, in the order in which they did."""
+    fields = [vars(record)["labelmint_fields"] for record in caplog.records if record.getMessage() == "call.end"]
+    return [one for one in fields if one["code"] == "OK"]
+
+
 def start(running: Serving, count: int) -> list[Iterable[service_pb2.SampleBatch]]:
     """Streams of one batch each, begun one after the other."""
     return [running.stub().Generate(make_request(max_accepted=BATCH_SIZE), timeout=TIMEOUT_S) for _ in range(count)]
 
 
-def test_full_queue_refuses_with_a_retry_hint_and_serves_those_who_wait(bundles: dict[str, Path]) -> None:
+def test_full_queue_refuses_with_a_retry_hint_and_serves_those_who_wait(
+    bundles: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="labelmint_service")
     model, engine = scripted_model(bundles["tiny"])
     engine.hold()
     with serving([model], max_waiting_streams=2) as running:
@@ -198,6 +213,7 @@ def test_full_queue_refuses_with_a_retry_hint_and_serves_those_who_wait(bundles:
         during = read_metrics(running)
         engine.let_all()
         served = [collect(call).indices for call in calls]
+        waited_s = [fields["turn_s"] for fields in ends(caplog)]
         after = read_metrics(running)
 
     assert (code, len(hints)) == ("RESOURCE_EXHAUSTED", 1)
@@ -205,6 +221,8 @@ def test_full_queue_refuses_with_a_retry_hint_and_serves_those_who_wait(bundles:
     assert hints[0].retry_delay.ToMilliseconds() > 0
     assert during["labelmint_streams_refused_total", "max_waiting_streams", "tiny"] == 1
     assert served == [list(range(BATCH_SIZE))] * 4
+    assert waited_s[:2] == [0.0, 0.0]
+    assert min(waited_s[2:]) > 0
     assert after["labelmint_waiting_streams", "tiny"] == 0
     assert after["labelmint_turn_wait_seconds_count", "tiny"] >= 4
     assert after["labelmint_turn_wait_seconds_sum", "tiny"] > 0

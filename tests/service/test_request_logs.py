@@ -71,7 +71,7 @@ def test_last_line_of_a_call_says_where_its_time_went(tmp_path: Path, bundles: d
     assert all(line["rpc"] == "Generate" for of_one in by_request.values() for line in of_one)
     end = by_request["good"][-1]
     assert (end["model"], end["samples"], end["code"]) == ("tiny", 5, "OK")
-    stages = [end[f"{stage}_s"] for stage in ("queue", "compute", "encode", "send")]
+    stages = [end[f"{stage}_s"] for stage in ("turn", "queue", "compute", "encode", "send")]
     assert all(0 <= spent_s <= end["duration_s"] for spent_s in stages)
     assert [line["event"] for line in found if "request_id" not in line and line["event"].startswith("call.")] == []
 

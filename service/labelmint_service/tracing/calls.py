@@ -58,6 +58,7 @@ class TracedRows(Protocol):
 
     Attributes:
         indices: Of the samples, ascending.
+        waited_ns: How long the stream had waited for its turn.
         taken_ns: When they were taken from the stream.
     """
 
@@ -67,6 +68,7 @@ class TracedRows(Protocol):
         ...
 
     indices: tuple[int, ...]
+    waited_ns: int
     taken_ns: int
 
 

@@ -102,6 +102,8 @@ class TelemetryTracing:
         span.end(_wall_ns(ended_ns))
         link = Link(span.get_span_context())
         for part, trace in kept:
+            if part.waited_ns:
+                trace.add_stage("turn", part.taken_ns - part.waited_ns, part.taken_ns, rows=len(part.indices))
             trace.add_stage("queue", part.taken_ns, began_ns, rows=len(part.indices))
             trace.add_linked_stage("compute", began_ns, ended_ns, link, error, rows=len(part.indices))
 

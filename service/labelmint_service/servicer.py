@@ -207,13 +207,16 @@ class LabelMintServicer:
             self._active.remove(call)
             if not self._active:
                 self._idle.set()
+            if code == "CANCELLED" and call.deadline_s is not None and time.monotonic() >= call.deadline_s:
+                code = "DEADLINE_EXCEEDED"  # which gRPC itself told the caller
             if failure is None:
                 self._metrics.requests.labels(call.rpc, code).inc()
             if client:
                 call.trace.describe(client=client)
             call.trace.end(code, failure)
             duration_s = round(time.monotonic() - began_s, 6)
-            log_event(_log, logging.INFO, "call.end", client=client or None, code=code, duration_s=duration_s)
+            fields = {"client": client or None, "peer": context.peer(), "code": code, "duration_s": duration_s}
+            log_event(_log, logging.INFO, "call.end", **fields)
 
 
 def _parse(kind: type[_MessageT], data: bytes) -> _MessageT:

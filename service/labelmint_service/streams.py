@@ -108,6 +108,7 @@ class SampleStream:
         self._num_unreported = 0  # scanned and rejected since the last message
         self._last_reply_s = time.monotonic()
         self._spent_ns = Counter[str]()
+        self._sending_since_ns: int | None = None
         self._pump_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -141,6 +142,8 @@ class SampleStream:
     ) -> None:
         """Drop all work."""
         self.is_closed = True
+        if self._sending_since_ns is not None:  # the caller left before it took this message
+            self._observe("send", self._sending_since_ns, 0)
         self.trace.describe(samples=self._num_accepted, next_index=str(self._next_index))
         spent_s = {f"{stage}_s": round(spent_ns / 1e9, 3) for stage, spent_ns in self._spent_ns.items()}
         add_log_context(samples=self._num_accepted, **spent_s)
@@ -219,9 +222,10 @@ class SampleStream:
             self._replied.clear()
             while self._replies:
                 reply = self._replies.popleft()
-                began_ns = time.perf_counter_ns()
+                self._sending_since_ns = time.perf_counter_ns()
                 yield reply.data
-                self._observe("send", began_ns, reply.num_rows)
+                self._observe("send", self._sending_since_ns, reply.num_rows)
+                self._sending_since_ns = None
                 self._count_sent(reply)
             if self._pump_task.done():
                 self._pump_task.result()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service.calls import TIMEOUT_S, collect, expect_failure, make_request
-from tests.service.reading import wait_for_metric
+from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, expect_failure, make_request
+from tests.service.reading import read_metrics, wait_for_metric
 from tests.service.scripted_engine import scripted_model
 from tests.service.server_process import server_process
 from tests.serving import serving
@@ -97,3 +98,37 @@ def test_lines_of_one_request_carry_nothing_of_another(
 
     assert len(ends) == 8
     assert all(fields["request_id"].partition("-")[0] == fields["model"] for fields in ends)
+
+
+def test_call_that_ran_out_of_time_is_told_from_one_whose_caller_left(
+    bundles: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="labelmint_service")
+    endless = make_request(max_accepted=None, endless=True)
+    with serving([bundles["tiny"]]) as running:
+        late = running.stub().Generate(endless, metadata=(("labelmint-request-id", "late"),), timeout=1.0)
+        assert expect_failure(late).code == "DEADLINE_EXCEEDED"
+        left = running.stub().Generate(endless, metadata=(("labelmint-request-id", "left"),), timeout=TIMEOUT_S)
+        next(left)
+        left.cancel()
+
+    ends = {fields["request_id"]: fields for fields in lines(caplog, "call.end")}
+    assert (ends["late"]["code"], ends["left"]["code"]) == ("DEADLINE_EXCEEDED", "CANCELLED")
+    assert ends["left"]["peer"].startswith("ipv4:127.0.0.1:")
+
+
+def test_time_that_a_stopped_reader_lets_the_server_wait_is_in_the_last_line(
+    bundles: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="labelmint_service")
+    request = make_request(max_accepted=None, endless=True, output={"fields": EVERY_FIELD})
+    with serving([bundles["tiny"]], stream_queue_batches=2) as running:
+        call = running.stub().Generate(request, timeout=TIMEOUT_S)
+        next(call)
+        sent = -1.0
+        while sent != (sent := read_metrics(running)["labelmint_samples_sent_total", "tiny"]):
+            time.sleep(1.0)  # until nothing went into the reader's window for so long
+        call.cancel()
+
+    [end] = lines(caplog, "call.end")
+    assert end["send_s"] >= 0.9

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from labelmint.v1 import service_pb2_grpc
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, expect_failure, make_request
 from tests.service.reading import read_metrics, wait_for_metric
 from tests.service.scripted_engine import scripted_model
@@ -122,8 +124,13 @@ def test_time_that_a_stopped_reader_lets_the_server_wait_is_in_the_last_line(
 ) -> None:
     caplog.set_level(logging.INFO, logger="labelmint_service")
     request = make_request(max_accepted=None, endless=True, output={"fields": EVERY_FIELD})
-    with serving([bundles["tiny"]], stream_queue_batches=2) as running:
-        call = running.stub().Generate(request, timeout=TIMEOUT_S)
+    small_window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 4096)]
+    with (
+        serving([bundles["tiny"]], stream_queue_batches=2) as running,
+        grpc.insecure_channel(running.address, options=small_window) as channel,
+    ):
+        stub = service_pb2_grpc.LabelMintStub(channel)  # type: ignore[no-untyped-call]  # generated
+        call = stub.Generate(request, timeout=TIMEOUT_S)
         next(call)
         sent = -1.0
         while sent != (sent := read_metrics(running)["labelmint_samples_sent_total", "tiny"]):

@@ -34,7 +34,7 @@ from labelmint_service.errors import (
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
-from labelmint_service.structured_logs import log_context, log_event
+from labelmint_service.structured_logs import add_log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.turns import Turns
 
@@ -309,8 +309,9 @@ class Scheduler:
         inputs = join_inputs([part.rows.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:
-            with log_context(request_ids=",".join(dict.fromkeys(part.stream.request_id for part in parts))):
-                outputs = await self._runner.run(inputs)
+            # The task of a batch has a context of its own.
+            add_log_context(request_ids=",".join(dict.fromkeys(part.stream.request_id for part in parts)))
+            outputs = await self._runner.run(inputs)
         except EngineRunError as error:
             self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
             await self._after_failure(parts, error)

@@ -53,7 +53,7 @@ def log_context(**fields: FieldValue) -> Iterator[None]:
 
 
 def add_log_context(**fields: FieldValue) -> None:
-    """Add fields to every further event of the innermost `log_context` around.
+    """Add fields to every further event of the innermost `log_context` around, or of the task.
 
     Args:
         **fields: For example model.

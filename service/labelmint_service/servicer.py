@@ -215,8 +215,15 @@ class LabelMintServicer:
                 call.trace.describe(client=client)
             call.trace.end(code, failure)
             duration_s = round(time.monotonic() - began_s, 6)
-            fields = {"client": client or None, "peer": context.peer(), "code": code, "duration_s": duration_s}
-            log_event(_log, logging.INFO, "call.end", **fields)
+            log_event(
+                _log,
+                logging.INFO,
+                "call.end",
+                client=client or None,
+                peer=context.peer(),
+                code=code,
+                duration_s=duration_s,
+            )
 
 
 def _parse(kind: type[_MessageT], data: bytes) -> _MessageT:

@@ -8,6 +8,10 @@
 # Settings are variables (LABELMINT_SERVE_MAX_STREAMS=16) or flags behind the image's name; service/README.md lists them.
 # Bundles of your own: -v "$PWD/bundles:/bundles:ro" -e LABELMINT_SERVE_BUNDLE=/bundles/cars
 #
+# With TLS the probe needs variables of its own: LABELMINT_TLS_ROOT_CA, where the certificate does not name 127.0.0.1
+# LABELMINT_TLS_SERVER_NAME, for client certificates LABELMINT_TLS_CERTIFICATE and LABELMINT_TLS_KEY, and for another port
+# LABELMINT_ADDRESS.
+#
 # The image lists the Python packages that it holds in /opt/labelmint/sbom.cdx.json (CycloneDX). For a list of everything
 # in it, and a record of the build, both attached to the image: docker buildx build --sbom=true --provenance=mode=max ...
 #
@@ -44,7 +48,7 @@ COPY requirements/tested.txt /requirements/tested.txt
 COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/labelmint \
     && /opt/labelmint/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,cpu]" \
+        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,cpu,tracing]" \
     && /opt/labelmint/bin/pip uninstall --yes pip
 RUN python -m venv /opt/sbom \
     && /opt/sbom/bin/pip install --no-cache-dir --disable-pip-version-check "cyclonedx-bom>=7.1,<8" \
@@ -62,7 +66,7 @@ COPY --from=wheel /wheels /wheels
 # onnxruntime-gpu stands in for onnxruntime and is not among the tested versions.
 RUN python3 -m venv /opt/labelmint \
     && /opt/labelmint/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,gpu]" \
+        --constraint /requirements/tested.txt --find-links /wheels "labelmint[service,cli,gpu,tracing]" \
     && /opt/labelmint/bin/pip uninstall --yes pip
 RUN python3 -m venv /opt/sbom \
     && /opt/sbom/bin/pip install --no-cache-dir --disable-pip-version-check "cyclonedx-bom>=7.1,<8" \

@@ -37,6 +37,7 @@ TRAINING = [
     "rich",
 ]
 PICTURES = ["PIL", "simplejpeg", "zstandard", "tqdm"]
+TRACING = ["opentelemetry"]
 DEVELOPMENT = ["pytest", "hypothesis", "mpmath", "pycocotools"]
 
 IMPORT_ALL = """
@@ -129,13 +130,13 @@ def test_embedded_bundle_is_sound_small_and_in_the_wheel(wheel: zipfile.ZipFile,
 
 
 def test_contract_and_client_import_with_the_base_installation() -> None:
-    blocked = SERVER_LIBRARIES + ENGINES + TRAINING + PICTURES + DEVELOPMENT
+    blocked = SERVER_LIBRARIES + ENGINES + TRAINING + PICTURES + TRACING + DEVELOPMENT
     num_modules, loaded = import_all(["labelmint", "labelmint_client"], blocked)
     assert num_modules > 10
     assert loaded == "[]"
 
 
-def test_service_imports_without_an_engine_and_without_torch() -> None:
+def test_service_imports_without_an_engine_torch_and_traces() -> None:
     # The modules that are an engine need it, and nothing imports them before that engine is asked for.
     engine = "labelmint_service.engine"
     exempt = [
@@ -149,7 +150,8 @@ def test_service_imports_without_an_engine_and_without_torch() -> None:
             "fused.gpu.graphs",
         )
     ]
-    num_modules, loaded = import_all(["labelmint_service"], ENGINES + TRAINING + DEVELOPMENT, exempt)
+    exempt.append("labelmint_service.tracing.telemetry")
+    num_modules, loaded = import_all(["labelmint_service"], ENGINES + TRAINING + TRACING + DEVELOPMENT, exempt)
     assert num_modules > 10
     assert loaded == "[]"
 

@@ -18,6 +18,7 @@ LabelmintError                    root of the contract
     ├── PinMismatchError          the served bundle or numerics is not the one the request pins
     ├── ScanLimitError            a stream scanned max_scanned indices without reaching its limit
     ├── StreamLimitError          the server runs as many streams as it may
+    ├── QueueFullError            so many streams wait for the engine that another would wait too long
     ├── QuotaError                the client has used up a limit of its own
     ├── QuotaStoreError           what a client uses cannot be written down, so nothing is handed out
     ├── LateError                 the caller's deadline has passed
@@ -121,6 +122,14 @@ class StreamLimitError(ServiceError):
     """The server runs as many streams as it may."""
 
     retry_after_s = 1.0  # a guess: nobody knows when a stream ends
+
+
+class QueueFullError(ServiceError):
+    """So many streams wait for an engine that another would have to wait for too long."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QuotaError(ServiceError):

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from labelmint_service.admission import Queue, WaitingRoom
+from labelmint_service.device_metrics import DeviceMemory
 from labelmint_service.engine_runner import EngineState
 from labelmint_service.memory_use import release_freed_memory
 from labelmint_service.metrics import ServiceMetrics
@@ -18,6 +20,7 @@ from labelmint_service.replicas import Replicas
 from labelmint_service.scheduler import Scheduler
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
+from labelmint_service.tracing.calls import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ class Fleet:
         settings: Bounds.
         metrics: Where to count.
         pool: Threads that make latents; not closed here.
+        tracing: Where traces go; not closed here.
         on_state: Called on the event loop with a model and each new state of its engines.
     """
 
@@ -37,14 +41,19 @@ class Fleet:
         settings: ServiceSettings,
         metrics: ServiceMetrics,
         pool: Executor,
+        tracing: Tracing,
         on_state: Callable[[ServedModel, EngineState], None],
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._pool = pool
+        self._tracing = tracing
         self._on_state = on_state
+        self._room = WaitingRoom(max_streams=settings.max_waiting_streams)
+        self._device_memory = DeviceMemory(metrics)
         self._schedulers: dict[ServedModel, Scheduler] = {}
         self._replicas: dict[ServedModel, Replicas] = {}
+        self._unwatch: dict[ServedModel, Callable[[], None]] = {}
 
     def deploy(self, model: ServedModel, version: str) -> None:
         """Run a model on the running event loop. From now on it is closed here.
@@ -60,11 +69,19 @@ class Fleet:
             on_state=lambda state: self._on_state(model, state),
         )
         scheduler = Scheduler(
-            model, pool=self._pool, replicas=replicas, metrics=self._metrics, max_streams=self._settings.max_streams
+            model,
+            pool=self._pool,
+            replicas=replicas,
+            metrics=self._metrics,
+            max_streams=self._settings.max_streams,
+            queue=Queue(model.name, self._room, self._settings.max_wait_s, self._metrics),
+            tracing=self._tracing,
         )
         self._replicas[model], self._schedulers[model] = replicas, scheduler
         self._metrics.model_info.labels(*_info(model, version)).set(1)
         self._metrics.model_memory_bytes.labels(model.name, version).set(model.memory_bytes)
+        devices = self._settings.engine_devices if self._settings.provider == "cuda" else ()
+        self._unwatch[model] = self._device_memory.watch(model, devices)
         scheduler.start()
 
     def scheduler_of(self, model: ServedModel) -> Scheduler:
@@ -91,6 +108,7 @@ class Fleet:
         scheduler = self._schedulers[model]
         await scheduler.retire(limit_s)
         await scheduler.close()
+        self._unwatch.pop(model)()
         del self._schedulers[model], self._replicas[model]
         self._metrics.model_info.remove(*_info(model, version))
         self._metrics.model_memory_bytes.remove(model.name, version)
@@ -109,6 +127,7 @@ class Fleet:
         schedulers = dict(self._schedulers)
         await asyncio.gather(*(scheduler.close() for scheduler in schedulers.values()))
         for model, scheduler in schedulers.items():
+            self._unwatch.pop(model)()
             if not scheduler.is_lost:
                 model.close()
 

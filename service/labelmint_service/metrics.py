@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from labelmint_service.errors import StartError
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_WAIT_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _FILL_RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
@@ -37,6 +38,25 @@ class ServiceMetrics:
             ["model"],
             registry=r,
         )
+        self.waiting_streams = Gauge(
+            "labelmint_waiting_streams",
+            "Streams whose reader is ready and that have no row in the batches at hand.",
+            ["model"],
+            registry=r,
+        )
+        self.turn_wait_seconds = Histogram(
+            "labelmint_turn_wait_seconds",
+            "Time that a stream whose reader was ready waited for its turn; 0 where it got rows at once.",
+            ["model"],
+            buckets=_WAIT_SECONDS,
+            registry=r,
+        )
+        self.streams_refused = Counter(
+            "labelmint_streams_refused",
+            "Streams that were refused because of a limit, or a deadline that could not be met.",
+            ["model", "limit"],
+            registry=r,
+        )
         self.batch_fill = Histogram(
             "labelmint_batch_fill_ratio",
             "Used part of an engine batch.",
@@ -62,6 +82,12 @@ class ServiceMetrics:
             "labelmint_engine_healthy",
             "1 while the engine of a model does its work, 0 while it fails again and again.",
             ["model"],
+            registry=r,
+        )
+        self.device_memory_bytes = Gauge(
+            "labelmint_device_memory_bytes",
+            "Memory of the GPU that the engine of a model runs on: used, also by others, and total.",
+            ["model", "kind"],
             registry=r,
         )
         self.client_samples = Counter(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from labelmint_service.engine import EngineBatch, EngineInputs
 from labelmint_service.engine_runner import PROBE_INTERVAL_S, EngineRunner, EngineState
@@ -59,8 +59,11 @@ class Replicas:
         """Batches that are worth running at a time: one for each healthy engine, and one if there is none."""
         return max(1, sum(runner.state is EngineState.HEALTHY for runner in self._runners))
 
-    async def run(self, inputs: EngineInputs) -> EngineBatch:
+    async def run(self, inputs: EngineInputs) -> tuple[EngineBatch, Mapping[str, int]]:
         """Run rows, once an engine is free.
+
+        Returns:
+            What came out, and the time of the engine's parts, as far as it tells them.
 
         Raises:
             EngineRunError: The run failed.
@@ -73,7 +76,8 @@ class Replicas:
         runner = next((free for free in self._free if free.state is EngineState.HEALTHY), self._free[0])
         self._free.remove(runner)
         try:
-            return await runner.run(inputs)
+            outputs = await runner.run(inputs)
+            return outputs, runner.stages_ns
         finally:
             self._free.append(runner)
             self._freed.set()

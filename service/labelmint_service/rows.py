@@ -64,6 +64,7 @@ class Delivery:
         indices: Sample indices, ascending.
         loaded: What went in.
         outputs: What came out.
+        waited_ns: Time from when the stream was ready until they were handed out.
         queue_ns: Time from being handed out until the engine began.
         compute_ns: Time of the engine for the whole batch they were part of.
     """
@@ -71,6 +72,7 @@ class Delivery:
     indices: tuple[int, ...]
     loaded: LoadedRows
     outputs: EngineBatch
+    waited_ns: int
     queue_ns: int
     compute_ns: int
 

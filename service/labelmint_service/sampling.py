@@ -22,6 +22,8 @@ from labelmint_service.settings import ServiceSettings
 from labelmint_service.shared_ring import SharedRing
 from labelmint_service.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.streams import SampleStream, StreamLimits
+from labelmint_service.structured_logs import add_log_context
+from labelmint_service.tracing.calls import CallTrace
 
 
 class SamplingService:
@@ -64,6 +66,7 @@ class SamplingService:
         caller: Caller,
         deadline_s: float | None,
         request_id: str,
+        trace: CallTrace,
     ) -> SampleStream:
         """Check a Generate request and prepare its stream; entering the stream starts it.
 
@@ -72,6 +75,7 @@ class SamplingService:
             caller: Whose request it is.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
+            trace: What is told of the call.
 
         Raises:
             ServiceError: The request cannot be served.
@@ -89,6 +93,7 @@ class SamplingService:
             max_scanned=job.max_scanned,
             deadline_s=deadline_s,
             request_id=request_id,
+            trace=trace,
         )
 
     async def open_label(
@@ -98,6 +103,7 @@ class SamplingService:
         caller: Caller,
         deadline_s: float | None,
         request_id: str,
+        trace: CallTrace,
     ) -> LabelSession:
         """Check the first message of a Label stream and prepare the session; entering the session starts it.
 
@@ -106,6 +112,7 @@ class SamplingService:
             caller: Whose requests they are.
             deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
             request_id: For the log.
+            trace: What is told of the call.
 
         Raises:
             ServiceError: The options cannot be served, or did not come in time.
@@ -130,6 +137,7 @@ class SamplingService:
             max_scanned=None,
             deadline_s=deadline_s,
             request_id=request_id,
+            trace=trace,
         )
         return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
 
@@ -174,7 +182,10 @@ class SamplingService:
         max_scanned: int | None,
         deadline_s: float | None,
         request_id: str,
+        trace: CallTrace,
     ) -> SampleStream:
+        add_log_context(model=model.name)
+        trace.describe(model=model.name, start_index=str(source.next_index))
         assembler = Assembler(
             model,
             plan,
@@ -199,6 +210,7 @@ class SamplingService:
             scheduler=self._fleet.scheduler_of(model),
             metrics=self._metrics,
             request_id=request_id,
+            trace=trace,
         )
 
     def _open_ring(self, asked: service_pb2.SharedMemory, plan: OutputPlan) -> SharedRing:

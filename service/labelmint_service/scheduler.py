@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from labelmint_service.admission import Queue
 from labelmint_service.engine import EngineBatch
 from labelmint_service.engine_runner import EngineState
 from labelmint_service.errors import (
@@ -35,7 +36,8 @@ from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
 from labelmint_service.replicas import Replicas
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
-from labelmint_service.structured_logs import log_event
+from labelmint_service.structured_logs import add_log_context, log_event
+from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -46,12 +48,14 @@ class WorkStream(Protocol):
 
     Attributes:
         request_id: For the log.
+        trace: What is told of its call.
         client: Name of the client; empty if clients are not told apart.
         priority: Larger goes first.
         is_closed: Whether nobody waits for its rows any more.
     """
 
     request_id: str
+    trace: CallTrace
     client: str
     priority: int
     is_closed: bool
@@ -59,6 +63,11 @@ class WorkStream(Protocol):
     @property
     def entry(self) -> Entry:
         """Where its next rows enter the engine."""
+        ...
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Time of time.monotonic() at which nobody waits for it any more; None for never."""
         ...
 
     @property
@@ -94,6 +103,7 @@ class _Part:
     stream: WorkStream
     entry: Entry
     indices: tuple[int, ...]
+    waited_ns: int
     taken_ns: int
     loading: asyncio.Future[LoadedRows]
 
@@ -104,11 +114,12 @@ class _Loaded:
 
     stream: WorkStream
     indices: tuple[int, ...]
+    waited_ns: int
     taken_ns: int
     rows: LoadedRows
 
     def head(self, count: int) -> _Loaded:
-        return _Loaded(self.stream, self.indices[:count], self.taken_ns, self.rows.part(0, count))
+        return _Loaded(self.stream, self.indices[:count], self.waited_ns, self.taken_ns, self.rows.part(0, count))
 
 
 class Scheduler:
@@ -120,21 +131,33 @@ class Scheduler:
         replicas: What runs them.
         metrics: Where to count.
         max_streams: Streams at a time.
+        queue: Who waits for a turn.
+        tracing: Where traces go.
     """
 
     def __init__(
-        self, model: ServedModel, *, pool: Executor, replicas: Replicas, metrics: ServiceMetrics, max_streams: int
+        self,
+        model: ServedModel,
+        *,
+        pool: Executor,
+        replicas: Replicas,
+        metrics: ServiceMetrics,
+        max_streams: int,
+        queue: Queue[WorkStream],
+        tracing: Tracing,
     ) -> None:
         self._model = model
         self._pool = pool
         self._metrics = metrics
         self._max_streams = max_streams
         self._replicas = replicas
+        self._queue = queue
+        self._tracing = tracing
         self._streams: set[WorkStream] = set()
         self._turns = Turns[WorkStream]()
         self._forming: list[_Part] = []
-        self._running: set[asyncio.Task[None]] = set()
-        self._num_waiting = 0  # of these, computed and waiting for an earlier one to be delivered
+        self._running: dict[asyncio.Task[None], Sequence[_Part]] = {}
+        self._held_back: set[asyncio.Task[None]] = set()  # of these, computed and waiting for an earlier one's delivery
         self._latest: dict[WorkStream, asyncio.Task[None]] = {}  # the running batch with a stream's last rows
         self._changed = asyncio.Event()
         self._is_draining = False
@@ -162,15 +185,20 @@ class Scheduler:
         Raises:
             DrainingError: The server, or the version of the model, is going away.
             StreamLimitError: There are as many streams as there may be.
+            QueueFullError: Too many wait for their turn.
+            LateError: Its deadline passes before its turn can come.
         """
         if self._is_draining or self._is_retiring:
             what = "server" if self._is_draining else f"version that was asked for of model {self._model.name!r}"
             raise DrainingError(f"the {what} is going away; ask again, here or at another server")
         if len(self._streams) >= self._max_streams:
+            self._metrics.streams_refused.labels(self._model.name, "max_streams").inc()
             raise StreamLimitError(
                 f"{len(self._streams)} streams of model {self._model.name!r} are in work, expected fewer than "
                 f"{self._max_streams}; retry when one has ended, or ask the operator to raise max_streams",
             )
+        rows_at_once = self._model.engine.batch_size * self._replicas.num_usable
+        self._queue.admit(stream, rows_taken=self._num_rows_taken(), rows_at_once=rows_at_once)
         self._streams.add(stream)
         self._turns.add(stream)
         self._metrics.active_streams.labels(self._model.name).inc()
@@ -181,6 +209,7 @@ class Scheduler:
         if stream in self._streams:
             self._streams.remove(stream)
             self._turns.remove(stream)
+            self._queue.leave(stream)
             self._metrics.active_streams.labels(self._model.name).dec()
             self._left.set()
             self.wake()
@@ -237,14 +266,25 @@ class Scheduler:
         self._drop_closed()
         if not self._is_draining:
             self._fill()
-        if self._forming and len(self._running) - self._num_waiting < self._replicas.num_usable:
+        if self._forming and self._is_engine_free:
             parts, self._forming = self._forming, []
             before = {self._latest[part.stream] for part in parts if part.stream in self._latest}
             task = asyncio.get_running_loop().create_task(self._execute(parts, before))
             self._latest.update((part.stream, task) for part in parts)
-            self._running.add(task)
+            self._running[task] = parts
             task.add_done_callback(lambda done: self._on_executed(done, parts))
             self.wake()
+
+    @property
+    def _is_engine_free(self) -> bool:
+        return len(self._running) - len(self._held_back) < self._replicas.num_usable
+
+    def _num_rows_taken(self) -> int:
+        """Rows that are before those of a new stream whoever is next: at engines and in the next batch."""
+        if self._is_engine_free:
+            return 0
+        at_engines = [parts for task, parts in self._running.items() if task not in self._held_back]
+        return sum(len(part.indices) for parts in (*at_engines, self._forming) for part in parts)
 
     def _drop_closed(self) -> None:
         """Make room for others where a caller has gone."""
@@ -254,7 +294,7 @@ class Scheduler:
             self._metrics.rows_dropped.labels(self._model.name).inc(sum(len(part.indices) for part in closed))
 
     def _on_executed(self, task: asyncio.Task[None], parts: Sequence[_Part]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         for part in parts:
             if self._latest.get(part.stream) is task:
                 del self._latest[part.stream]
@@ -272,7 +312,10 @@ class Scheduler:
             entry = stream.entry
             rows = stream.take(count)
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load, rows)
-            self._forming.append(_Part(stream, entry, rows.indices, time.perf_counter_ns(), loading))
+            waited_ns = self._queue.end_wait(stream)
+            self._forming.append(_Part(stream, entry, rows.indices, waited_ns, time.perf_counter_ns(), loading))
+        at_hand = [*self._forming, *(part for batch in self._running.values() for part in batch)]
+        self._queue.note_ready(ready, {part.stream for part in at_hand})
 
     def _load(self, rows: Rows) -> LoadedRows:
         with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
@@ -287,7 +330,7 @@ class Scheduler:
         """
         try:
             loaded = [
-                _Loaded(part.stream, part.indices, part.taken_ns, rows)
+                _Loaded(part.stream, part.indices, part.waited_ns, part.taken_ns, rows)
                 for part, rows in zip(parts, await asyncio.gather(*(part.loading for part in parts)), strict=True)
             ]
             wanted = [part for part in loaded if self._is_wanted(part)]
@@ -316,16 +359,23 @@ class Scheduler:
         inputs = join_inputs([part.rows.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:
-            outputs = await self._replicas.run(inputs)
-            compute_ns = time.perf_counter_ns() - began_ns
+            # The task of a batch has a context of its own.
+            add_log_context(request_ids=",".join(dict.fromkeys(part.stream.request_id for part in parts)))
+            outputs, stages_ns = await self._replicas.run(inputs)
         except EngineRunError as error:
+            self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
             await self._wait_for(before)
             await self._after_failure(parts, error)
             return
         except EngineLostError as error:
+            self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
             for stream in list(self._streams):
                 stream.fail(error)
             return
+        ended_ns = time.perf_counter_ns()
+        compute_ns = ended_ns - began_ns
+        self._queue.note_batch(compute_ns)
+        self._tracing.add_batch(model, parts, began_ns, ended_ns, stages_ns)
         self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
         await self._wait_for(before)
         if not outputs.finite.all():
@@ -337,13 +387,14 @@ class Scheduler:
     async def _wait_for(self, before: Collection[asyncio.Task[None]]) -> None:
         """Wait until earlier batches are delivered, however they ended; meanwhile the engine is there for others."""
         pending = [task for task in before if not task.done()]
-        if pending:
-            self._num_waiting += 1
+        this = asyncio.current_task()
+        if pending and this is not None:
+            self._held_back.add(this)
             self.wake()
             try:
                 await asyncio.wait(pending)
             finally:
-                self._num_waiting -= 1
+                self._held_back.discard(this)
 
     async def _after_failure(self, parts: Sequence[_Loaded], error: EngineRunError) -> None:
         streams = list(dict.fromkeys(part.stream for part in parts))
@@ -378,12 +429,14 @@ class Scheduler:
         for part in parts:
             last = first + len(part.indices)
             queue_ns = began_ns - part.taken_ns
-            self._metrics.stage_seconds.labels(self._model.name, "queue").observe(queue_ns / 1e9)
+            histogram = self._metrics.stage_seconds.labels(self._model.name, "queue")
+            histogram.observe(queue_ns / 1e9, part.stream.trace.exemplar)
             part.stream.deliver(
                 Delivery(
                     indices=part.indices,
                     loaded=part.rows,
                     outputs=slice_outputs(outputs, first, last),
+                    waited_ns=part.waited_ns,
                     queue_ns=queue_ns,
                     compute_ns=compute_ns,
                 ),

@@ -30,6 +30,7 @@ from labelmint_service.sampling import SamplingService
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
+from labelmint_service.tracing.opening import open_tracing
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
@@ -46,7 +47,7 @@ class LabelmintServer:
         lost: Set when an engine does not answer any more and the process has to end.
 
     Raises:
-        StartError: Two models share a name, or a file that says who may call cannot be used.
+        StartError: Two models share a name, a file that says who may call cannot be used, or traces cannot be sent.
     """
 
     def __init__(self, settings: ServiceSettings, models: Sequence[ServedModel]) -> None:
@@ -54,8 +55,11 @@ class LabelmintServer:
         self._models = models
         self._metrics = ServiceMetrics()
         self._catalog = ModelCatalog(models)
+        self._tracing = open_tracing(
+            is_on=settings.tracing, endpoint=settings.tracing_endpoint, ratio=settings.tracing_ratio
+        )
         self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
-        self._fleet = Fleet(settings, self._metrics, self._pool, self._on_state)
+        self._fleet = Fleet(settings, self._metrics, self._pool, self._tracing, self._on_state)
         self._board = HealthBoard(self._catalog, self._fleet, self._metrics, [SERVICE_NAME])
         self._catalog.on_change = self._board.look
         self._repository: RepositoryKeeper | None = None
@@ -70,7 +74,7 @@ class LabelmintServer:
             )
         self._sampling = SamplingService(self._catalog, self._fleet, self._pool, settings, self._metrics)
         self._access = _make_access(settings, self._metrics)
-        self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics)
+        self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics, self._tracing)
         self._grpc_servers: list[aio.Server] = []
         self._endpoint: MetricsEndpoint | None = None
         self._hurried = asyncio.Event()
@@ -170,6 +174,7 @@ class LabelmintServer:
         await self._fleet.close()
         self._pool.shutdown()
         await self._access.close()
+        await asyncio.to_thread(self._tracing.close)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         log_event(_log, logging.INFO, "server.stopped")

@@ -25,7 +25,8 @@ from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.requests import NUM_INDICES
 from labelmint_service.rich_status import STATUS_DETAILS_KEY, status_details
 from labelmint_service.sampling import SamplingService
-from labelmint_service.structured_logs import log_event
+from labelmint_service.structured_logs import log_context, log_event
+from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.version_messages import version_messages
 
 SERVICE_NAME = "labelmint.v1.LabelMint"
@@ -33,6 +34,8 @@ ERROR_DETAIL_KEY = "labelmint-error-bin"
 REQUEST_ID_KEY = "labelmint-request-id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRANSIT_S = 0.25
+"""The caller's deadline may pass before ours does, by the time that its request was on its way."""
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _MessageT = TypeVar("_MessageT", bound=Message)
@@ -48,12 +51,14 @@ class Call:
         request_id: The caller's, or one made here.
         authorization: Every value of the metadata `authorization`: secrets, not for the log.
         deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
+        trace: What is told of it.
     """
 
     rpc: str
     request_id: str
     authorization: tuple[str | bytes, ...] = field(repr=False)
     deadline_s: float | None
+    trace: CallTrace
 
 
 class LabelMintServicer:
@@ -66,12 +71,14 @@ class LabelMintServicer:
         sampling: What does the work.
         access: Who may call.
         metrics: Where to count.
+        tracing: Where traces go.
     """
 
-    def __init__(self, sampling: SamplingService, access: Access, metrics: ServiceMetrics) -> None:
+    def __init__(self, sampling: SamplingService, access: Access, metrics: ServiceMetrics, tracing: Tracing) -> None:
         self._sampling = sampling
         self._access = access
         self._metrics = metrics
+        self._tracing = tracing
         self._active: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -152,6 +159,7 @@ class LabelMintServicer:
                 caller=caller,
                 deadline_s=call.deadline_s,
                 request_id=call.request_id,
+                trace=call.trace,
             )
             async with stream:
                 async for message in stream.messages():
@@ -168,6 +176,7 @@ class LabelMintServicer:
                 caller=caller,
                 deadline_s=call.deadline_s,
                 request_id=call.request_id,
+                trace=call.trace,
             )
             async with session:
                 async for message in session.messages():
@@ -176,20 +185,26 @@ class LabelMintServicer:
         await self.answer("Label", context, work)
 
     async def answer(self, rpc: str, context: _Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
-        """Do the work of a call that may be made, count it, and turn what it raises into a status.
+        """Do the work of a call that may be made, with its names on every line of the log.
 
         Args:
             rpc: Name of the method.
             context: The call, as grpc has it.
             work: Does it, for a call and who makes it.
         """
-        call = _make_call(rpc, context)
+        call = _make_call(rpc, context, self._tracing)
+        with log_context(rpc=rpc, request_id=call.request_id, **call.trace.log_fields):
+            return await self._count(call, context, work)
+
+    async def _count(self, call: Call, context: _Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
+        """Do the work of a call, count it, and turn what it raises into a status."""
         began_s = time.monotonic()
         code = "CANCELLED"
         client = ""
+        failure: Exception | None = None
         self._active.add(call)
         self._idle.clear()
-        log_event(_log, logging.DEBUG, "call.begin", rpc=rpc, request_id=call.request_id, peer=context.peer())
+        log_event(_log, logging.DEBUG, "call.begin", peer=context.peer())
         try:
             await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
             caller = await self._access.authenticate(call.authorization)
@@ -197,25 +212,28 @@ class LabelMintServicer:
             result = await work(call, caller)
             code = "OK"
             return result
-        except LabelmintError as error:
-            code = code_name(error) or "INTERNAL"
-            await _abort(context, call, error)
         except Exception as error:  # noqa: BLE001 - an unexpected error must reach the log, and the caller as INTERNAL
-            code = "INTERNAL"
+            code, failure = code_name(error) or "INTERNAL", error
+            self._metrics.requests.labels(call.rpc, code).inc()  # before the caller learns of it
             await _abort(context, call, error)
         finally:
             self._active.remove(call)
             if not self._active:
                 self._idle.set()
-            self._metrics.requests.labels(rpc, code).inc()
+            if code == "CANCELLED" and call.deadline_s is not None and time.monotonic() >= call.deadline_s - _TRANSIT_S:
+                code = "DEADLINE_EXCEEDED"  # which gRPC itself told the caller
+            if failure is None:
+                self._metrics.requests.labels(call.rpc, code).inc()
+            if client:
+                call.trace.describe(client=client)
+            call.trace.end(code, failure)
             duration_s = round(time.monotonic() - began_s, 6)
             log_event(
                 _log,
                 logging.INFO,
                 "call.end",
-                rpc=rpc,
-                request_id=call.request_id,
                 client=client or None,
+                peer=context.peer(),
                 code=code,
                 duration_s=duration_s,
             )
@@ -241,7 +259,7 @@ async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[service_pb2.L
         yield parse_message(service_pb2.LabelRequest, data)
 
 
-def _make_call(rpc: str, context: _Context) -> Call:
+def _make_call(rpc: str, context: _Context, tracing: Tracing) -> Call:
     metadata = [(str(key), value) for key, value in context.invocation_metadata() or ()]
     request_id = str(dict(metadata).get(REQUEST_ID_KEY, ""))
     if not _REQUEST_ID.fullmatch(request_id):
@@ -253,6 +271,7 @@ def _make_call(rpc: str, context: _Context) -> Call:
         request_id=request_id,
         authorization=tuple(value for key, value in metadata if key == AUTHORIZATION_KEY),
         deadline_s=deadline_s,
+        trace=tracing.begin_call(rpc, request_id, metadata),
     )
 
 
@@ -279,8 +298,6 @@ async def _abort(context: _Context, call: Call, error: Exception) -> NoReturn:
         level,
         "call.error",
         error=error if is_ours else None,
-        rpc=call.rpc,
-        request_id=call.request_id,
         code=name,
         field=detail.field or None,
         message=text,

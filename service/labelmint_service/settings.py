@@ -95,6 +95,20 @@ class ServiceSettings(RepositorySettings):
         le=100_000,
         description="Most Generate and Label streams of one model at a time; more get RESOURCE_EXHAUSTED.",
     )
+    max_waiting_streams: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Most streams of all models together that may wait for their turn at an engine; more get "
+        "RESOURCE_EXHAUSTED, with the time after which to try again.",
+    )
+    max_wait_s: float = Field(
+        default=60.0,
+        gt=0.0,
+        le=86400.0,
+        description="Longest time that a new stream may have to wait for its first sample; beyond it the stream gets "
+        "RESOURCE_EXHAUSTED.",
+    )
     stream_queue_batches: int = Field(
         default=3,
         ge=2,
@@ -157,6 +171,21 @@ class ServiceSettings(RepositorySettings):
     metrics: bool = Field(default=True, description="Serve Prometheus metrics over HTTP.")
     metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the metrics.")
     metrics_port: int = Field(default=9464, ge=0, le=65535, description="Port of the metrics; 0 for any.")
+    tracing: bool = Field(
+        default=False,
+        description="Send traces by OTLP over gRPC. The variables OTEL_* say what the settings below do not.",
+    )
+    tracing_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+/?$",
+        description="URL of the collector of traces, such as http://collector:4317.",
+    )
+    tracing_ratio: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="Part of the calls that are traced, of those whose caller did not decide.",
+    )
     profile: bool = Field(
         default=False,
         description="Print where the time went, by stage, when the server stops.",
@@ -214,6 +243,11 @@ class ServiceSettings(RepositorySettings):
                 f"tokens is set and host is {self.host!r}, where tokens would be sent in plain text over a network; "
                 "give tls_certificate and tls_key, or listen on loopback",
             )
+        for name in ("tracing_endpoint", "tracing_ratio"):
+            if getattr(self, name) is not None and not self.tracing:
+                raise PydanticCustomError(
+                    name, f"{name} is set, but tracing is off; switch it on too, or leave {name} out"
+                )
         if self.quota_file is not None and self.tokens is None:
             raise PydanticCustomError(
                 "quota_file",
@@ -349,6 +383,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _metavar(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return "{" + ",".join(get_args(annotation)) + "}"
-    if annotation in {int, float}:
+    kinds = {annotation, *get_args(annotation)}  # a kind, or a kind or None
+    if kinds & {int, float}:
         return "N"
-    return "TEXT" if annotation is str else "PATH"
+    return "TEXT" if str in kinds else "PATH"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,13 +19,15 @@ from typing import Self
 from labelmint_service.access.allowances import Allowance
 from labelmint_service.assembly import Assembler
 from labelmint_service.batching import Reply, build_progress
-from labelmint_service.errors import DrainingError, ScanLimitError, ServiceError
+from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
 from labelmint_service.requests import NUM_INDICES
 from labelmint_service.rows import Delivery, Entry, Rows
 from labelmint_service.scheduler import Scheduler
 from labelmint_service.sources import RowSource
+from labelmint_service.structured_logs import add_log_context
+from labelmint_service.tracing.calls import CallTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,12 @@ class SampleStream:
         scheduler: What computes rows.
         metrics: Where to count.
         request_id: For the log.
+        trace: What is told of the call.
 
     Attributes:
         is_closed: Whether nobody waits for rows any more.
         client: Name of the client it is for; empty if clients are not told apart.
+        trace: What is told of the call.
         priority: That of the client; larger goes first.
     """
 
@@ -77,8 +81,10 @@ class SampleStream:
         scheduler: Scheduler,
         metrics: ServiceMetrics,
         request_id: str,
+        trace: CallTrace,
     ) -> None:
         self.request_id = request_id
+        self.trace = trace
         self.is_closed = False
         self.client = allowance.client
         self.priority = allowance.priority
@@ -101,6 +107,8 @@ class SampleStream:
         self._num_accepted = 0
         self._num_unreported = 0  # scanned and rejected since the last message
         self._last_reply_s = time.monotonic()
+        self._spent_ns = Counter[str]()
+        self._sending_since_ns: int | None = None
         self._pump_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,6 +117,8 @@ class SampleStream:
         Raises:
             DrainingError: The server is going away.
             StreamLimitError: There are as many streams as there may be.
+            QueueFullError: Too many wait for their turn.
+            LateError: The deadline passes before the first sample can be there.
             ServiceError: The client may have no more, or nothing more today.
         """
         try:
@@ -117,6 +127,8 @@ class SampleStream:
         except ServiceError as error:
             self._allowance.close()
             error.next_index = self._next_index
+            if isinstance(error, QuotaError):
+                self._metrics.streams_refused.labels(self._model.name, f"client {error.limit}").inc()
             self._assembler.close()
             raise
         self._pump_task = asyncio.get_running_loop().create_task(self._pump())
@@ -130,6 +142,11 @@ class SampleStream:
     ) -> None:
         """Drop all work."""
         self.is_closed = True
+        if self._sending_since_ns is not None:  # the caller left before it took this message
+            self._observe("send", self._sending_since_ns, 0)
+        self.trace.describe(samples=self._num_accepted, next_index=str(self._next_index))
+        spent_s = {f"{stage}_s": round(spent_ns / 1e9, 3) for stage, spent_ns in self._spent_ns.items()}
+        add_log_context(samples=self._num_accepted, **spent_s)
         self._scheduler.remove(self)
         self._allowance.close()
         self._hold(-self._held_rows)
@@ -144,6 +161,11 @@ class SampleStream:
     def entry(self) -> Entry:
         """Where the next rows enter the engine."""
         return self._source.entry
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Time of time.monotonic() at which the caller gives up; None for never."""
+        return self._limits.deadline_s
 
     @property
     def is_late(self) -> bool:
@@ -200,9 +222,10 @@ class SampleStream:
             self._replied.clear()
             while self._replies:
                 reply = self._replies.popleft()
-                began_ns = time.perf_counter_ns()
+                self._sending_since_ns = time.perf_counter_ns()
                 yield reply.data
-                self._observe("send", time.perf_counter_ns() - began_ns)
+                self._observe("send", self._sending_since_ns, reply.num_rows)
+                self._sending_since_ns = None
                 self._count_sent(reply)
             if self._pump_task.done():
                 self._pump_task.result()
@@ -292,6 +315,7 @@ class SampleStream:
 
     async def _process(self, delivery: Delivery) -> None:
         """Judge the rows of a delivery and queue the messages of those that are accepted."""
+        self._spent_ns.update(turn=delivery.waited_ns, queue=delivery.queue_ns, compute=delivery.compute_ns)
         verdict = await self._assembler.judge(delivery)
         num_rows = len(delivery.indices)
         accepted = verdict.accepted
@@ -308,7 +332,7 @@ class SampleStream:
                 num_scanned=num_scanned,
                 num_unreported=self._num_unreported,
             )
-            self._observe("encode", time.perf_counter_ns() - verdict.began_ns)
+            self._observe("encode", verdict.began_ns, len(accepted))
         self._num_unreported = 0 if accepted else self._num_unreported + num_rows
         self._next_index = delivery.indices[num_scanned - 1] + 1
         self._pending_rows -= num_rows
@@ -339,5 +363,9 @@ class SampleStream:
         self._last_reply_s = time.monotonic()
         self._replied.set()
 
-    def _observe(self, stage: str, duration_ns: int) -> None:
-        self._metrics.stage_seconds.labels(self._model.name, stage).observe(duration_ns / 1e9)
+    def _observe(self, stage: str, began_ns: int, num_rows: int) -> None:
+        ended_ns = time.perf_counter_ns()
+        histogram = self._metrics.stage_seconds.labels(self._model.name, stage)
+        histogram.observe((ended_ns - began_ns) / 1e9, self.trace.exemplar)
+        self._spent_ns[stage] += ended_ns - began_ns
+        self.trace.add_stage(stage, began_ns, ended_ns, rows=num_rows)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
 
 _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 _FIELDS = "labelmint_fields"
-_LOGGER = "labelmint_service"
+_LOGGERS = ("labelmint_service", "opentelemetry")
+"""This package's, and that of a library which writes lines of its own when it cannot send traces."""
 
 FieldValue = str | int | float | bool | None
 
+_context: ContextVar[Mapping[str, FieldValue]] = ContextVar("labelmint_log_context", default={})  # noqa: B039 - never changed
+
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
-    """Send this package's log to stderr.
+    """Send this package's log to stderr, and what OpenTelemetry has to say.
 
     Args:
         level: Least level that is written, for example "info".
@@ -25,10 +31,34 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_EventFormatter(style))
-    logger = logging.getLogger(_LOGGER)
-    logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
-    logger.propagate = False
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level.upper())
+        logger.propagate = False
+
+
+@contextlib.contextmanager
+def log_context(**fields: FieldValue) -> Iterator[None]:
+    """Add fields to every event of a with block, and of the tasks that begin in it.
+
+    Args:
+        **fields: For example request_id.
+    """
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def add_log_context(**fields: FieldValue) -> None:
+    """Add fields to every further event of the innermost `log_context` around, or of the task.
+
+    Args:
+        **fields: For example model.
+    """
+    _context.set({**_context.get(), **fields})
 
 
 def log_event(
@@ -46,9 +76,9 @@ def log_event(
         level: logging.INFO and so on.
         event: Short name with dots, for example "stream.end".
         error: An exception whose trace belongs to it.
-        **fields: What else is known, for example request_id.
+        **fields: What else is known, besides the context.
     """
-    logger.log(level, event, exc_info=error, extra={_FIELDS: fields})
+    logger.log(level, event, exc_info=error, extra={_FIELDS: {**_context.get(), **fields}})
 
 
 class _EventFormatter(logging.Formatter):
@@ -59,11 +89,12 @@ class _EventFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write one line; the trace of an error follows it (text) or is a field of it (JSON)."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        known: Mapping[str, FieldValue] | None = getattr(record, _FIELDS, None)
         fields: dict[str, FieldValue] = {
             "time": time,
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, _FIELDS, {}),
+            "event": "tracing.export" if known is None else record.getMessage(),
+            **({"message": record.getMessage()} if known is None else known),
         }
         trace = self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else ""
         if self._is_json:

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.rpc import error_details_pb2, status_pb2
 
 from labelmint.arrays import array_from_tensor, tensor_from_array
 from labelmint.v1 import bundle_pb2, service_pb2, service_pb2_grpc
@@ -71,12 +72,29 @@ class Fault:
         code: Status to end with; None to cut the connection.
         details: Text of the status.
         detail: Attached to the status; None attaches nothing.
+        retry_after_s: Attached as google.rpc.RetryInfo; None attaches none.
+        limit: Attached as google.rpc.QuotaFailure; empty attaches none.
     """
 
     after_messages: int = 0
     code: grpc.StatusCode | None = grpc.StatusCode.UNAVAILABLE
     details: str = "draining"
     detail: service_pb2.ErrorDetail | None = field(default_factory=service_pb2.ErrorDetail)
+    retry_after_s: float | None = None
+    limit: str = ""
+
+    def metadata(self) -> list[tuple[str, bytes]]:
+        """Trailing metadata that say so."""
+        rich = status_pb2.Status(code=8, message=self.details)
+        if self.retry_after_s is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+            rich.details.add().Pack(retry)
+        if self.limit:
+            violation = error_details_pb2.QuotaFailure.Violation(subject="client:one", description=self.limit)
+            rich.details.add().Pack(error_details_pb2.QuotaFailure(violations=[violation]))
+        metadata = [] if self.detail is None else [("labelmint-error-bin", self.detail.SerializeToString())]
+        return [*metadata, ("grpc-status-details-bin", rich.SerializeToString())] if rich.details else metadata
 
 
 class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
@@ -205,8 +223,7 @@ class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
         if fault.code is None:
             self.cut_connections()
             return
-        if fault.detail is not None:
-            context.set_trailing_metadata((("labelmint-error-bin", fault.detail.SerializeToString()),))
+        context.set_trailing_metadata(tuple(fault.metadata()))
         context.abort(fault.code, fault.details)
 
 

@@ -228,6 +228,8 @@ def test_latents_that_cannot_be_sent_are_refused_by_name(client: Client, argumen
         {"multiplier": 0.5},
         {"jitter": 1.5},
         {"jitter": float("nan")},
+        {"max_retry_after_s": -1},
+        {"max_retry_after_s": float("inf")},
     ],
 )
 def test_impossible_retry_policy_is_refused_by_name(arguments: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +14,8 @@ pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this
 import helm_python
 import kubernetes_validate
 
+from labelmint_client import Tls
+from labelmint_client._commands.arguments import parse_arguments
 from tests.deploy.chart import CASES, CHART, DEFAULTS, FULL, GPU, NAME, ROOT, container, pod, render, settings_of
 
 # The oldest Kubernetes that the chart takes, and the newest whose schemas are at hand.
@@ -102,6 +105,28 @@ def test_a_command_takes_the_place_of_the_grpc_probes() -> None:
     probe = container(render(FULL))["livenessProbe"]
     assert probe["exec"]["command"] == FULL["probes"]["command"]
     assert "grpc" not in probe
+
+
+def test_server_with_tls_is_probed_by_a_command_that_checks_it() -> None:
+    tls = {name: FULL["probes"]["tls"][name] for name in ("rootCa", "serverName", "certificate", "key")}
+    settings = {"tls_certificate": "/tls/tls.crt", "tls_key": "/tls/tls.key", "tls_client_ca": "/tls/ca.crt"}
+    one = container(render({"settings": settings, "probes": {"tls": tls}, "ports": {"grpc": 8500}}))
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        program, *arguments = one[probe]["exec"]["command"]
+        assert program == "labelmint"
+        assert "grpc" not in one[probe]
+        parsed = parse_arguments(arguments)
+        assert (parsed.command, parsed.address) == ("health", "127.0.0.1:8500")
+        assert parsed.security.tls == Tls(
+            root_ca=Path(tls["rootCa"]),
+            certificate=Path(tls["certificate"]),
+            key=Path(tls["key"]),
+            server_name=tls["serverName"],
+        )
+
+
+def test_variables_of_the_values_reach_the_container() -> None:
+    assert FULL["env"][0] in container(render(FULL))["env"]
 
 
 @pytest.mark.parametrize("grace_s", [0, 20, 42.5, 3600])
@@ -233,4 +258,4 @@ def test_autoscaler_follows_its_targets_and_replaces_the_fixed_number() -> None:
 
 def test_a_target_of_null_is_dropped() -> None:
     scaler = render(FULL)[f"HorizontalPodAutoscaler/{NAME}"]["spec"]
-    assert [one["pods"]["metric"]["name"] for one in scaler["metrics"]] == ["labelmint_queued_rows"]
+    assert [one["pods"]["metric"]["name"] for one in scaler["metrics"]] == ["labelmint_waiting_streams"]

@@ -27,6 +27,8 @@ from tests.deploy.chart import (
     render,
 )
 
+TLS = {"tls_certificate": "/tls/tls.crt", "tls_key": "/tls/tls.key"}
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_server_starts_from_file_and_variables_with_the_values(
@@ -87,9 +89,11 @@ def test_schema_knows_every_setting_that_the_chart_does_not_set_itself() -> None
         {"bundles": {"folders": ["../secrets"]}},
         {"secrets": [{"name": "tls", "secret": "tls"}]},
         {"ports": {"grpc": 443}},
-        {"autoscaling": {"targets": {"labelmint_queued_rows": 0}}},
+        {"autoscaling": {"targets": {"labelmint_waiting_streams": 0}}},
         {"networkPolicy": {"client": []}},
         {"probes": {"readiness": {"periodSecond": 1}}},
+        {"probes": {"tls": {"rootCa": "ca.crt"}}},
+        {"env": [{"name": "OTEL SERVICE"}]},
     ],
     ids=json.dumps,
 )
@@ -105,17 +109,23 @@ def test_schema_refuses(values: Object) -> None:
         ({"bundles": {"volume": {"emptyDir": {}}}}, "bundles.folders is empty"),
         ({"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}}, "metrics.enabled is false"),
         ({"metrics": {"enabled": False}, "autoscaling": {"enabled": True}}, "metrics.enabled is false"),
+        ({"settings": {"tracing": True}}, "networkPolicy.egress is empty"),
+        ({"settings": TLS}, "probes.tls.rootCa is empty"),
+        (
+            {"settings": {**TLS, "tls_client_ca": "/tls/clients.pem"}, "probes": {"tls": {"rootCa": "/tls/ca.crt"}}},
+            "probes.tls.certificate or probes.tls.key is empty",
+        ),
         (
             {
                 "autoscaling": {
                     "enabled": True,
-                    "targets": {"labelmint_queued_rows": None, "labelmint_active_streams": None},
+                    "targets": {"labelmint_waiting_streams": None, "labelmint_active_streams": None},
                 }
             },
             "autoscaling.targets is empty",
         ),
     ],
-    ids=["no volume", "no folders", "monitor", "autoscaler", "no targets"],
+    ids=["no volume", "no folders", "monitor", "autoscaler", "tracing", "tls", "client tls", "no targets"],
 )
 def test_contradictions_are_named(values: Object, message: str) -> None:
     with pytest.raises(helm_python.HelmRenderError, match=message):

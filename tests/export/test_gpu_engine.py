@@ -26,6 +26,7 @@ from labelmint_service.engine.fused.gpu.engine import CHUNKS, GpuEngine
 from labelmint_service.engine.fused.gpu.proof import check_labels
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
 from tests.service.interpreted_device import InterpretedDevice
+from tests.service.reading import read_metrics
 from tests.serving import serving
 
 OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite", "scores")
@@ -120,7 +121,8 @@ def test_served_model_names_what_its_bits_depend_on(built: BuiltBundle, engine: 
 
 def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
     """Over gRPC, in the engine's own thread; the scores are the engine's too. The server closes the engine."""
-    model = serve_bundle(open_bundle(plain_built.path), GpuEngine(open_bundle(plain_built.path), InterpretedDevice()))
+    device = InterpretedDevice()
+    model = serve_bundle(open_bundle(plain_built.path), GpuEngine(open_bundle(plain_built.path), device))
     count = plain_built.manifest.runtime.batch_size + 1
     expected = model.engine.run(
         latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
@@ -130,6 +132,9 @@ def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
     with serving([model]) as running:
         request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
         got = collect(running.stub().Generate(request, timeout=10 * TIMEOUT_S))
+        allocated, metrics = device.allocated_bytes(), read_metrics(running)
+    assert metrics["labelmint_device_memory_bytes", "used", model.name] == allocated > 0
+    assert metrics["labelmint_device_memory_bytes", "total", model.name] == device.total_bytes()
     assert got.indices == list(range(count))
     assert got.arrays["image_raw"].tobytes() == expected.image.tobytes()
     assert got.arrays["mask_raw"].tobytes() == expected.label.tobytes()

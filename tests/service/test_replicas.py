@@ -14,14 +14,16 @@ import numpy.typing as npt
 import pytest
 
 from labelmint.bundle import open_bundle
+from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.engine import EngineBatch, load_engine
 from labelmint_service.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineState
-from labelmint_service.errors import EngineRunError, EngineStartError
+from labelmint_service.errors import EngineRunError, EngineStartError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel, join_replicas, load_model, serve_bundle
 from labelmint_service.numerics import Numerics
 from labelmint_service.replicas import Replicas
 from labelmint_service.scheduler import Scheduler
+from labelmint_service.tracing.calls import UNTRACED
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
 from tests.service.repositories import Truth
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
@@ -38,11 +40,21 @@ def twins(bundles: dict[str, Path]) -> Twins:
 
 
 @asynccontextmanager
-async def scheduling(model: ServedModel, engines: list[ScriptedEngine]) -> AsyncIterator[Scheduler]:
+async def scheduling(
+    model: ServedModel, engines: list[ScriptedEngine], *, max_waiting: int = 1000
+) -> AsyncIterator[Scheduler]:
     metrics = ServiceMetrics()
     with ThreadPoolExecutor(1) as pool:
         replicas = Replicas(model, metrics=metrics, timeout_s=WAIT_S, on_state=lambda _: None)
-        scheduler = Scheduler(model, pool=pool, replicas=replicas, metrics=metrics, max_streams=100)
+        scheduler = Scheduler(
+            model,
+            pool=pool,
+            replicas=replicas,
+            metrics=metrics,
+            max_streams=100,
+            queue=Queue(model.name, WaitingRoom(max_streams=max_waiting), 1000.0, metrics),
+            tracing=UNTRACED,
+        )
         scheduler.start()
         try:
             yield scheduler
@@ -77,6 +89,24 @@ def test_one_stream_keeps_all_replicas_busy(twins: Twins) -> None:
             engine.let_all()
 
         assert collect(stream).indices == list(range(40))
+
+
+async def test_stream_waits_only_while_no_replica_is_free(twins: Twins) -> None:
+    model, engines = twins
+    for engine in engines:
+        engine.hold()
+    streams = [PlainStream(seed, 4) for seed in range(4)]
+    async with scheduling(model, engines, max_waiting=1) as scheduler:
+        for stream, engine in zip(streams, engines, strict=False):  # nobody waits: each has an engine
+            scheduler.add(stream)
+            await wait_until_begun(engine)
+        scheduler.add(streams[2])  # this one does
+        with pytest.raises(QueueFullError, match="1 streams of all models wait"):
+            scheduler.add(streams[3])
+        for engine in engines:
+            engine.let_all()
+        for stream in streams[:3]:
+            await stream.wait_for(4)
 
 
 async def test_rows_come_in_order_although_a_later_batch_ends_first(twins: Twins) -> None:

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelmint.addresses import latents
+from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import DrainingError, EngineRunError, LateError, NonFiniteSampleError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models import ServedModel
 from labelmint_service.replicas import Replicas
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows
-from labelmint_service.scheduler import Scheduler
+from labelmint_service.scheduler import Scheduler, WorkStream
+from labelmint_service.tracing.calls import UNTRACED, CallTrace
 from tests.service.scripted_engine import ScriptedEngine, scripted_model
 
 WAIT_S = 120.0
@@ -29,10 +31,12 @@ class PlainStream:
 
     def __init__(self, seed: int, num_rows: int, *, entry: Entry = Entry.LATENTS, credit: int = 1_000_000) -> None:
         self.request_id = f"stream-{seed}"
+        self.trace: CallTrace = UNTRACED
         self.client = ""
         self.priority = 0
         self.is_closed = False
         self.is_late = False
+        self.deadline_s: float | None = None
         self.entry = entry
         self.credit = credit
         self.got: list[int] = []
@@ -93,11 +97,22 @@ class PlainStream:
 
 
 @asynccontextmanager
-async def scheduling(model: ServedModel, *, max_streams: int = 100) -> AsyncIterator[Scheduler]:
+async def scheduling(
+    model: ServedModel, *, max_streams: int = 100, queue: Queue[WorkStream] | None = None
+) -> AsyncIterator[Scheduler]:
     metrics = ServiceMetrics()
+    queue = queue or Queue(model.name, WaitingRoom(max_streams=1000), 1000.0, metrics)
     with ThreadPoolExecutor(1) as pool:
         replicas = Replicas(model, metrics=metrics, timeout_s=WAIT_S, on_state=lambda _: None)
-        scheduler = Scheduler(model, pool=pool, replicas=replicas, metrics=metrics, max_streams=max_streams)
+        scheduler = Scheduler(
+            model,
+            pool=pool,
+            replicas=replicas,
+            metrics=metrics,
+            max_streams=max_streams,
+            queue=queue,
+            tracing=UNTRACED,
+        )
         scheduler.start()
         try:
             yield scheduler

@@ -2,7 +2,6 @@
 
 import threading
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.calls import TIMEOUT_S, collect, expect_failure, make_request
+from tests.service.reading import read_metrics
 from tests.service.scripted_engine import scripted_model
 from tests.serving import Serving, serving
 
@@ -33,14 +32,6 @@ def check_health(running: Serving, name: str) -> int:
     stub = health_pb2_grpc.HealthStub(running.channel())
     status: int = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status
     return status
-
-
-def read_metrics(running: Serving) -> dict[tuple[str, ...], float]:
-    """Values by name and values of the labels, these in the order of their names."""
-    with urllib.request.urlopen(running.readiness.metrics, timeout=TIMEOUT_S) as response:
-        text = response.read().decode()
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {(one.name, *(one.labels[key] for key in sorted(one.labels))): one.value for one in samples}
 
 
 @pytest.mark.parametrize("name", ["", SERVICE, "tiny", "classy"])

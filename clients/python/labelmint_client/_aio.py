@@ -30,6 +30,7 @@ from labelmint_client._request import ChromaSubsampling, Field, ImageCodec, Mask
 from labelmint_client._resume import Recovery, StreamCursor
 from labelmint_client._retry import RetryPolicy
 from labelmint_client._security import Tls, make_security
+from labelmint_client._trace_context import call_metadata
 
 _ResponseT = TypeVar("_ResponseT")
 
@@ -86,7 +87,7 @@ class AsyncClient:
         """
         request = service_pb2.ListModelsRequest()
         response = await self._unary(
-            lambda stub: stub.ListModels(request, timeout=self._timeout_s, metadata=self._security.metadata())
+            lambda stub: stub.ListModels(request, timeout=self._timeout_s, metadata=call_metadata(self._security))
         )
         return [ModelSummary.from_message(message) for message in response.models]
 
@@ -100,7 +101,7 @@ class AsyncClient:
         request = service_pb2.GetModelRequest(model=_request.text("model", name))
         return Model.from_message(
             await self._unary(
-                lambda stub: stub.GetModel(request, timeout=self._timeout_s, metadata=self._security.metadata())
+                lambda stub: stub.GetModel(request, timeout=self._timeout_s, metadata=call_metadata(self._security))
             )
         )
 
@@ -200,7 +201,7 @@ class AsyncClient:
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
             return start_generate(
-                self._channel.get(), cursor.resumed(request), ring_bytes, self._security.metadata()
+                self._channel.get(), cursor.resumed(request), ring_bytes, call_metadata(self._security)
             ), None
 
         return self._stream(StreamCursor.of_generate(request, pin_numerics=pin_numerics), open_call)
@@ -267,7 +268,7 @@ class AsyncClient:
         )
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
-            return self._stub().Label(job.messages(cursor), metadata=self._security.metadata()), cursor.next_index
+            return self._stub().Label(job.messages(cursor), metadata=call_metadata(self._security)), cursor.next_index
 
         return self._stream(StreamCursor.of_label(job.options, len(job.latents), pin_numerics=pin_numerics), open_call)
 

@@ -7,7 +7,8 @@ ClientError                       everything labelmint_client raises on purpose
 │   ├── NumericsMismatchError     another engine would compute other last bits
 │   ├── ModelChangedError         another bundle is served than the stream began with
 │   └── ScanLimitError            max_scanned indices gave too few samples that pass the filter
-├── ServerBusyError               a queue or a quota is full
+├── ServerBusyError               so many ask that the server takes no more for now
+│   └── QuotaExceededError        a limit of this client's own is reached
 ├── DeadlineError                 no answer in time
 ├── ServerUnavailableError        no server could be reached, also after retries
 ├── AccessError                   credentials are missing or do not suffice
@@ -28,6 +29,7 @@ from google.protobuf.message import DecodeError
 
 from labelmint.errors import LabelmintError
 from labelmint.v1 import service_pb2
+from labelmint_client._retry_hint import read_retry_hint
 
 ERROR_DETAIL_KEY = "labelmint-error-bin"
 
@@ -43,6 +45,7 @@ class ClientError(LabelmintError):
         code: gRPC status the server or the transport answered with; None if nothing was sent.
         request_id: Names the call in the server's log; empty if unknown.
         next_index: Where the stream can be taken up again, if it can.
+        retry_after_s: Seconds after which another try may succeed, as the server says; None if it does not.
     """
 
     def __init__(
@@ -53,9 +56,11 @@ class ClientError(LabelmintError):
         code: grpc.StatusCode | None = None,
         request_id: str = "",
         next_index: int | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, field=field)
         self.code = code
+        self.retry_after_s = retry_after_s
         self.request_id = request_id
         self.next_index = next_index
 
@@ -85,7 +90,11 @@ class ScanLimitError(PreconditionError):
 
 
 class ServerBusyError(ClientError):
-    """A queue or a quota of the server is full."""
+    """So many ask that the server takes no more for now."""
+
+
+class QuotaExceededError(ServerBusyError):
+    """A limit of this client's own is reached, such as its samples of the day."""
 
 
 class DeadlineError(ClientError):
@@ -160,6 +169,7 @@ class FailedCall:
         code: Status code.
         details: Text of the status.
         detail: What the service attached; None if the transport or a stranger ended the call.
+        hint: What was said of trying again.
     """
 
     def __init__(self, error: grpc.RpcError) -> None:
@@ -167,12 +177,15 @@ class FailedCall:
         self.code = code or grpc.StatusCode.UNKNOWN
         self.details: str = error.details() or ""
         self.detail = _error_detail(error.trailing_metadata())
+        self.hint = read_retry_hint(error.trailing_metadata())
 
     @property
     def is_transient(self) -> bool:
         """Whether the same request may succeed a moment later, here or at a restarted server."""
         if self.code is grpc.StatusCode.UNAVAILABLE:
             return True
+        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return self.hint.retry_after_s is not None
         if self.detail is not None:
             return False
         if self.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED}:
@@ -192,31 +205,41 @@ class FailedCall:
         error_class = _CLASS_OF_CODE.get(self.code, ClientError)
         if error_class is PreconditionError:
             error_class = _CLASS_OF_PRECONDITION.get(detail.field, PreconditionError)
+        if error_class is ServerBusyError and self.hint.limits:
+            error_class = QuotaExceededError
         return error_class(
             self._message(address, num_attempts),
             field=detail.field,
             code=self.code,
             request_id=detail.request_id,
             next_index=detail.next_index if detail.HasField("next_index") else None,
+            retry_after_s=self.hint.retry_after_s,
         )
 
     def _message(self, address: str, num_attempts: int) -> str:
         text = self.details or f"status {self.code.name} without a text"
+        tries = "1 attempt" if num_attempts == 1 else f"{num_attempts} attempts"
         match self.code:
             case grpc.StatusCode.UNAVAILABLE:
-                tries = "1 attempt" if num_attempts == 1 else f"{num_attempts} attempts"
                 return f"no answer from {address} after {tries}: {text}; is labelmint-serve running there?"
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return f"no answer from {address} in time: {text}; give the client a larger timeout_s"
             case grpc.StatusCode.UNIMPLEMENTED:
                 return f"the server at {address} does not speak labelmint.v1: {text}"
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if self.detail is None:
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if self.detail is None and self.hint.retry_after_s is None:
                 return f"{text}; raise max_receive_bytes of the client or lower max_message_bytes of the request"
             case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.DATA_LOSS:
                 where = f", request {self.detail.request_id}" if self.detail and self.detail.request_id else ""
                 return f"the server at {address} failed ({self.code.name}{where}): {text}"
             case _:
-                return text
+                hint_s = self.hint.retry_after_s
+                return text if hint_s is None else f"{text} (after {tries}; another may succeed in {_duration(hint_s)})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _error_detail(metadata: Iterable[Any] | None) -> service_pb2.ErrorDetail | None:

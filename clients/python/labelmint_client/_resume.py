@@ -269,15 +269,20 @@ class Recovery:
             Seconds to wait before the next attempt.
 
         Raises:
-            ClientError: The fault will not pass, or the attempts are spent.
+            ClientError: The fault will not pass, or not as soon as the policy wants, or the attempts are spent.
         """
         self.num_failures += 1
         limit = self.policy.max_attempts if self.has_progressed else self.policy.connect_attempts
-        if not failed.is_transient or self.num_failures >= limit:
+        hint_s = failed.hint.retry_after_s
+        is_too_far = hint_s is not None and hint_s > self.policy.max_retry_after_s
+        if not failed.is_transient or is_too_far or self.num_failures >= limit:
             num_attempts, self.num_failures = self.num_failures, 0
             error = failed.to_error(address=self.address, num_attempts=num_attempts)
             raise error if cursor is None else _with_resume_point(error, cursor, ordinal_offset)
         self.num_reconnects += 1
+        if hint_s is not None:
+            # A little later than told, each client by another time, so that not all return at once.
+            return hint_s + self.policy.delay_s(1, self.random_source)
         return self.policy.delay_s(self.num_failures, self.random_source)
 
 

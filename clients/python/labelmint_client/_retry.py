@@ -20,6 +20,8 @@ class RetryPolicy:
         max_backoff_s: Longest wait, seconds.
         multiplier: Growth of the wait from one failure to the next.
         jitter: Part of the wait that is drawn at random, in [0, 1], so that many clients do not return at once.
+        max_retry_after_s: Longest time after which a server may say to try again, seconds. It is waited for instead of
+            the wait above; a longer one ends the call.
     """
 
     max_attempts: int = 10
@@ -28,6 +30,7 @@ class RetryPolicy:
     max_backoff_s: float = 10.0
     multiplier: float = 2.0
     jitter: float = 0.5
+    max_retry_after_s: float = 60.0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -40,6 +43,7 @@ class RetryPolicy:
         self._check("initial_backoff_s", self.initial_backoff_s, low=0)
         self._check("max_backoff_s", self.max_backoff_s, low=self.initial_backoff_s)
         self._check("multiplier", self.multiplier, low=1)
+        self._check("max_retry_after_s", self.max_retry_after_s, low=0)
         self._check("jitter", self.jitter, low=0, high=1)
 
     def delay_s(self, num_failures: int, random_source: random.Random) -> float:

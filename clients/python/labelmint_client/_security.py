@@ -28,11 +28,13 @@ class Tls:
         root_ca: PEM file of the authorities that may have signed the server's certificate; None for grpc's own list.
         certificate: PEM file of this client's certificate chain, for a server that asks for one.
         key: PEM file of its private key.
+        server_name: Name that the server's certificate must have, where it is not that of the address.
     """
 
     root_ca: str | os.PathLike[str] | None = None
     certificate: str | os.PathLike[str] | None = None
     key: str | os.PathLike[str] | None = None
+    server_name: str | None = None
 
     def __post_init__(self) -> None:
         """Check that certificate and key come together.
@@ -57,7 +59,7 @@ class Security:
 
     credentials: Callable[[], grpc.ChannelCredentials | None] = field(repr=False)
     metadata: Callable[[], Metadata] = field(repr=False)
-    options: tuple[tuple[str, int], ...]
+    options: tuple[tuple[str, int | str], ...]
 
 
 def token_from_environment() -> str | None:
@@ -102,7 +104,7 @@ def make_security(
             field="token",
         )
     # A proxy for plain text would see the token, and may be anywhere.
-    options = (("grpc.enable_http_proxy", 0),) if has_token and is_plain else ()
+    options: tuple[tuple[str, int | str], ...] = (("grpc.enable_http_proxy", 0),) if has_token and is_plain else ()
     make_metadata = _metadata_maker(token, token_file)
     make_metadata()  # a bad token is an error now, not at the first call
     if tls is None:
@@ -111,6 +113,8 @@ def make_security(
         _read(path, name)
         for name, path in (("root_ca", tls.root_ca), ("key", tls.key), ("certificate", tls.certificate))
     ]
+    if tls.server_name:
+        options = (("grpc.ssl_target_name_override", tls.server_name),)
     return Security(lambda: grpc.ssl_channel_credentials(*parts), make_metadata, options)
 
 

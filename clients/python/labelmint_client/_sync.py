@@ -29,6 +29,7 @@ from labelmint_client._resume import Recovery, StreamCursor
 from labelmint_client._retry import RetryPolicy
 from labelmint_client._security import Tls, make_security
 from labelmint_client._sync_stream import OpenedCall, SampleStream
+from labelmint_client._trace_context import call_metadata
 
 _ResponseT = TypeVar("_ResponseT")
 
@@ -89,7 +90,7 @@ class Client:
         """
         request = service_pb2.ListModelsRequest()
         response = self._unary(
-            lambda stub: stub.ListModels(request, timeout=self._timeout_s, metadata=self._security.metadata())
+            lambda stub: stub.ListModels(request, timeout=self._timeout_s, metadata=call_metadata(self._security))
         )
         return [ModelSummary.from_message(message) for message in response.models]
 
@@ -106,7 +107,7 @@ class Client:
         request = service_pb2.GetModelRequest(model=_request.text("model", name))
         return Model.from_message(
             self._unary(
-                lambda stub: stub.GetModel(request, timeout=self._timeout_s, metadata=self._security.metadata())
+                lambda stub: stub.GetModel(request, timeout=self._timeout_s, metadata=call_metadata(self._security))
             )
         )
 
@@ -206,7 +207,7 @@ class Client:
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
             return start_generate(
-                self._channel.get(), cursor.resumed(request), ring_bytes, self._security.metadata()
+                self._channel.get(), cursor.resumed(request), ring_bytes, call_metadata(self._security)
             ), None
 
         return self._stream(StreamCursor.of_generate(request, pin_numerics=pin_numerics), open_call)
@@ -273,7 +274,7 @@ class Client:
         )
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
-            return self._stub().Label(job.messages(cursor), metadata=self._security.metadata()), cursor.next_index
+            return self._stub().Label(job.messages(cursor), metadata=call_metadata(self._security)), cursor.next_index
 
         return self._stream(StreamCursor.of_label(job.options, len(job.latents), pin_numerics=pin_numerics), open_call)
 

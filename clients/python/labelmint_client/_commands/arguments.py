@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from labelmint_client._channel import DEFAULT_ADDRESS
 from labelmint_client._commands.administering import AdminSettings, add_admin_actions, admin_settings
+from labelmint_client._commands.reaching import add_reaching, add_security, security_settings
 from labelmint_client._commands.settings import (
     DemoSettings,
     GenerateSettings,
@@ -16,7 +17,6 @@ from labelmint_client._commands.settings import (
     WireSettings,
 )
 from labelmint_client._request import UINT32_MAX, UINT64_MAX
-from labelmint_client._security import TOKEN_VARIABLE, Tls
 
 Command = Literal["models", "show", "health", "generate", "demo", "admin"]
 
@@ -63,7 +63,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     parser = _parser()
     values = parser.parse_args(argv)
     command: Command = values.command
-    security = SecuritySettings() if command == "demo" else _security_settings(parser, values)
+    security = SecuritySettings() if command == "demo" else security_settings(parser, values)
     match command:
         case "models":
             return Arguments(command=command, address=values.address, security=security, as_json=values.json)
@@ -93,14 +93,6 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             return Arguments(command=command, demo=_demo_settings(values))
         case "admin":
             return Arguments(command=command, address=values.address, security=security, admin=admin_settings(values))
-
-
-def _security_settings(parser: argparse.ArgumentParser, values: argparse.Namespace) -> SecuritySettings:
-    if (values.tls_certificate is None) != (values.tls_key is None):
-        parser.error("give --tls-certificate and --tls-key together")
-    has_tls = values.tls or any((values.tls_root_ca, values.tls_certificate))
-    tls = Tls(root_ca=values.tls_root_ca, certificate=values.tls_certificate, key=values.tls_key) if has_tls else None
-    return SecuritySettings(tls=tls, token_file=values.token_file)
 
 
 def _generate_settings(values: argparse.Namespace) -> GenerateSettings:
@@ -166,13 +158,13 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_models(commands: _Commands) -> None:
     models = commands.add_parser("models", help="list the models of a server", allow_abbrev=False)
-    _add_address(models)
+    add_reaching(models)
     models.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_show(commands: _Commands) -> None:
     show = commands.add_parser("show", help="describe a model: classes, keypoints, sizes, licence", allow_abbrev=False)
-    _add_address(show)
+    add_reaching(show)
     show.add_argument("model", metavar="MODEL", help="NAME, NAME@VERSION or NAME@ALIAS")
     show.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
 
@@ -181,7 +173,7 @@ def _add_health(commands: _Commands) -> None:
     health = commands.add_parser(
         "health", help="ask once whether a server, or one of its models, serves", allow_abbrev=False
     )
-    _add_address(health)
+    add_reaching(health)
     health.add_argument(
         "model", metavar="MODEL", nargs="?", help="NAME or NAME@VERSION (default: the server as a whole)"
     )
@@ -195,7 +187,7 @@ def _add_generate(commands: _Commands) -> None:
         description="Write labelled samples to a folder. Sample i of a seed is always the same sample.",
         allow_abbrev=False,
     )
-    _add_address(generate)
+    add_reaching(generate)
     generate.add_argument("--model", help="NAME, NAME@VERSION or NAME@ALIAS (default: the only model of the server)")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     generate.add_argument(
@@ -277,29 +269,8 @@ def _add_demo(commands: _Commands) -> None:
 def _add_admin(commands: _Commands) -> None:
     admin = commands.add_parser("admin", help="load, unload and swap versions of a server's models", allow_abbrev=False)
     admin.add_argument("--address", required=True, metavar="HOST:PORT", help="admin service, on a port of its own")
-    _add_security(admin)
+    add_security(admin)
     add_admin_actions(admin, _seconds)
-
-
-def _add_address(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"server (default: {DEFAULT_ADDRESS})"
-    )
-    _add_security(parser)
-
-
-def _add_security(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("security")
-    group.add_argument("--tls", action="store_true", help="encrypt; the options below that begin so imply it")
-    group.add_argument("--tls-root-ca", type=Path, metavar="PEM", help="authorities to trust (default: the usual ones)")
-    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="certificate to show to the server")
-    group.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
-    group.add_argument(
-        "--token-file",
-        type=Path,
-        metavar="PATH",
-        help=f"file that holds the token (default: the variable {TOKEN_VARIABLE}; a flag would show it to others)",
-    )
 
 
 def _add_progress(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ def health_text(address: str, model: str, timeout_s: float, tls: Tls | None) -> 
     request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
     what = model or "the server"
     security = make_security(check_address(address), tls=tls, credentials=None, token=None, token_file=None)
-    credentials, options = security.credentials(), channel_options(1 << 20)
+    credentials, options = security.credentials(), [*channel_options(1 << 20), *security.options]
     with (
         grpc.insecure_channel(address, options=options)
         if credentials is None

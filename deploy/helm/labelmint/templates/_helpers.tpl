@@ -64,6 +64,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .root.Values.probes.command -}}
 exec:
   command: {{- toYaml .root.Values.probes.command | nindent 4 }}
+{{- else if .root.Values.settings.tls_certificate -}}
+{{- $tls := .root.Values.probes.tls -}}
+{{- if not $tls.rootCa -}}
+{{- fail "settings.tls_certificate is set, but probes.tls.rootCa is empty; name the file of the authorities that signed the certificate, so that probes can check it" -}}
+{{- end -}}
+{{- if and .root.Values.settings.tls_client_ca (not (and $tls.certificate $tls.key)) -}}
+{{- fail "settings.tls_client_ca is set, but probes.tls.certificate or probes.tls.key is empty; name what the probe is to show, for without it the server lets nobody in" -}}
+{{- end -}}
+{{- $command := list "labelmint" "health" "--address" (printf "127.0.0.1:%d" (int .root.Values.ports.grpc)) "--tls-root-ca" $tls.rootCa -}}
+{{- with $tls.serverName -}}{{- $command = concat $command (list "--tls-server-name" .) -}}{{- end -}}
+{{- if $tls.certificate -}}
+{{- $command = concat $command (list "--tls-certificate" $tls.certificate "--tls-key" $tls.key) -}}
+{{- end -}}
+exec:
+  command: {{- toYaml $command | nindent 4 }}
 {{- else -}}
 grpc:
   port: {{ .root.Values.ports.grpc }}

@@ -63,7 +63,7 @@ class SessionPlace:
 
 
 class Device(Protocol):
-    """A device with two streams. Calls come from one thread at a time.
+    """A device with two streams. Calls come from one thread at a time, but for those about its memory.
 
     Attributes:
         half: The dtype of the products.
@@ -110,7 +110,19 @@ class Device(Protocol):
         ...
 
     def allocated_bytes(self) -> int:
-        """How much memory the device has handed out or lost to others, libraries included."""
+        """How much memory the device has handed out or lost to others, libraries included.
+
+        Raises:
+            EngineRunError: It does not say.
+        """
+        ...
+
+    def total_bytes(self) -> int:
+        """How much memory it has.
+
+        Raises:
+            EngineRunError: It does not say.
+        """
         ...
 
     def load(self, binary: KernelBinary) -> int:

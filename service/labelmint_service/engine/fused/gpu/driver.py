@@ -106,8 +106,14 @@ class CudaDevice:
 
     def allocated_bytes(self) -> int:
         """Memory of the GPU that is not free."""
+        self.make_current()
         free, total = self._call("cuMemGetInfo")
         return int(total) - int(free)
+
+    def total_bytes(self) -> int:
+        """All memory of the GPU."""
+        self.make_current()
+        return int(self._call("cuMemGetInfo")[1])
 
     def load(self, binary: KernelBinary) -> int:
         """Load a binary, and ask for its shared memory; see Device.load."""

@@ -160,9 +160,12 @@ class GpuEngine:
         return style
 
     def device_bytes(self) -> int:
-        """Memory of the device in use."""
-        self._device.make_current()
+        """Memory of the device in use, also by others."""
         return self._device.allocated_bytes()
+
+    def device_total_bytes(self) -> int:
+        """All memory of the device."""
+        return self._device.total_bytes()
 
     def resize(self, batch_size: int) -> bool:  # noqa: ARG002 - of every engine
         """Keep the size: the buffers and recorded graphs are made for it; see Engine.resize."""

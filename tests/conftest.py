@@ -15,3 +15,5 @@ settings.load_profile("labelmint")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often tests/faults kills its server")
+    parser.addoption("--fuzz-cases", type=int, default=650, help="hostile inputs of each kind in tests/fuzz")
+    parser.addoption("--fuzz-first", type=int, default=0, help="number of the first of them")

@@ -87,8 +87,8 @@ bench: $(DEV_STAMP) ## Measure on this machine: engines, service, a published mo
 bench-gpu: $(GPU_STAMP) ## Measure the workloads on an NVIDIA GPU: the reference algorithm and the fused engine.
 	$(GPU_VENV)/bin/python -m benchmarks.workloads --device cuda $(BENCH_ARGS)
 
-test-gpu: $(GPU_STAMP) ## Run the tests that need an NVIDIA GPU.
-	$(GPU_VENV)/bin/python -m pytest -m gpu tests/service tests/export $(PYTEST_ARGS)
+test-gpu: $(GPU_STAMP) ## Run the tests that need an NVIDIA GPU, and those whose kernels take long without one.
+	$(GPU_VENV)/bin/python -m pytest -m "gpu or interpreted" tests/service tests/export $(PYTEST_ARGS)
 
 kernel: ## Compile the interpreter's kernel again (needs g++ 12 or newer).
 	$(PYTHON) service/kernel/build.py

@@ -153,6 +153,24 @@ class ServiceSettings(BaseSettings):
         le=3600.0,
         description="Time after a ping until a silent connection is closed.",
     )
+    handshake_timeout_s: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=3600.0,
+        description="Time that a new connection has until it speaks HTTP/2 (and TLS, if that is on).",
+    )
+    max_connections: int = Field(
+        default=2000,
+        ge=1,
+        le=1_000_000,
+        description="Most connections at a time; more are closed at once.",
+    )
+    max_connection_calls: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Most calls of one connection at a time; its caller holds more back.",
+    )
     metrics: bool = Field(default=True, description="Serve Prometheus metrics over HTTP.")
     metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the metrics.")
     metrics_port: int = Field(default=9464, ge=0, le=65535, description="Port of the metrics; 0 for any.")

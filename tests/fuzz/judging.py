@@ -146,7 +146,7 @@ def _judge_generate(requests: Sequence[Message], is_broken: bool, outcome: Outco
     allowed: Faults = {}
     if request.HasField("max_scanned"):
         allowed["max_scanned"] = "FAILED_PRECONDITION"
-    _expect_end(allowed, outcome, request.output, request.model, "output")
+    _expect_end(allowed, outcome, request.output, "output", may_lose=request.model == "poisoned")
 
 
 def _judge_label(requests: Sequence[Message], is_broken: bool, outcome: Outcome, models: Models) -> None:
@@ -185,9 +185,8 @@ def _judge_label(requests: Sequence[Message], is_broken: bool, outcome: Outcome,
         assert not faults
         assert len(indices) == num_rows
     elif outcome.code:
-        if is_extreme:
-            faults[outcome.detail.field if outcome.detail else ""] = "DATA_LOSS"
-        _expect_end(faults, outcome, options.output, options.model, "options.output")
+        may_lose = is_extreme or options.model == "poisoned"
+        _expect_end(faults, outcome, options.output, "options.output", may_lose=may_lose)
 
 
 def _is_extreme(request: service_pb2.LabelRequest) -> bool:
@@ -197,19 +196,17 @@ def _is_extreme(request: service_pb2.LabelRequest) -> bool:
     return any(abs(value) > 1e3 for value in memoryview(data).cast("f"))
 
 
-def _expect_end(faults: Faults, outcome: Outcome, output: service_pb2.OutputOptions, model: str, prefix: str) -> None:
+def _expect_end(
+    faults: Faults, outcome: Outcome, output: service_pb2.OutputOptions, prefix: str, *, may_lose: bool
+) -> None:
     """A stream that began ended with a fault of the request, of a sample, or of the caller's shared memory."""
     assert outcome.detail is not None
     field = outcome.detail.field
-    is_ring = field.startswith(f"{prefix}.shared_memory") and outcome.code == INVALID
-    is_poison = model == "poisoned" and outcome.code == "DATA_LOSS"
-    if is_poison or (is_ring and output.HasField("shared_memory")):
-        return
     if outcome.code == "DATA_LOSS":
-        assert "DATA_LOSS" in faults.values(), outcome.text
-        return
-    kind = field.partition(".")[0]
-    assert outcome.code in {faults.get(field), faults.get(kind)}, f"{outcome.code} for {field!r}: {outcome.text}"
+        assert may_lose, outcome.text
+    elif not (output.HasField("shared_memory") and field.startswith(f"{prefix}.shared_memory")):
+        kind = field.partition(".")[0]
+        assert outcome.code in {faults.get(field), faults.get(kind)}, f"{outcome.code} for {field!r}: {outcome.text}"
 
 
 def _check_replies(

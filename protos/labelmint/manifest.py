@@ -66,6 +66,8 @@ def manifest_from_json(text: bytes) -> bundle_pb2.Manifest:
         )
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        # An escape may stand for half a character, over which protobuf stumbles.
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ManifestError(f"the manifest is not JSON ({_short(error)}); copy or rebuild the bundle") from error
     if not isinstance(document, dict):
@@ -103,7 +105,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: a JSON docu
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("an object names a key twice")
-    "".join(document).encode()  # escapes may stand for half a character, over which protobuf stumbles
     return document
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
@@ -12,7 +12,6 @@ from google.protobuf.descriptor import Descriptor
 from labelmint.bundle import manifest_digest, manifest_from_json
 from labelmint.errors import BundleError
 from labelmint.v1 import bundle_pb2
-from tests.protos.test_hostile_manifests import places
 
 _WRONG_TYPES: Sequence[Any] = (None, True, 0, -1, 1.5, "", "text", [], {}, [None], {"a": 1}, [[]], "1", "true")
 _NUMBERS: Sequence[Any] = (
@@ -53,9 +52,18 @@ def _with_right_digest(document: dict[str, Any], text: bytes) -> bytes:  # Any: 
 # --- changes of the document; Any: JSON -----------------------------------------------------------------------------------
 
 
+def _places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of each value of a document."""
+    if path:
+        yield path
+    items: Any = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    for key, value in items:
+        yield from _places(value, (*path, key))
+
+
 def _place(document: dict[str, Any], rng: random.Random) -> tuple[Any, str | int]:
     """A container within a document, and a key of it."""
-    *path, key = rng.choice(list(places(document)) or [("name",)])
+    *path, key = rng.choice(list(_places(document)) or [("name",)])
     container: Any = document
     for step in path:
         container = container[step]
@@ -115,7 +123,7 @@ def _add(document: dict[str, Any], rng: random.Random) -> None:
 def _tune(document: dict[str, Any], rng: random.Random) -> None:
     """A number beside the right one, which breaks what the fields say of each other, if anything."""
     numbers = []
-    for path in places(document):
+    for path in _places(document):
         value: Any = document
         for step in path:
             value = value[step]

@@ -82,12 +82,15 @@ class RawConnection:
         """How the server ends a stream, or all of them.
 
         Returns:
-            "grpc-status N" or "http N" of its last headers, "RST_STREAM", "GOAWAY" or "closed".
+            "grpc-status N" or "http N" of its last headers, "RST_STREAM", "GOAWAY", "closed"; "pong" if it answered a ping
+            before all these.
         """
         try:
             for kind, flags, number, payload in self._frames():
                 if kind == GOAWAY:
                     return "GOAWAY"
+                if kind == PING and flags & ACK:
+                    return "pong"
                 if kind == RST_STREAM and number == stream:
                     return "RST_STREAM"
                 if kind == HEADERS:

@@ -111,7 +111,7 @@ class ServiceSettings(BaseSettings):
         default=30.0,
         gt=0.0,
         le=3600.0,
-        description="Time that a Label call has for its first message; a call without one is no stream yet.",
+        description="Time that a call has for its first message; one without is no stream yet.",
     )
     max_message_bytes: int = Field(
         default=256 * _MIB,
@@ -166,7 +166,7 @@ class ServiceSettings(BaseSettings):
         description="Most connections at a time; more are closed at once.",
     )
     max_connection_calls: int = Field(
-        default=256,
+        default=100,
         ge=1,
         le=100_000,
         description="Most calls of one connection at a time; its caller holds more back.",

@@ -117,11 +117,11 @@ def noise(_connection: RawConnection) -> Parts:
         yield os.urandom(16_384)
 
 
-def long_message(connection: RawConnection) -> Parts:
-    """A message that claims to be as long as may be, and comes in full."""
+def long_messages(connection: RawConnection) -> Parts:
+    """Messages of a mebibyte of which the end never comes."""
     for stream in _streams():
-        yield connection.headers(stream, request_headers(GENERATE)) + frame(DATA, 0, stream, message(b"", length=2**24))
-        for _ in range(_COUNT):
+        yield connection.headers(stream, request_headers(GENERATE)) + frame(DATA, 0, stream, message(b"", length=2**20))
+        for _ in range(63):
             yield frame(DATA, 0, stream, bytes(16_384))
 
 
@@ -165,7 +165,7 @@ FLOODS: Mapping[str, Callable[[RawConnection], Parts]] = {
         priorities,
         empty_data,
         noise,
-        long_message,
+        long_messages,
         stalled_headers,
         half_open,
     )

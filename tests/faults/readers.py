@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,20 +71,33 @@ class Readers:
         for _ in KINDS:
             assert self._have_begun.acquire(timeout=WAIT_S), "a reader got nothing"
 
-    def finish(self, client: Client) -> list[int]:
-        """Let all read a little more, compare what they got with whole streams, and say how often each was broken."""
+    def finish(self, client: Client, *, lost: Collection[int] = ()) -> list[int]:
+        """Let all read a little more, compare what they got with whole streams, and say how often each was broken.
+
+        Args:
+            client: Of a sound server.
+            lost: Readers that have failed, as they should.
+        """
         self._is_over.set()
-        results = [future.result() for future in self._reading]
-        for seed, (kind, (received, _)) in enumerate(zip(KINDS, results, strict=True)):
+        breaks = []
+        for seed, (kind, future) in enumerate(zip(KINDS, self._reading, strict=True)):
+            if seed in lost:
+                continue
+            received, num_reconnects = future.result()
             whole = client.generate("tiny", seed=seed, count=len(received), **kind)
             assert [Received.of(sample) for sample in whole] == received, kind
-        return [num_reconnects for _, num_reconnects in results]
+            breaks.append(num_reconnects)
+        return breaks
 
     def failure(self, seed: int) -> BaseException:
         """How a reader failed, which it has to."""
         error = self._reading[seed].exception(WAIT_S)
         assert error is not None, "the reader did not fail"
         return error
+
+    def ended(self) -> set[int]:
+        """Readers that read no more."""
+        return {seed for seed, future in enumerate(self._reading) if future.done()}
 
     def stop(self) -> None:
         """End, whatever the readers do."""

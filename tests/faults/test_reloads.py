@@ -73,8 +73,7 @@ def test_token_that_ends_in_the_middle_ends_its_stream_and_no_other(tiny: Path, 
             for error in (withdrawn, expired):
                 assert isinstance(error, AccessError)
                 assert error.next_index is not None
-            others = [readers._reading[number] for number in range(2, len(NAMES))]
-            assert not any(future.done() for future in others)
+            assert readers.ended() == {0, 1}
 
 
 @pytest.mark.timeout(3_600)
@@ -105,7 +104,7 @@ def test_certificates_that_change_all_the_while_break_no_stream(
             assert not any(readers.finish(client))
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_readers_that_trust_both_authorities_outlive_a_restart_with_the_new_one(tiny: Path, tmp_path: Path) -> None:
     old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
     identity = old.identity("127.0.0.1")

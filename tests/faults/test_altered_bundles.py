@@ -1,0 +1,51 @@
+"""A bundle that is altered on disk while it is served: the server is not disturbed, and no other one starts with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from labelmint.bundle import open_bundle
+from labelmint_client import Client, RetryPolicy
+from tests.faults.readers import reading
+from tests.service.server_process import run_server, server_process
+
+AT_ONCE = RetryPolicy(max_attempts=1, connect_attempts=1)
+
+
+def overwrite(path: Path) -> None:
+    """Other bytes in the same file, as an impatient copy writes them."""
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 16)
+
+
+ALTERATIONS: Mapping[str, Callable[[Path], None]] = {"overwritten": overwrite, "cut": cut, "removed": Path.unlink}
+
+
+@pytest.mark.parametrize(
+    "name", ["overwritten", *(pytest.param(name, marks=pytest.mark.faults) for name in ("cut", "removed"))]
+)
+def test_altered_files_disturb_no_reader_and_keep_the_next_server_from_starting(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    bundle = shutil.copytree(tiny, tmp_path / "tiny")
+    with server_process(tmp_path, "--bundle", str(bundle)) as running:
+        with reading(lambda _: Client(running.address, retry=AT_ONCE)) as readers:
+            readers.wait_until_begun()
+            for file in open_bundle(tiny).manifest.files:
+                ALTERATIONS[name](bundle / file.path)
+            refused = run_server("--bundle", str(bundle))
+            with server_process(tmp_path / "tiny", "--bundle", str(tiny)) as sound, Client(sound.address) as client:
+                assert not any(readers.finish(client))
+        assert running.process.poll() is None
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert str(bundle) in refused.stderr.splitlines()[-1]

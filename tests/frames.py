@@ -82,8 +82,8 @@ class RawConnection:
         """How the server ends a stream, or all of them.
 
         Returns:
-            "grpc-status N" or "http N" of its last headers, "RST_STREAM", "GOAWAY", "closed"; "pong" if it answered a ping
-            before all these.
+            "grpc-status N" or "http N" of its last headers, "RST_STREAM", "GOAWAY" or "closed"; "pong" if it answered a
+            ping before.
         """
         try:
             for kind, flags, number, payload in self._frames():

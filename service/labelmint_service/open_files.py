@@ -1,4 +1,4 @@
-"""Open files: each connection is one, and a process that may open no more can accept nobody, healthy callers included."""
+"""Open files: each connection is one, and a process that may open no more accepts nobody, not even a probe."""
 
 from __future__ import annotations
 

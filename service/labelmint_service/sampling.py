@@ -26,7 +26,6 @@ from labelmint_service.shared_ring import SharedRing
 from labelmint_service.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.streams import SampleStream, StreamLimits
 
-
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
@@ -200,8 +199,8 @@ class SamplingService:
             if draining.done():
                 raise DrainingError("the server is going away; ask another one or retry after its restart")
             raise LateError(
-                f"no message came within {timeout_s:g} s, expected the request, or the options of Label; send it when the "
-                "call begins, latents may follow later",
+                f"no message came within {timeout_s:g} s, expected the request, or the options of Label; send it when "
+                "the call begins, latents may follow later",
                 field=field,
             )
         finally:

@@ -36,7 +36,7 @@ _engines: dict[str, GpuEngine] = {}
 plain_or_both = pytest.mark.parametrize(
     "built", ["plain_built", pytest.param("unusual_built", marks=pytest.mark.interpreted)], indirect=True
 )
-"""The first bundle shows the behaviour; the second shows it for the other forms of the kernels, in ten times the time."""
+"""The first bundle shows the behaviour; the second shows it for the other forms of the kernels, and takes long."""
 
 
 @pytest.fixture
@@ -144,9 +144,7 @@ def streamed(plain_built: BuiltBundle) -> Streamed:
     with serving([model]) as running:
         request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
         got = collect(running.stub().Generate(request, timeout=10 * TIMEOUT_S))
-    return Streamed(
-        device=device, model=model, stages=stages, device_bytes=device_bytes, expected=expected, got=got
-    )
+    return Streamed(device=device, model=model, stages=stages, device_bytes=device_bytes, expected=expected, got=got)
 
 
 def test_served_model_names_what_its_bits_depend_on(plain_built: BuiltBundle, streamed: Streamed) -> None:

@@ -53,7 +53,9 @@ def rapid_reset(connection: RawConnection) -> Parts:
 def rapid_reset_of_work(connection: RawConnection) -> Parts:
     """The same, once the engine has something to do."""
     for stream in _streams():
-        call = connection.headers(stream, request_headers(GENERATE)) + frame(DATA, END_STREAM, stream, message(_ENDLESS))
+        call = connection.headers(stream, request_headers(GENERATE)) + frame(
+            DATA, END_STREAM, stream, message(_ENDLESS)
+        )
         yield call + frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
 
 

@@ -109,12 +109,12 @@ def test_readers_outlive_engines_that_hang_and_servers_that_are_started_again(
     tiny: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     port = free_port()
-    with server_that_hangs(tiny, 30, port) as first:
-        with reading(lambda _: Client(f"127.0.0.1:{port}", retry=PATIENT)) as readers:
-            assert first.wait(WAIT_S) == LOST_STATUS
-            for _ in range(int(request.config.getoption("--fault-s")) // 2):  # what a supervisor does
-                with server_that_hangs(tiny, 50, port) as again:
-                    assert again.wait(WAIT_S) == LOST_STATUS
-            with server_process(tmp_path, "--bundle", str(tiny), "--port", str(port)) as last:
-                with Client(last.address) as client:
-                    assert all(readers.finish(client))
+    address = f"127.0.0.1:{port}"
+    with server_that_hangs(tiny, 30, port) as first, reading(lambda _: Client(address, retry=PATIENT)) as readers:
+        assert first.wait(WAIT_S) == LOST_STATUS
+        for _ in range(int(request.config.getoption("--fault-s")) // 2):  # what a supervisor does
+            with server_that_hangs(tiny, 50, port) as again:
+                assert again.wait(WAIT_S) == LOST_STATUS
+        flags = ("--bundle", str(tiny), "--port", str(port))
+        with server_process(tmp_path, *flags), Client(address) as client:
+            assert all(readers.finish(client))

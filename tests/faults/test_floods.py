@@ -48,7 +48,7 @@ def flooded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 def health_latencies(server: ServerProcess, seconds: float) -> list[float]:
     """Seconds that health checks took, one after the other, all of them answered."""
     stub = health_pb2_grpc.HealthStub(server.channel)
-    latencies = []
+    latencies: list[float] = []
     ends_s = time.monotonic() + seconds
     while time.monotonic() < ends_s or not latencies:
         began_s = time.monotonic()

@@ -48,7 +48,7 @@ def test_tokens_that_change_all_the_while_break_no_stream_of_those_that_stay(
                     clients.replace("[[client]]\nname = ")  # half a file
                 else:
                     changed = {"priority": number % 5, "max_streams": 2 + number % 3, "samples_per_second": 1e6}
-                    clients.write(**{name: changed for name in NAMES}, **{f"other-{number}": {}})
+                    clients.write(**dict.fromkeys(NAMES, changed), **{f"other-{number}": {}})
                 with make_client(number % len(NAMES)) as client:
                     assert next(client.generate("tiny", seed=1, count=1)).index == 0
             clients.write(**{name: {} for name in NAMES})

@@ -12,7 +12,7 @@ import psutil
 
 from labelmint.v1 import service_pb2
 from tests.fuzz.generating import MODELS, Case
-from tests.fuzz.judging import Models, Outcome, judge
+from tests.fuzz.judging import Outcome, judge
 from tests.service.calls import EVERY_FIELD, describe_failure, make_request
 
 IN_FLIGHT = 8

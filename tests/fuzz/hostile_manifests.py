@@ -1,4 +1,4 @@
-"""Hostile manifests: a sound one with its fields removed, retyped, made extreme, doubled or nested, or its text damaged."""
+"""Hostile manifests: a sound one with fields removed, retyped, made extreme, doubled or nested, or its text damaged."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-from google.protobuf.descriptor import Descriptor
 
 from labelmint.bundle import manifest_digest, manifest_from_json
 from labelmint.errors import BundleError
@@ -23,7 +21,7 @@ _TEXTS: Sequence[str] = (
     *("../x", "/etc/passwd", "..", "weights/../../x", "weights//data.bin", "C:\\x", "\\\\host\\x", "weights/data.bin/"),
     *("./weights/data.bin", "weights/./data.bin", "file:///etc/passwd", "weights/DATA.bin", "nul.onnx", "a" * 300),
 )
-_DEPTHS = (5, 17, 100, 2_000)
+_DEPTHS = (5, 17, 100)
 
 
 def hostile_manifest(original: bytes, number: int) -> bytes:
@@ -49,25 +47,34 @@ def _with_right_digest(document: dict[str, Any], text: bytes) -> bytes:  # Any: 
     return json.dumps(document).encode()
 
 
-# --- changes of the document; Any: JSON -----------------------------------------------------------------------------------
+# --- changes of the document (Any: JSON) ------------------------------------------------------------------------------
 
 
 def _places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The path of each value of a document."""
     if path:
         yield path
-    items: Any = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    items: Any = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in items:
         yield from _places(value, (*path, key))
 
 
-def _place(document: dict[str, Any], rng: random.Random) -> tuple[Any, str | int]:
-    """A container within a document, and a key of it."""
-    *path, key = rng.choice(list(_places(document)) or [("name",)])
-    container: Any = document
-    for step in path:
-        container = container[step]
-    return container, key
+def _place(document: dict[str, Any], rng: random.Random, kind: type | tuple[type, ...] = object) -> tuple[Any, Any]:
+    """A container within a document, and a key of it whose value is of a kind."""
+    chosen: tuple[Any, Any] = document, "name"
+    found = 0
+    for path in _places(document):
+        container: Any = document
+        for step in path[:-1]:
+            container = container[step]
+        value = container[path[-1]]
+        if isinstance(value, kind) and not isinstance(value, bool):
+            found += 1
+            if not rng.randrange(found):  # each that was found is as likely as the others
+                chosen = container, path[-1]
+    return chosen
 
 
 def _remove(document: dict[str, Any], rng: random.Random) -> None:
@@ -82,21 +89,21 @@ def _retype(document: dict[str, Any], rng: random.Random) -> None:
 
 
 def _make_extreme(document: dict[str, Any], rng: random.Random) -> None:
-    container, key = _place(document, rng)
-    container[key] = rng.choice(_TEXTS if isinstance(container.get(key) if isinstance(container, dict) else "", str)
-                                and rng.random() < 0.8 else _NUMBERS)
+    kind, values = rng.choice(((str, _TEXTS), (str, _TEXTS), ((int, float), _NUMBERS), (object, _NUMBERS)))
+    container, key = _place(document, rng, kind)
+    container[key] = rng.choice(values)
 
 
 def _nest(document: dict[str, Any], rng: random.Random) -> None:
     container, key = _place(document, rng)
     value: Any = container[key] if isinstance(container, list) or key in container else None
-    for _ in range(rng.choice(_DEPTHS[:3])):
+    for _ in range(rng.choice(_DEPTHS)):
         value = [value] if rng.random() < 0.5 else {"name": value}
     container[key] = value
 
 
 def _multiply(document: dict[str, Any], rng: random.Random) -> None:
-    """Lists of thousands; now and then of different items."""
+    """The same items again and again, thousands now and then."""
     key = rng.choice([key for key, value in document.items() if isinstance(value, list) and value] or ["taps"])
     items = document.get(key) or [{}]
     document[key] = (items * 5_000)[: rng.choices((2, 50, 5_000), (6, 6, 1))[0]]
@@ -104,7 +111,7 @@ def _multiply(document: dict[str, Any], rng: random.Random) -> None:
 
 def _add(document: dict[str, Any], rng: random.Random) -> None:
     """A field that the schema has, under either of its names, or that it does not have."""
-    descriptor: Descriptor = bundle_pb2.Manifest.DESCRIPTOR
+    descriptor: Any = bundle_pb2.Manifest.DESCRIPTOR  # Any: the stubs know two kinds of these
     container: Any = document
     while rng.random() < 0.5:
         inner = [f for f in descriptor.fields if f.message_type and isinstance(container.get(f.name), dict)]
@@ -122,32 +129,26 @@ def _add(document: dict[str, Any], rng: random.Random) -> None:
 
 def _tune(document: dict[str, Any], rng: random.Random) -> None:
     """A number beside the right one, which breaks what the fields say of each other, if anything."""
-    numbers = []
-    for path in _places(document):
-        value: Any = document
-        for step in path:
-            value = value[step]
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            numbers.append(path)
-    if not numbers:
-        return
-    *path, key = rng.choice(numbers)
-    container: Any = document
-    for step in path:
-        container = container[step]
-    container[key] = rng.choice((container[key] + 1, container[key] - 1, container[key] * 2, -container[key], 0))
+    container, key = _place(document, rng, (int, float))
+    value = container.get(key) if isinstance(container, dict) else container[key]
+    if isinstance(value, (int, float)):
+        container[key] = rng.choice((value + 1, value - 1, value * 2, -value, 0))
 
 
 _CHANGES: Sequence[Callable[[dict[str, Any], random.Random], None]] = (
     *(_remove, _retype, _make_extreme, _make_extreme, _nest, _multiply, _add, _add, _tune, _tune),
 )
 
-# --- changes of the text --------------------------------------------------------------------------------------------------
+# --- changes of the text ----------------------------------------------------------------------------------------------
 
 
 def _double_key(text: bytes, rng: random.Random) -> bytes:
     at = rng.choice([place for place in range(len(text)) if text[place : place + 1] == b"{"] or [0])
-    return text[: at + 1] + rng.choice((b'"name": "x", "name": "x", ', b'"a": 1, "a": 1, ', b'"name": "y", ')) + text[at + 1 :]
+    return (
+        text[: at + 1]
+        + rng.choice((b'"name": "x", "name": "x", ', b'"a": 1, "a": 1, ', b'"name": "y", '))
+        + text[at + 1 :]
+    )
 
 
 def _nest_text(_text: bytes, rng: random.Random) -> bytes:
@@ -156,7 +157,17 @@ def _nest_text(_text: bytes, rng: random.Random) -> bytes:
 
 def _put_token(text: bytes, rng: random.Random) -> bytes:
     at = rng.choice([place for place in range(len(text)) if text[place : place + 1] == b":"] or [0])
-    tokens = (b"NaN,", b"-Infinity,", b"1e999,", b"9" * 6_000 + b",", b"\xff\xfe,", b'"\\ud800",', b"/* */", b"01,", b"'x',")
+    tokens = (
+        b"NaN,",
+        b"-Infinity,",
+        b"1e999,",
+        b"9" * 6_000 + b",",
+        b"\xff\xfe,",
+        b'"\\ud800",',
+        b"/* */",
+        b"01,",
+        b"'x',",
+    )
     return text[: at + 1] + rng.choice(tokens) + b'"q":' + text[at + 1 :]
 
 

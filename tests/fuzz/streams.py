@@ -99,9 +99,7 @@ def check_message(
             assert all(encoded.items)
 
 
-def check_filter(
-    batch: service_pb2.SampleBatch, wanted: service_pb2.Filter, manifest: bundle_pb2.Manifest
-) -> None:
+def check_filter(batch: service_pb2.SampleBatch, wanted: service_pb2.Filter, manifest: bundle_pb2.Manifest) -> None:
     """Every sample is one that the filter keeps, as far as the message shows it."""
     if not batch.indices:
         return

@@ -1,4 +1,4 @@
-"""Hostile requests over a real socket: each gets a sound stream or a documented refusal, and the server stays as it was.
+"""Hostile requests over a real socket: each gets a sound stream or a documented refusal; the server stays as it was.
 
 `--fuzz-cases` says how many; `make fuzz` asks for many. A failure names its case.
 """

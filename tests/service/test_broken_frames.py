@@ -1,6 +1,6 @@
 """Frames that break HTTP/2 or gRPC: each is refused at once or ignored, and the next caller is served.
 
-Most of this is grpc's own work. The tests say what this service relies on, and would tell if another version did otherwise.
+Most of this is grpc's own work. The tests say what this service relies on, and tell if another version does otherwise.
 """
 
 from __future__ import annotations
@@ -182,9 +182,7 @@ def test_connections_above_their_limit_are_closed_and_leave_the_others(bundles: 
         assert collect(stream).indices == [0, 1, 2, 3, 4]
 
 
-def test_server_serves_and_has_let_all_connections_go(
-    impatient: Serving, stub: service_pb2_grpc.LabelMintStub
-) -> None:
+def test_server_serves_and_has_let_all_connections_go(impatient: Serving, stub: service_pb2_grpc.LabelMintStub) -> None:
     process = psutil.Process()
     before = len(process.net_connections())
     for _ in range(3):

@@ -21,7 +21,7 @@ from labelmint_service.open_files import allow_open_files
 from tests.faults.floods import FLOODS, NUM_ATTACKERS, attack
 from tests.frames import DATA, END_STREAM, GENERATE, HEALTH, RawConnection, frame, message, request_headers
 from tests.service.calls import TIMEOUT_S, collect, make_request
-from tests.service.server_process import ServerProcess, server_process
+from tests.service.server_process import ServerProcess, server_process, wait_for_files
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NUM_CALLS, REQUEST_BYTES = 16, 2**20
@@ -39,8 +39,8 @@ BRIEF = ("rapid reset", "calls without messages", "endless continuation", "setti
 
 @pytest.fixture(scope="module")
 def flooded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    flags = ("--bundle", str(tiny), "--handshake-timeout-s", "2", "--first-message-timeout-s", "2")
-    flags += ("--max-connection-calls", str(NUM_CALLS), "--max-request-bytes", str(REQUEST_BYTES))
+    flags = ["--bundle", str(tiny), "--handshake-timeout-s", "2", "--first-message-timeout-s", "2"]
+    flags += ["--max-connection-calls", str(NUM_CALLS), "--max-request-bytes", str(REQUEST_BYTES)]
     with server_process(tmp_path_factory.mktemp("flooded"), *flags, "--log-level", "error") as running:
         yield running
 
@@ -115,14 +115,6 @@ def test_flood_stops_nobody_and_leaves_nothing(
     if seconds >= MEASURED_S:
         assert p99 < LONGEST_CHECK_S
         assert num_samples / seconds >= undisturbed / (2 * (MOST_STREAMS + 1)), f"{undisturbed:.0f} samples/s before"
-
-
-def wait_for_files(process: psutil.Process, most: int) -> None:
-    """Wait until the server has let the connections go."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while process.num_fds() > most:
-        assert time.monotonic() < deadline, f"{process.num_fds()} descriptors are open, expected {most}"
-        time.sleep(0.02)
 
 
 def test_floods_left_no_error_in_the_log(flooded: ServerProcess) -> None:

@@ -111,8 +111,8 @@ def test_readers_that_trust_both_authorities_outlive_a_restart_with_the_new_one(
     both = tmp_path / "both.pem"
     both.write_bytes(old.root.read_bytes() + new.root.read_bytes())
     port = free_port()
-    flags = ("--bundle", str(tiny), "--port", str(port), "--grace-s", "0.3")
-    flags += ("--tls-certificate", str(identity.certificate), "--tls-key", str(identity.key))
+    flags = ["--bundle", str(tiny), "--port", str(port), "--grace-s", "0.3"]
+    flags += ["--tls-certificate", str(identity.certificate), "--tls-key", str(identity.key)]
 
     def make_client() -> Client:
         return Client(f"127.0.0.1:{port}", tls=Tls(root_ca=both), retry=PATIENT)

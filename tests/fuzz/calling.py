@@ -100,7 +100,7 @@ class Caller:
             for reply in call:
                 replies.append(reply)
                 if len(replies) > MOST_REPLIES:
-                    call.cancel()
+                    call.cancel()  # type: ignore[no-untyped-call]  # the stubs lack its type
                     return Outcome(code="", text="", detail=None, replies=tuple(replies))
         except grpc.RpcError as error:
             failure = describe_failure(error)

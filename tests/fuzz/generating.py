@@ -28,6 +28,7 @@ MODELS = ("tiny", "classy", "poisoned")
 C_DIM = 3
 """Of the model `classy`."""
 
+Field = Any  # the stubs of protobuf know two kinds of descriptors
 _MAX_ITEMS, _MANY_ITEMS = 4, 5_000
 _MAX_DEPTH = 4
 _FLOATS = (0.0, -0.0, 0.5, 1.0, 1.5, -1.0, 1e-45, 3.4e38, -3.4e38, float("nan"), float("inf"), -float("inf"))
@@ -142,7 +143,12 @@ def _make_sound_label(message: service_pb2.LabelRequest, rng: random.Random, *, 
 
 def _make_sound_output(output: service_pb2.OutputOptions, rng: random.Random) -> None:
     if rng.random() < 0.3:
-        output.fields.extend(rng.sample((1, 2, 4), rng.randint(1, 3)))
+        fields = (
+            service_pb2.SAMPLE_FIELD_IMAGE,
+            service_pb2.SAMPLE_FIELD_MASK,
+            service_pb2.SAMPLE_FIELD_UNCERTAINTY_MAP,
+        )
+        output.fields.extend(rng.sample(fields, rng.randint(1, len(fields))))
     if rng.random() < 0.3:
         output.image_codec = rng.choice((service_pb2.CODEC_JPEG, service_pb2.CODEC_PNG, service_pb2.CODEC_RAW))
         output.mask_codec = rng.choice((service_pb2.CODEC_ZSTD, service_pb2.CODEC_PNG, service_pb2.CODEC_RAW))
@@ -152,7 +158,7 @@ def _make_sound_output(output: service_pb2.OutputOptions, rng: random.Random) ->
 
 def _change(message: Message, rng: random.Random) -> None:
     """Set, clear or double a field somewhere in a message."""
-    field = rng.choice(message.DESCRIPTOR.fields)
+    field: Field = rng.choice([*message.DESCRIPTOR.fields])
     if field.message_type is not None and not field.is_repeated and rng.random() < 0.7:
         _change(getattr(message, field.name), rng)
     elif rng.random() < 0.15:
@@ -167,7 +173,7 @@ def _fill(message: Message, rng: random.Random, depth: int) -> None:
             _set(message, field, rng, depth)
 
 
-def _set(message: Message, field: FieldDescriptor, rng: random.Random, depth: int) -> None:
+def _set(message: Message, field: Field, rng: random.Random, depth: int) -> None:
     if field.is_repeated:
         count = _MANY_ITEMS if rng.random() < 0.03 else rng.randint(0, _MAX_ITEMS)
         values = getattr(message, field.name)
@@ -185,27 +191,27 @@ def _set(message: Message, field: FieldDescriptor, rng: random.Random, depth: in
             _fill(child, rng, depth + 1)
 
 
-def _value(field: FieldDescriptor, rng: random.Random) -> Any:  # Any: a value of the field's type
+def _value(field: Field, rng: random.Random) -> Any:  # Any: a value of the field's type
     near = _NEAR.get(field.name)
     if near is not None and rng.random() < 0.6:
         return rng.choice(near)
     return _EXTREMES[field.type](field, rng)
 
 
-def _enum(field: FieldDescriptor, rng: random.Random) -> int:
+def _enum(field: Field, rng: random.Random) -> int:
     assert field.enum_type is not None
-    known = [value.number for value in field.enum_type.values]
+    known: list[int] = [value.number for value in field.enum_type.values]
     return rng.choice(known if rng.random() < 0.7 else _ENUMS)
 
 
-def _whole(bits: int) -> Callable[[FieldDescriptor, random.Random], int]:
-    def choose(_field: FieldDescriptor, rng: random.Random) -> int:
+def _whole(bits: int) -> Callable[[Field, random.Random], int]:
+    def choose(_field: Field, rng: random.Random) -> int:
         return rng.choice((0, 1, 2**bits - 1, 2 ** (bits - 1), rng.getrandbits(bits), rng.getrandbits(5)))
 
     return choose
 
 
-_EXTREMES: Mapping[int, Callable[[FieldDescriptor, random.Random], Any]] = {  # Any: as `_value`
+_EXTREMES: Mapping[int, Callable[[Field, random.Random], Any]] = {  # Any: as `_value`
     FieldDescriptor.TYPE_UINT64: _whole(64),
     FieldDescriptor.TYPE_UINT32: _whole(32),
     FieldDescriptor.TYPE_FLOAT: lambda _field, rng: rng.choice((*_FLOATS, rng.uniform(-2, 2))),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -84,7 +85,7 @@ def _check_failure(case: Case, outcome: Outcome) -> None:
 
 def names_field(kind: type[Message], path: str) -> bool:
     """Whether a path such as filter.min_class_areas[2].class_name leads to a field or oneof of a message."""
-    descriptor = kind.DESCRIPTOR
+    descriptor: Any = kind.DESCRIPTOR  # Any: the stubs of protobuf know two kinds of descriptors
     if path in descriptor.oneofs_by_name or not path:
         return True
     for part in path.split("."):

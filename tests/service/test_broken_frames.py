@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.client_files import ClientFile
 from tests.frames import (
     CONTINUATION,
     DATA,
@@ -183,6 +184,13 @@ def test_connections_above_their_limit_are_closed_and_leave_the_others(bundles: 
         assert endings == [OK] * limit + ["closed"] * limit
         stream = running.stub().Generate(make_request(), timeout=TIMEOUT_S, wait_for_ready=True)
         assert collect(stream).indices == [0, 1, 2, 3, 4]
+
+
+def test_caller_without_a_token_is_refused_before_its_message_came(bundles: dict[str, Path], tmp_path: Path) -> None:
+    clients = ClientFile(tmp_path / "clients.toml", one={})
+    with serving([bundles["tiny"]], tokens=clients.path) as running, RawConnection(running.address) as connection:
+        call(message(b"abc", length=100), is_ended=False)(connection)
+        assert connection.ending(1) == "grpc-status 16"
 
 
 def test_server_serves_after_all_this(impatient: Serving) -> None:

@@ -78,10 +78,10 @@ soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
 
 fuzz: fuzz-requests fuzz-manifests fuzz-checkpoints ## Send 100,000 hostile requests and manifests, read 20,000 damaged files.
 
-fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket: half fit the schema, half are broken (8 minutes).
+fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket: half fit the schema, half are broken (5 to 12 minutes).
 	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_requests.py --fuzz-cases 40000 $(PYTEST_ARGS)
 
-fuzz-manifests: $(DEV_STAMP) ## 20,000 hostile manifests of bundles (4 minutes).
+fuzz-manifests: $(DEV_STAMP) ## 20,000 hostile manifests of bundles (2 to 7 minutes).
 	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_manifests.py --fuzz-cases 20000 $(PYTEST_ARGS)
 
 fuzz-checkpoints: $(DEV_STAMP) ## 20,000 damaged checkpoint files (7 minutes).

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from labelmint.bundle import open_bundle
+from labelmint.errors import BundleError
 from labelmint_client import Client, RetryPolicy
+from labelmint_service.models import load_model
 from tests.faults.readers import reading
-from tests.service.server_process import run_server, server_process
+from tests.serving import serving
 
 AT_ONCE = RetryPolicy(max_attempts=1, connect_attempts=1)
 
@@ -37,15 +39,11 @@ def test_altered_files_disturb_no_reader_and_keep_the_next_server_from_starting(
     tiny: Path, tmp_path: Path, name: str
 ) -> None:
     bundle = shutil.copytree(tiny, tmp_path / "tiny")
-    with server_process(tmp_path, "--bundle", str(bundle)) as running:
-        with reading(lambda _: Client(running.address, retry=AT_ONCE)) as readers:
-            readers.wait_until_begun()
-            for file in open_bundle(tiny).manifest.files:
-                ALTERATIONS[name](bundle / file.path)
-            refused = run_server("--bundle", str(bundle))
-            with server_process(tmp_path / "tiny", "--bundle", str(tiny)) as sound, Client(sound.address) as client:
-                assert not any(readers.finish(client))
-        assert running.process.poll() is None
-    assert refused.returncode == 2
-    assert "Traceback" not in refused.stderr
-    assert str(bundle) in refused.stderr.splitlines()[-1]
+    with serving([bundle]) as running, reading(lambda _: Client(running.address, retry=AT_ONCE)) as readers:
+        readers.wait_until_begun()
+        for file in open_bundle(tiny).manifest.files:
+            ALTERATIONS[name](bundle / file.path)
+        with pytest.raises(BundleError):
+            load_model(bundle)
+        with serving([tiny]) as sound, Client(sound.address) as client:
+            assert not any(readers.finish(client))

@@ -38,13 +38,14 @@ PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-gpu test-faults soak lint types contracts pytest fuzz bench bench-gpu kernel kernel-gpu chart-schema protos \
+.PHONY: help demo serve test test-gpu test-faults soak lint types contracts pytest fuzz fuzz-requests fuzz-manifests \
+	fuzz-checkpoints load bench bench-gpu kernel kernel-gpu chart-schema protos \
 	check-protos clean python-is-there
 .DELETE_ON_ERROR:
 
 help: ## List the commands.
 	@echo "Commands:"
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Choices, such as make test TORCH_INDEX=https://download.pytorch.org/whl/cpu, stand on top of the Makefile."
 
 demo: $(DEMO_STAMP) ## Serve the embedded model, stream 256 labelled samples into out/demo/, draw a contact sheet.
@@ -68,14 +69,26 @@ contracts: $(DEV_STAMP) ## Check which package imports which.
 pytest: $(DEV_STAMP) ## Run the test suite alone.
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
-test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, and the other faults (minutes).
-	$(DEV_VENV)/bin/python -m pytest -m "not fuzz" tests/faults tests/service/test_engine_faults.py --kills 30 $(PYTEST_ARGS)
+test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, flood it, and the other faults (10 to 15 minutes).
+	$(DEV_VENV)/bin/python -m pytest -m "not fuzz" tests/faults tests/service/test_engine_faults.py --kills 30 --fault-s 8 \
+		$(PYTEST_ARGS)
 
 soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
 	$(DEV_VENV)/bin/python -m pytest tests/faults/test_kills.py --kills 200 $(PYTEST_ARGS)
 
-fuzz: $(DEV_STAMP) ## Read 20,000 damaged checkpoint files (7 minutes on one core).
+fuzz: fuzz-requests fuzz-manifests fuzz-checkpoints ## Send 100,000 hostile requests and manifests, read 20,000 damaged files.
+
+fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket: half fit the schema, half are broken (5 to 12 minutes).
+	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_requests.py --fuzz-cases 40000 $(PYTEST_ARGS)
+
+fuzz-manifests: $(DEV_STAMP) ## 20,000 hostile manifests of bundles (2 to 7 minutes).
+	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_manifests.py --fuzz-cases 20000 $(PYTEST_ARGS)
+
+fuzz-checkpoints: $(DEV_STAMP) ## 20,000 damaged checkpoint files (7 minutes).
 	$(DEV_VENV)/bin/python -m pytest -m fuzz tests/export/test_checkpoint_reading.py $(PYTEST_ARGS)
+
+load: $(DEV_STAMP) ## Read 200 streams for five minutes: none may break, health and memory stay; benchmarks/results.
+	$(DEV_VENV)/bin/python -m benchmarks.endurance $(BENCH_ARGS)
 
 bench: $(DEV_STAMP) ## Measure on this machine: engines, service, a published model's size, transport; README's tables.
 	$(DEV_VENV)/bin/python -m benchmarks $(or $(BENCH_ARGS),--rounds 5 --seconds 5)
@@ -87,8 +100,8 @@ bench: $(DEV_STAMP) ## Measure on this machine: engines, service, a published mo
 bench-gpu: $(GPU_STAMP) ## Measure the workloads on an NVIDIA GPU: the reference algorithm and the fused engine.
 	$(GPU_VENV)/bin/python -m benchmarks.workloads --device cuda $(BENCH_ARGS)
 
-test-gpu: $(GPU_STAMP) ## Run the tests that need an NVIDIA GPU.
-	$(GPU_VENV)/bin/python -m pytest -m gpu tests/service tests/export $(PYTEST_ARGS)
+test-gpu: $(GPU_STAMP) ## Run the tests that need an NVIDIA GPU, and those whose kernels take long without one.
+	$(GPU_VENV)/bin/python -m pytest -m "gpu or interpreted" tests/service tests/export $(PYTEST_ARGS)
 
 kernel: ## Compile the interpreter's kernel again (needs g++ 12 or newer).
 	$(PYTHON) service/kernel/build.py

@@ -15,3 +15,8 @@ settings.load_profile("labelmint")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often tests/faults kills its server")
+    parser.addoption("--fuzz-cases", type=int, default=670, help="hostile inputs of each kind in tests/fuzz")
+    parser.addoption("--fuzz-first", type=int, default=0, help="number of the first of them")
+    parser.addoption(
+        "--fault-s", type=float, default=0.2, help="length of each flood and fault in tests/faults, seconds"
+    )

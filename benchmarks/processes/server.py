@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,13 +26,17 @@ class ServerProcess:
         bundle: What it serves.
         engine: Name of the engine that runs it.
         timeout_s: How long it may take until it is ready, seconds.
+        flags: More of labelmint-serve.
 
     Attributes:
         address: host:port, once entered.
     """
 
-    def __init__(self, bundle: Path, *, engine: str = "onnxruntime", timeout_s: float) -> None:
+    def __init__(
+        self, bundle: Path, *, engine: str = "onnxruntime", timeout_s: float, flags: Sequence[str] = ()
+    ) -> None:
         self._bundle = bundle
+        self._flags = flags
         self._engine = engine
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,6 +60,7 @@ class ServerProcess:
                 str(self._bundle.resolve()),
                 "--ready-file",
                 str(ready_file),
+                *self._flags,
             ]
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             try:
@@ -68,6 +74,12 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
+
+    @property
+    def pid(self) -> int:
+        """Of the process, once entered."""
+        assert self._process is not None, "enter the server first"
+        return self._process.pid
 
     def peak_rss_bytes(self) -> int | None:
         """Most memory it has held so far; None where the system does not tell."""

@@ -77,12 +77,16 @@ def array_from_tensor(
             field=f"{field}.dtype",
         )
     shape = tuple(tensor.shape)
+    if len(shape) > _MAX_DIMENSIONS:  # before their product, which may have more digits than Python prints
+        raise ArrayError(
+            f"{field}.shape has {len(shape)} dimensions, expected at most {_MAX_DIMENSIONS}; send another array",
+            field=f"{field}.shape",
+        )
     # Zeros count as ones here, so that an empty array cannot carry a shape that numpy is unable to hold.
     extent = math.prod(max(size, 1) for size in shape) * dtype.itemsize
-    if len(shape) > _MAX_DIMENSIONS or extent > _MAX_BYTES:
+    if extent > _MAX_BYTES:
         raise ArrayError(
-            f"{field}.shape has {len(shape)} dimensions and spans {extent} bytes, expected at most {_MAX_DIMENSIONS} "
-            f"dimensions and {_MAX_BYTES} bytes; send less at a time",
+            f"{field}.shape spans {extent} bytes, expected at most {_MAX_BYTES}; send less at a time",
             field=f"{field}.shape",
         )
     if data is None:

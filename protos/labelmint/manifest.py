@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 _MAX_DEPTH = 16
+_MAX_QUOTED = 400
 
 
 def manifest_to_json(manifest: bundle_pb2.Manifest) -> str:
@@ -65,8 +66,10 @@ def manifest_from_json(text: bytes) -> bundle_pb2.Manifest:
         )
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        # An escape may stand for half a character, over which protobuf stumbles.
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise ManifestError(f"the manifest is not JSON ({error}); copy or rebuild the bundle") from error
+        raise ManifestError(f"the manifest is not JSON ({_short(error)}); copy or rebuild the bundle") from error
     if not isinstance(document, dict):
         raise ManifestError("the manifest is not a JSON object; copy or rebuild the bundle")
     _check_schema_version(document)
@@ -75,8 +78,14 @@ def manifest_from_json(text: bytes) -> bundle_pb2.Manifest:
         json_format.ParseDict(document, manifest, max_recursion_depth=_MAX_DEPTH)
     except (json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError) as error:
         # ParseDict lets some type errors through for values of the wrong JSON type.
-        raise ManifestError(f"the manifest does not fit its schema ({error}); rebuild the bundle") from error
+        raise ManifestError(f"the manifest does not fit its schema ({_short(error)}); rebuild the bundle") from error
     return manifest
+
+
+def _short(error: Exception) -> str:
+    """What an error says, but no more of the values that it quotes than a reader wants."""
+    text = str(error)
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
 
 
 def _document(manifest: bundle_pb2.Manifest) -> dict[str, Any]:  # Any: a JSON document

@@ -15,6 +15,7 @@ from labelmint.errors import LabelmintError
 from labelmint.memory import keep_freed_memory
 from labelmint_service.access import cli as access_cli
 from labelmint_service.loading import load_models
+from labelmint_service.open_files import allow_open_files
 from labelmint_service.ready_file import Readiness, remove_ready_file
 from labelmint_service.server import serve
 from labelmint_service.settings import load_settings
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(given)
         configure_logging(settings.log_level, settings.log_format)
         keep_freed_memory()
+        allow_open_files(settings.max_connections)
         with _sigterm_interrupts():
             remove_ready_file(settings.ready_file)
             # Outside the event loop, so that a signal ends the loading and does not wait for it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -17,7 +17,7 @@ from labelmint_service.errors import AdminForbiddenError, RepositoryStateError, 
 from labelmint_service.fleet import Fleet
 from labelmint_service.references import version_order
 from labelmint_service.repository.operations import ModelRepository
-from labelmint_service.servicer import LabelMintServicer, parse_message
+from labelmint_service.servicer import LabelMintServicer
 from labelmint_service.version_messages import version_message, version_messages
 
 ADMIN_SERVICE_NAME = "labelmint.v1.LabelMintAdmin"
@@ -69,18 +69,18 @@ class AdminServicer:
     def _method(
         self, rpc: str, kind: type[_RequestT], work: Callable[[_RequestT], Awaitable[_ResponseT]]
     ) -> grpc.RpcMethodHandler[Any, Any]:  # Any: calls of all message types
-        async def answer(data: bytes, context: _Context) -> bytes:
+        async def answer(requests: AsyncIterator[bytes], context: _Context) -> bytes:
             async def checked(_call: object, caller: Caller) -> bytes:
                 if not caller.is_admin:
                     raise AdminForbiddenError(
                         f"the token of client {caller.name!r} does not open the admin service, expected that of a "
                         "client with admin = true; use another token or ask the operator"
                     )
-                return (await work(parse_message(kind, data))).SerializeToString()
+                return (await work(await self._servicer.receive(kind, requests))).SerializeToString()
 
             return await self._servicer.answer(rpc, context, checked)
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.stream_unary_rpc_method_handler(answer)
 
     async def _list(self, _request: admin_pb2.ListRepositoryRequest) -> admin_pb2.ListRepositoryResponse:
         listing = await self._repository.look()

@@ -65,18 +65,17 @@ class DeviceMemory:
         self._metrics = metrics
         self._watches: dict[str, tuple[_Watch, ...]] = {}
 
-    def watch(self, model: ServedModel, devices: Sequence[int | None]) -> Callable[[], None]:
+    def watch(self, model: ServedModel, provider: str, devices: Sequence[int | None]) -> Callable[[], None]:
         """Tell of the devices of a version of a model, besides those of its other versions.
 
         Args:
             model: The version.
-            devices: Number of the GPU of each of its engines, None for the first; empty on a processor, which has no
-                memory to tell.
+            provider: What its engines run on; of a processor there is nothing to tell.
+            devices: Number of the GPU of each engine, None for the first.
 
         Returns:
             Ends it; to be called before the engines are closed.
         """
-        # Not strict: on a processor there are no devices.
         engines = {number or 0: one.engine for one, number in zip(model.replicas, devices, strict=False)}
         watches: list[_Watch] = []
         opened: list[CudaDevice] = []
@@ -85,6 +84,8 @@ class DeviceMemory:
                 watches.append(
                     _Watch(number=number, used_bytes=engine.device_bytes, total_bytes=engine.device_total_bytes)
                 )
+                continue
+            if provider != "cuda":
                 continue
             try:
                 device = CudaDevice(number)

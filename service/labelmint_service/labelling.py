@@ -67,11 +67,13 @@ class LabelSession:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop all work."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-        await self._stream.__aexit__(exc_type, exc, traceback)
+        """Drop all work, also if the caller leaves while this waits."""
+        try:
+            if self._reader is not None:
+                self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)
+        finally:
+            await self._stream.__aexit__(exc_type, exc, traceback)
 
     def messages(self) -> AsyncIterator[bytes]:
         """The messages of the stream; see SampleStream.messages."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
@@ -24,6 +27,8 @@ from labelmint_service.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.streams import SampleStream, StreamLimits
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace
+
+_MessageT = TypeVar("_MessageT", bound=Message)
 
 
 class SamplingService:
@@ -117,7 +122,7 @@ class SamplingService:
         Raises:
             ServiceError: The options cannot be served, or did not come in time.
         """
-        first = await self._receive_first(requests)
+        first = await self.receive_first(requests, field="options")
         if first is None or not first.HasField("options"):
             raise RequestError(
                 "options are missing, expected them in the first message; send them with or before the first latents",
@@ -141,13 +146,22 @@ class SamplingService:
         )
         return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
 
-    async def _receive_first(
-        self,
-        requests: AsyncIterator[service_pb2.LabelRequest],
-    ) -> service_pb2.LabelRequest | None:
-        """Wait for the first message, but neither for ever nor while the server goes away; None if there is none."""
+    async def receive_first(self, requests: AsyncIterator[_MessageT], *, field: str = "") -> _MessageT | None:
+        """Wait for the first message of a call, but neither for ever nor while the server goes away.
 
-        async def receive() -> service_pb2.LabelRequest | None:
+        Args:
+            requests: From the wire.
+            field: What it has to bring.
+
+        Returns:
+            The message; None if the caller ended its side without one.
+
+        Raises:
+            DrainingError: The server is going away.
+            LateError: None came in time.
+        """
+
+        async def receive() -> _MessageT | None:
             return await anext(requests, None)
 
         loop = asyncio.get_running_loop()
@@ -160,9 +174,9 @@ class SamplingService:
             if draining.done():
                 raise DrainingError("the server is going away; ask another one or retry after its restart")
             raise LateError(
-                f"no message came within {timeout_s:g} s, expected one with options; send them when the call begins, "
-                "the latents may follow later",
-                field="options",
+                f"no message came within {timeout_s:g} s, expected the request, or the options of Label; send it when "
+                "the call begins, latents may follow later",
+                field=field,
             )
         finally:
             for task in (receiving, draining):

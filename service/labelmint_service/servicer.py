@@ -65,7 +65,8 @@ class LabelMintServicer:
     """Answers the calls of labelmint.v1.LabelMint.
 
     Streams come from below already serialised, so the handlers pass their bytes through. Requests come as bytes and are
-    parsed here, so that one that cannot be parsed is refused as every other bad one is.
+    parsed here, so that one that cannot be parsed is refused as every other bad one is. Every call is read as a stream:
+    where a method takes one message, grpc would never end a call that sends none.
 
     Args:
         sampling: What does the work.
@@ -98,24 +99,24 @@ class LabelMintServicer:
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "ListModels": grpc.unary_unary_rpc_method_handler(
+                "ListModels": grpc.stream_unary_rpc_method_handler(
                     self.list_models,
                     response_serializer=messages.ListModelsResponse.SerializeToString,
                 ),
-                "GetModel": grpc.unary_unary_rpc_method_handler(
+                "GetModel": grpc.stream_unary_rpc_method_handler(
                     self.get_model,
                     response_serializer=messages.GetModelResponse.SerializeToString,
                 ),
-                "Generate": grpc.unary_stream_rpc_method_handler(self.generate),
+                "Generate": grpc.stream_stream_rpc_method_handler(self.generate),
                 "Label": grpc.stream_stream_rpc_method_handler(self.label),
             },
         )
 
-    async def list_models(self, data: bytes, context: _Context) -> service_pb2.ListModelsResponse:
+    async def list_models(self, requests: AsyncIterator[bytes], context: _Context) -> service_pb2.ListModelsResponse:
         """Name the served models, those that the caller may see."""
 
         async def work(_call: Call, caller: Caller) -> service_pb2.ListModelsResponse:
-            parse_message(service_pb2.ListModelsRequest, data)
+            await self.receive(service_pb2.ListModelsRequest, requests)
             return service_pb2.ListModelsResponse(
                 models=[
                     service_pb2.ModelSummary(
@@ -132,11 +133,11 @@ class LabelMintServicer:
 
         return await self.answer("ListModels", context, work)
 
-    async def get_model(self, data: bytes, context: _Context) -> service_pb2.GetModelResponse:
+    async def get_model(self, requests: AsyncIterator[bytes], context: _Context) -> service_pb2.GetModelResponse:
         """Describe one model."""
 
         async def work(_call: Call, caller: Caller) -> service_pb2.GetModelResponse:
-            request = parse_message(service_pb2.GetModelRequest, data)
+            request = await self.receive(service_pb2.GetModelRequest, requests)
             catalog = self._sampling.catalog.limited_to(caller.models)
             model = catalog.find(request.model, field="model")[0]
             return service_pb2.GetModelResponse(
@@ -149,11 +150,11 @@ class LabelMintServicer:
 
         return await self.answer("GetModel", context, work)
 
-    async def generate(self, data: bytes, context: _Context) -> None:
+    async def generate(self, requests: AsyncIterator[bytes], context: _Context) -> None:
         """Stream the samples of some addresses."""
 
         async def work(call: Call, caller: Caller) -> None:
-            request = parse_message(service_pb2.GenerateRequest, data)
+            request = await self.receive(service_pb2.GenerateRequest, requests)
             stream = self._sampling.open_generate(
                 request,
                 caller=caller,
@@ -172,7 +173,7 @@ class LabelMintServicer:
 
         async def work(call: Call, caller: Caller) -> None:
             session = await self._sampling.open_label(
-                _parsed(requests),
+                _parsed(service_pb2.LabelRequest, requests),
                 caller=caller,
                 deadline_s=call.deadline_s,
                 request_id=call.request_id,
@@ -183,6 +184,22 @@ class LabelMintServicer:
                     await context.write(message)
 
         await self.answer("Label", context, work)
+
+    async def receive(self, kind: type[_MessageT], requests: AsyncIterator[bytes]) -> _MessageT:
+        """The one message of a call.
+
+        Args:
+            kind: What it has to be.
+            requests: From the wire.
+
+        Raises:
+            RequestError: It is missing, or no such message.
+            ServiceError: It does not come.
+        """
+        request = await self._sampling.receive_first(_parsed(kind, requests))
+        if request is None:
+            raise RequestError(f"the call sent no message, expected one {kind.DESCRIPTOR.full_name}; send it")
+        return request
 
     async def answer(self, rpc: str, context: _Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
         """Do the work of a call that may be made, with its names on every line of the log.
@@ -254,9 +271,9 @@ def parse_message(kind: type[_MessageT], data: bytes) -> _MessageT:
         ) from error
 
 
-async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[service_pb2.LabelRequest]:
+async def _parsed(kind: type[_MessageT], requests: AsyncIterator[bytes]) -> AsyncIterator[_MessageT]:
     async for data in requests:
-        yield parse_message(service_pb2.LabelRequest, data)
+        yield parse_message(kind, data)
 
 
 def _make_call(rpc: str, context: _Context, tracing: Tracing) -> Call:

@@ -126,7 +126,7 @@ class ServiceSettings(RepositorySettings):
         default=30.0,
         gt=0.0,
         le=3600.0,
-        description="Time that a Label call has for its first message; a call without one is no stream yet.",
+        description="Time that a call has for its first message; one without is no stream yet.",
     )
     max_message_bytes: int = Field(
         default=256 * _MIB,
@@ -167,6 +167,24 @@ class ServiceSettings(RepositorySettings):
         ge=1.0,
         le=3600.0,
         description="Time after a ping until a silent connection is closed.",
+    )
+    handshake_timeout_s: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=3600.0,
+        description="Time that a new connection has until it speaks HTTP/2 (and TLS, if that is on).",
+    )
+    max_connections: int = Field(
+        default=2000,
+        ge=1,
+        le=1_000_000,
+        description="Most connections at a time; more are closed at once.",
+    )
+    max_connection_calls: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Most calls of one connection at a time; its caller holds more back.",
     )
     metrics: bool = Field(default=True, description="Serve Prometheus metrics over HTTP.")
     metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the metrics.")

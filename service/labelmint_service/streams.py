@@ -140,7 +140,7 @@ class SampleStream:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop all work."""
+        """Drop all work, also if the caller leaves while this waits."""
         self.is_closed = True
         if self._sending_since_ns is not None:  # the caller left before it took this message
             self._observe("send", self._sending_since_ns, 0)
@@ -150,10 +150,12 @@ class SampleStream:
         self._scheduler.remove(self)
         self._allowance.close()
         self._hold(-self._held_rows)
-        if self._pump_task is not None:
-            self._pump_task.cancel()
-            await asyncio.gather(self._pump_task, return_exceptions=True)
-        self._assembler.close()
+        try:
+            if self._pump_task is not None:
+                self._pump_task.cancel()
+                await asyncio.gather(self._pump_task, return_exceptions=True)
+        finally:
+            self._assembler.close()
 
     # What the scheduler calls; see scheduler.WorkStream.
 

@@ -5,6 +5,7 @@ Nothing here touches a GPU: tests/export/test_gpu_device.py does where there is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, load_engine
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.errors import EngineStartError
-from labelmint_service.models import serve_bundle
+from labelmint_service.models import ServedModel, serve_bundle
 from tests.export.built_bundle import BuiltBundle, Feeds
 
 pytest.importorskip("triton", reason="triton is installed on Linux only")
@@ -24,7 +25,7 @@ pytest.importorskip("triton", reason="triton is installed on Linux only")
 from labelmint_service.engine.fused.gpu.device import DeviceArray
 from labelmint_service.engine.fused.gpu.engine import CHUNKS, GpuEngine
 from labelmint_service.engine.fused.gpu.proof import check_labels
-from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
+from tests.service.calls import EVERY_FIELD, TIMEOUT_S, Collected, collect, make_request
 from tests.service.interpreted_device import InterpretedDevice
 from tests.service.reading import read_metrics
 from tests.serving import serving
@@ -33,6 +34,10 @@ OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite", "scores")
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 _engines: dict[str, GpuEngine] = {}
+plain_or_both = pytest.mark.parametrize(
+    "built", ["plain_built", pytest.param("unusual_built", marks=pytest.mark.interpreted)], indirect=True
+)
+"""The first bundle shows the behaviour; the second shows it for the other forms of the kernels, and takes long."""
 
 
 @pytest.fixture
@@ -84,6 +89,7 @@ def test_gpu_path_and_the_kernel_of_the_processor_agree(built: BuiltBundle, engi
     assert np.abs(got["uncertainty_map"].astype(float) - expected.uncertainty_map).max() < 1e-3
 
 
+@plain_or_both
 def test_row_has_the_same_bits_in_every_chunk_and_place_beside_every_neighbour(
     built: BuiltBundle, engine: GpuEngine
 ) -> None:
@@ -102,6 +108,7 @@ def test_row_has_the_same_bits_in_every_chunk_and_place_beside_every_neighbour(
     assert_same_bits({name: array[1:2] for name, array in poisoned.items()}, alone[0])
 
 
+@plain_or_both
 def test_explicit_styles_give_what_latents_give(built: BuiltBundle, engine: GpuEngine) -> None:
     feeds = built.feeds(seed=34, indices=range(2), psi=0.7)
     styled = arrays_of(engine.run_styles(built.run("mapping", feeds)["ws"]))
@@ -110,21 +117,28 @@ def test_explicit_styles_give_what_latents_give(built: BuiltBundle, engine: GpuE
     assert (styled["label"] == direct["label"]).mean() > 0.999
 
 
-def test_served_model_names_what_its_bits_depend_on(built: BuiltBundle, engine: GpuEngine) -> None:
-    model = serve_bundle(open_bundle(built.path), engine)
-    np.testing.assert_allclose(model.average_style, built.generator.mapping.w_avg.numpy(), rtol=1e-5, atol=1e-6)
-    for part in ('"kernel":"gpu-float32"', '"device":{"name":"interpreted"}', '"kernel_sha256"', "-sm90.cubin"):
-        assert part in model.numerics.document
-    assert set(engine.stages_ns) == {"mapping", "synthesis", "interpreter", "copy"}
-    assert engine.device_bytes() > 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed:
+    """What was seen of an engine that a server ran, and then closed."""
+
+    device: InterpretedDevice
+    model: ServedModel
+    stages: frozenset[str]
+    device_bytes: int
+    metrics: dict[tuple[str, ...], float]
+    expected: EngineBatch
+    got: Collected
 
 
-def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
-    """Over gRPC, in the engine's own thread; the scores are the engine's too. The server closes the engine."""
-    device = InterpretedDevice()
-    model = serve_bundle(open_bundle(plain_built.path), GpuEngine(open_bundle(plain_built.path), device))
+@pytest.fixture(scope="module")
+def streamed(plain_built: BuiltBundle) -> Streamed:
+    """A stream over gRPC, from the engine's own thread; starting, running and closing an engine takes long here."""
+    device, bundle = InterpretedDevice(), open_bundle(plain_built.path)
+    engine = GpuEngine(bundle, device)
+    model = serve_bundle(bundle, engine)
+    stages = frozenset(engine.stages_ns)
     count = plain_built.manifest.runtime.batch_size + 1
-    expected = model.engine.run(
+    expected = engine.run(
         latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
         np.zeros((count, 0), np.float32),
         np.full(count, plain_built.manifest.truncation.default_psi, np.float32),
@@ -132,14 +146,44 @@ def test_server_streams_what_the_engine_gives(plain_built: BuiltBundle) -> None:
     with serving([model]) as running:
         request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
         got = collect(running.stub().Generate(request, timeout=10 * TIMEOUT_S))
-        allocated, metrics = device.allocated_bytes(), read_metrics(running)
-    assert metrics["labelmint_device_memory_bytes", "used", model.name] == allocated > 0
-    assert metrics["labelmint_device_memory_bytes", "total", model.name] == device.total_bytes()
-    assert got.indices == list(range(count))
+        device_bytes, metrics = device.allocated_bytes(), read_metrics(running)
+    return Streamed(
+        device=device,
+        model=model,
+        stages=stages,
+        device_bytes=device_bytes,
+        metrics=metrics,
+        expected=expected,
+        got=got,
+    )
+
+
+def test_served_model_names_what_its_bits_depend_on(plain_built: BuiltBundle, streamed: Streamed) -> None:
+    w_avg = plain_built.generator.mapping.w_avg.numpy()
+    np.testing.assert_allclose(streamed.model.average_style, w_avg, rtol=1e-5, atol=1e-6)
+    for part in ('"kernel":"gpu-', '"device":{"name":"interpreted"}', '"kernel_sha256"', "-sm90.cubin"):
+        assert part in streamed.model.numerics.document
+    assert streamed.stages == {"mapping", "synthesis", "interpreter", "copy"}
+
+
+def test_server_tells_the_memory_of_the_device(streamed: Streamed) -> None:
+    model, used, total = streamed.model.name, streamed.device_bytes, streamed.device.total_bytes()
+    assert streamed.metrics["labelmint_device_memory_bytes", "used", model] == used > 0
+    assert streamed.metrics["labelmint_device_memory_bytes", "total", model] == total
+
+
+def test_server_streams_what_the_engine_gives(streamed: Streamed) -> None:
+    got, expected = streamed.got, streamed.expected
+    assert got.indices == list(range(len(expected.image)))
     assert got.arrays["image_raw"].tobytes() == expected.image.tobytes()
     assert got.arrays["mask_raw"].tobytes() == expected.label.tobytes()
     assert got.arrays["uncertainty_map"].tobytes() == expected.uncertainty_map.tobytes()
     assert got.arrays["uncertainty"].tobytes() == image_score(expected.uncertainty_map).tobytes()
+
+
+def test_engine_that_the_server_closed_has_freed_its_device(streamed: Streamed) -> None:
+    assert streamed.device.is_closed
+    assert streamed.device.allocated_bytes() == 0
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -163,11 +207,3 @@ def test_device_that_labels_otherwise_does_not_start(plain_built: BuiltBundle) -
         taps[f"tap_r{r}"] = DeviceArray(address=address, shape=shape, dtype=np.dtype(np.float32))
     with pytest.raises(EngineStartError, match=r"of the labels that the processor gives in float32, expected 99\.5%"):
         check_labels(weights, frame, taps, np.zeros((frame.height, frame.width), np.uint8), device)
-
-
-def test_closed_engine_has_freed_its_device(plain_built: BuiltBundle) -> None:
-    device = InterpretedDevice()
-    engine = GpuEngine(open_bundle(plain_built.path), device)
-    engine.close()
-    assert device.is_closed
-    assert device.allocated_bytes() == 0

@@ -54,6 +54,7 @@ def test_dtype_that_does_not_travel_is_refused(dtype: npt.DTypeLike) -> None:
         (service_pb2.Tensor(dtype=service_pb2.DTYPE_UINT8, shape=[], data=b""), "z.data"),
         (service_pb2.Tensor(dtype=service_pb2.DTYPE_UINT8, shape=[2**64 - 1, 2**64 - 1]), "z.shape"),
         (service_pb2.Tensor(dtype=service_pb2.DTYPE_UINT8, shape=[0, 2**63, 2**63]), "z.shape"),
+        (service_pb2.Tensor(dtype=service_pb2.DTYPE_UINT8, shape=[2**64 - 1] * 5_000), "z.shape"),
         (service_pb2.Tensor(dtype=service_pb2.DTYPE_UINT8, shape=[1] * 70, data=b"x"), "z.shape"),
     ],
 )

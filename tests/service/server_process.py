@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import psutil
 
 from labelmint.v1 import service_pb2_grpc
 
@@ -75,6 +77,14 @@ def server_process(folder: Path, *flags: str) -> Iterator[ServerProcess]:
                 )
         finally:
             process.kill()
+
+
+def wait_for_files(process: psutil.Process, most: int) -> None:
+    """Wait until a process has let go of all files and connections but so many."""
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
+    while process.num_fds() > most:
+        assert time.monotonic() < deadline, f"{process.num_fds()} descriptors are open, expected {most}"
+        time.sleep(0.02)
 
 
 def run_server(*flags: str) -> subprocess.CompletedProcess[str]:

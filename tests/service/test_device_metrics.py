@@ -37,7 +37,7 @@ def test_device_that_fails_gives_no_number_and_no_error(bundles: dict[str, Path]
     model, engine = scripted_model(bundles["tiny"])
     engine.__class__ = BrokenDevice
     metrics = ServiceMetrics()
-    forget = DeviceMemory(metrics).watch(model, [None])
+    forget = DeviceMemory(metrics).watch(model, "cuda", [None])
     during = values(metrics)
     forget()
 
@@ -61,7 +61,7 @@ def test_versions_on_one_device_are_told_once_and_until_the_last_one_goes(bundle
         pairs = [scripted_model(bundles["tiny"]) for _ in devices]
         for _, engine in pairs:
             engine.__class__ = WorkingDevice
-        ends.append(memory.watch(join_replicas([model for model, _ in pairs]), devices))
+        ends.append(memory.watch(join_replicas([model for model, _ in pairs]), "cuda", devices))
     both = values(metrics)
     ends[0]()
     second = values(metrics)
@@ -74,6 +74,6 @@ def test_versions_on_one_device_are_told_once_and_until_the_last_one_goes(bundle
 def test_missing_driver_leaves_the_metric_out(bundles: dict[str, Path]) -> None:
     model, _ = scripted_model(bundles["tiny"])
     metrics = ServiceMetrics()
-    DeviceMemory(metrics).watch(model, [0])()
+    DeviceMemory(metrics).watch(model, "cuda", [0])()
 
     assert values(metrics) == {}

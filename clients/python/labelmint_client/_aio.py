@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import _request
+from labelmint_client._aio_requests import HeldBackCall
 from labelmint_client._aio_stream import AsyncSampleStream, OpenedCall
 from labelmint_client._calls import make_stub, start_generate
 from labelmint_client._channel import (
@@ -268,7 +269,10 @@ class AsyncClient:
         )
 
         def open_call(cursor: StreamCursor) -> OpenedCall:
-            return self._stub().Label(job.messages(cursor), metadata=call_metadata(self._security)), cursor.next_index
+            label, metadata = self._stub().Label, call_metadata(self._security)
+            return HeldBackCall(
+                lambda messages: label(messages, metadata=metadata), job.messages(cursor)
+            ), cursor.next_index
 
         return self._stream(StreamCursor.of_label(job.options, len(job.latents), pin_numerics=pin_numerics), open_call)
 

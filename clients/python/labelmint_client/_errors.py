@@ -34,7 +34,15 @@ from labelmint_client._retry_hint import read_retry_hint
 ERROR_DETAIL_KEY = "labelmint-error-bin"
 
 # What grpc says when the connection, not the service, ended a call under a code that services use too.
-_TRANSPORT_PHRASES = ("RST_STREAM", "Stream removed", "GOAWAY", "Connection reset", "Broken pipe", "EOS on DATA frame")
+_TRANSPORT_PHRASES = (
+    "RST_STREAM",
+    "Stream removed",
+    "GOAWAY",
+    "Connection reset",
+    "Broken pipe",
+    "EOS on DATA frame",
+    "error from Core",
+)
 
 
 class ClientError(LabelmintError):

@@ -1,0 +1,40 @@
+"""Latents that a server refuses while most of them are still to be sent."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from labelmint_client import AsyncClient, Client, ModelNotFoundError
+from tests.serving import Serving, serving
+from tests.tiny_bundle import write_tiny_bundle
+
+NUM_LATENTS, NUM_TRIES = 200_000, 10
+"""Many messages, and a race that was lost one time in four."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving([write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")]) as running:
+        yield running
+
+
+async def test_refusal_reaches_the_async_caller_while_it_still_sends(served: Serving) -> None:
+    z = np.zeros((NUM_LATENTS, 8), np.float32)
+    for _ in range(NUM_TRIES):
+        async with AsyncClient(served.address) as client:
+            with pytest.raises(ModelNotFoundError):
+                await anext(client.label("none", z=z))
+
+
+async def test_async_caller_gets_all_labels_of_many_messages(served: Serving) -> None:
+    z = np.random.default_rng(0).standard_normal((700, 8)).astype(np.float32)
+    async with AsyncClient(served.address) as client:
+        indices = [sample.index async for sample in client.label("tiny", z=z)]
+    assert indices == list(range(len(z)))
+
+
+def test_refusal_reaches_the_caller_while_it_still_sends(served: Serving) -> None:
+    z = np.zeros((NUM_LATENTS, 8), np.float32)
+    with Client(served.address) as client, pytest.raises(ModelNotFoundError):
+        next(client.label("none", z=z))

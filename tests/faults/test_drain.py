@@ -1,0 +1,77 @@
+"""Servers that are told to stop under eight readers, which go on at another and, later, at the same one again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from labelmint_client import Client
+from tests.faults.readers import PATIENT, WAIT_S, free_port, reading
+from tests.service.calls import describe_failure, make_request
+from tests.service.server_process import ServerProcess, server_process
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+LONGEST_DRAIN_S = 30.0
+
+
+def statuses(server: ServerProcess) -> Iterator[int]:
+    """What health says of the model, as it changes, until the server is gone."""
+    call = health_pb2_grpc.HealthStub(server.channel).Watch(
+        health_pb2.HealthCheckRequest(service="tiny"), timeout=WAIT_S
+    )
+    try:
+        yield from (answer.status for answer in call)
+    except grpc.RpcError as error:
+        assert describe_failure(error).code in {"UNAVAILABLE", "CANCELLED"}
+
+
+def drain(server: ServerProcess) -> None:
+    """Tell a server to stop; look at its health, at a stream of its own, and at its status."""
+    watched = statuses(server)
+    assert next(watched) == SERVING
+    call = server.stub().Generate(make_request(max_accepted=None, endless=True), timeout=WAIT_S)
+    indices = list(next(call).indices)
+    server.signal(signal.SIGTERM)
+    assert list(watched) == [NOT_SERVING]
+    with pytest.raises(grpc.RpcError) as caught:
+        indices.extend(index for batch in call for index in batch.indices)
+    failure = describe_failure(caught.value)
+    assert failure.code == "UNAVAILABLE"
+    assert failure.detail is not None
+    assert failure.detail.next_index == len(indices)
+    assert indices == list(range(len(indices)))
+    assert server.process.wait(LONGEST_DRAIN_S) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+def test_drained_servers_lose_nothing_and_their_readers_go_on_elsewhere(
+    tiny: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    places = [(tmp_path / str(number), free_port()) for number in range(2)]
+    for folder, _ in places:
+        folder.mkdir()
+    target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for _, port in places)
+
+    def start(number: int) -> ServerProcess:
+        folder, port = places[number]
+        flags = ("--bundle", str(tiny), "--port", str(port), "--grace-s", "10", "--stream-queue-batches", "2")
+        return running.enter_context(server_process(folder, *flags))
+
+    rounds = max(1, round(request.config.getoption("--fault-s")))
+    with ExitStack() as running:
+        serving = start(0)
+        with reading(lambda _: Client(target, retry=PATIENT)) as readers:
+            readers.wait_until_begun()
+            for number in range(1, rounds + 1):
+                successor = start(number % 2)
+                drain(serving)
+                serving = successor
+            with Client(serving.address) as client:
+                assert all(readers.finish(client)), "a stream never broke: the drain met nobody"

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from labelmint.v1 import admin_pb2_grpc, service_pb2_grpc
-from labelmint_service.models import ServedModel, load_model
+from labelmint_service.models.served import ServedModel, load_model
 from labelmint_service.ready_file import Readiness
 from labelmint_service.server import LabelmintServer
 from labelmint_service.settings import ServiceSettings

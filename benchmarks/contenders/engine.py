@@ -17,7 +17,7 @@ from labelmint.addresses import class_indices, latents
 from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, LatentInputs
 from labelmint_service.engine.protocol import run_inputs
-from labelmint_service.models import ServedModel, load_model
+from labelmint_service.models.served import ServedModel, load_model
 from labelmint_service.sources import make_onehot
 
 FIELDS = ("image", "mask", "keypoints", "uncertainty")

@@ -6,7 +6,7 @@ import numpy as np
 
 from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch
-from labelmint_service.models import load_model
+from labelmint_service.models.served import load_model
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 _PICTURES = 8

@@ -11,7 +11,7 @@ from benchmarks.processes.worker import Answer, Document, answer_requests
 from benchmarks.workloads.answers import PictureAnswer, save_labels
 from labelmint.addresses import latents
 from labelmint_service.engine.loading import ENGINES
-from labelmint_service.models import load_model
+from labelmint_service.models.served import load_model
 
 
 def _prepare() -> tuple[Document, Answer]:

@@ -21,7 +21,7 @@ from labelmint_service.batching import AcceptedRows, Reply, build_replies, share
 from labelmint_service.encoding import encode_images, encode_masks, make_palette
 from labelmint_service.errors import EngineRunError
 from labelmint_service.filters import SampleFilter
-from labelmint_service.models import ServedModel
+from labelmint_service.models.served import ServedModel
 from labelmint_service.outputs import OutputPlan
 from labelmint_service.rows import Delivery
 from labelmint_service.shared_ring import SharedRing

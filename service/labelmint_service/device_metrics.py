@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from labelmint_service.engine.fused.gpu.driver import CudaDevice
 from labelmint_service.errors import EngineStartError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import ServedModel
+from labelmint_service.models.served import ServedModel
 from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)

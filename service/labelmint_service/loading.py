@@ -6,7 +6,7 @@ import functools
 import logging
 from typing import Any
 
-from labelmint_service.models import ServedModel, load_model
+from labelmint_service.models.served import ServedModel, load_model
 from labelmint_service.repository.lifecycle import LoadModel
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event

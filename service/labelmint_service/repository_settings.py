@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode
 
-from labelmint_service.references import NAME_PATTERN, VERSION_PATTERN
+from labelmint_service.models.references import NAME_PATTERN, VERSION_PATTERN
 
 _Model = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}(@{VERSION_PATTERN})?$")]
 _Device = Annotated[int, Field(ge=0, le=1023)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelmint.v1 import bundle_pb2, service_pb2
-from labelmint_service.catalog import ModelCatalog
 from labelmint_service.errors import PinMismatchError, RequestError
 from labelmint_service.filters import SampleFilter, parse_filter
-from labelmint_service.models import ServedModel
+from labelmint_service.models.catalog import ModelCatalog
+from labelmint_service.models.served import ServedModel
 from labelmint_service.outputs import OutputPlan, parse_output
 
 NUM_INDICES = 2**64

@@ -33,7 +33,7 @@ from labelmint_service.errors import (
     StreamLimitError,
 )
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import ServedModel
+from labelmint_service.models.served import ServedModel
 from labelmint_service.replicas import Replicas
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
 from labelmint_service.structured_logs import add_log_context, log_event

@@ -15,14 +15,14 @@ from grpc_reflection.v1alpha import reflection
 
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
 from labelmint_service.admin_servicer import AdminServicer
-from labelmint_service.catalog import ModelCatalog
 from labelmint_service.engine_runner import EngineState
 from labelmint_service.fleet import Fleet
 from labelmint_service.health_board import HealthBoard
 from labelmint_service.listening import channel_options, listen
 from labelmint_service.loading import make_loader
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
-from labelmint_service.models import ServedModel
+from labelmint_service.models.catalog import ModelCatalog
+from labelmint_service.models.served import ServedModel
 from labelmint_service.profile import draw_profile
 from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.repository.keeping import RepositoryKeeper

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from labelmint.v1 import service_pb2
-from labelmint_service.catalog import ModelCatalog, VersionState
-from labelmint_service.models import ServedModel
+from labelmint_service.models.catalog import ModelCatalog, VersionState
+from labelmint_service.models.served import ServedModel
 
 _STATES = MappingProxyType(
     {

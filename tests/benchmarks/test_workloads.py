@@ -18,7 +18,7 @@ from benchmarks.workloads.shapes import STYLEGAN1_CHANNELS, STYLEGAN2_CHANNELS, 
 from benchmarks.workloads.summary import draw_table, summarize
 from labelmint.addresses import latents
 from labelmint_service.engine import load_engine
-from labelmint_service.models import load_model
+from labelmint_service.models.served import load_model
 
 TINY = Workload(
     family="stylegan1",

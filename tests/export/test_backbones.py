@@ -30,7 +30,7 @@ from labelmint_export.generator.stylegan1 import StyleGAN1Config, StyleGAN1Gener
 from labelmint_export.generator.stylegan3 import StyleGAN3Generator
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.interpreter.taps import select_taps
-from labelmint_service.models import load_model
+from labelmint_service.models.served import load_model
 from tests.export.plain_interpreter import plain_labels
 from tests.export.plain_stylegan1 import make_state_dict
 from tests.export.tflib_files import make_stylegan1, make_stylegan2, write_snapshot

@@ -17,8 +17,8 @@ from labelmint_service.engine import Engine, EngineBatch, load_engine
 from labelmint_service.engine.fused.native import find_variant, variants
 from labelmint_service.engine.loading import ENGINES
 from labelmint_service.errors import EngineStartError
-from labelmint_service.models import load_model
-from labelmint_service.numerics import describe_numerics
+from labelmint_service.models.numerics import describe_numerics
+from labelmint_service.models.served import load_model
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
 
 OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite")

@@ -17,7 +17,7 @@ from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, load_engine
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.errors import EngineStartError
-from labelmint_service.models import ServedModel, serve_bundle
+from labelmint_service.models.served import ServedModel, serve_bundle
 from tests.export.built_bundle import BuiltBundle, Feeds
 
 pytest.importorskip("triton", reason="triton is installed on Linux only")

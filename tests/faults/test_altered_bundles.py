@@ -12,7 +12,7 @@ import pytest
 from labelmint.bundle import open_bundle
 from labelmint.errors import BundleError
 from labelmint_client import Client, RetryPolicy
-from labelmint_service.models import load_model
+from labelmint_service.models.served import load_model
 from tests.faults.readers import reading
 from tests.serving import serving
 

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from labelmint.bundle import Bundle, manifest_from_json, manifest_to_json, open_bundle
 from labelmint.errors import BundleError, LabelmintError
 from labelmint.v1 import bundle_pb2
-from labelmint_service.models import load_model
+from labelmint_service.models.served import load_model
 from tests.fuzz.hostile_manifests import hostile_manifest
 from tests.fuzz.judging import names_field
 from tests.protos.manifests import manifest_with_tables, write_bundle

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from labelmint.bundle import open_bundle
 from labelmint_service.engine import Engine, EngineBatch, JsonValue, load_engine
 from labelmint_service.errors import EngineRunError
-from labelmint_service.models import ServedModel, serve_bundle
+from labelmint_service.models.served import ServedModel, serve_bundle
 
 WAIT_S = 120.0
 

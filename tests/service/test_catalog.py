@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmint_service.catalog import ModelCatalog, Version, VersionState
 from labelmint_service.errors import ModelNotReadyError, RepositoryStateError, VersionFolderError
-from labelmint_service.models import ServedModel, load_model
-from labelmint_service.references import read_reference, version_order
+from labelmint_service.models.catalog import ModelCatalog, Version, VersionState
+from labelmint_service.models.references import read_reference, version_order
+from labelmint_service.models.served import ServedModel, load_model
 from labelmint_service.repository.folders import scan
 from labelmint_service.repository.model_file import ModelFile, read_model_file, write_model_file
 

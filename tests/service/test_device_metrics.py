@@ -8,7 +8,7 @@ from pathlib import Path
 from labelmint_service.device_metrics import DeviceMemory
 from labelmint_service.errors import EngineRunError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import join_replicas
+from labelmint_service.models.served import join_replicas
 from tests.service.reading import read_metrics
 from tests.service.scripted_engine import ScriptedEngine, scripted_model
 from tests.serving import Serving

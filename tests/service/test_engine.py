@@ -17,11 +17,11 @@ from labelmint.addresses import latents
 from labelmint.bundle import open_bundle, write_manifest
 from labelmint.errors import IntegrityError
 from labelmint.v1 import bundle_pb2
-from labelmint_service.catalog import ModelCatalog
 from labelmint_service.engine import Engine, load_engine
 from labelmint_service.errors import EngineRunError, EngineStartError, StartError
-from labelmint_service.models import load_model, serve_bundle
-from labelmint_service.numerics import describe_numerics
+from labelmint_service.models.catalog import ModelCatalog
+from labelmint_service.models.numerics import describe_numerics
+from labelmint_service.models.served import load_model, serve_bundle
 
 NO_CLASS = np.zeros((4, 0), dtype=np.float32)
 

@@ -22,7 +22,7 @@ from labelmint_service.engine import EngineBatch
 from labelmint_service.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineRunner, EngineState
 from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import ServedModel
+from labelmint_service.models.served import ServedModel
 from tests.service.calls import expect_failure
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
 from tests.serving import Serving, serving

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from labelmint.addresses import latents
 from labelmint.bundle import open_bundle
 from labelmint_service.engine import EngineBatch, load_engine
-from labelmint_service.models import serve_bundle
+from labelmint_service.models.served import serve_bundle
 from tests.service.calls import TIMEOUT_S, collect, make_request
 from tests.service.scripted_engine import ScriptedEngine
 from tests.serving import serving

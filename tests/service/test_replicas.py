@@ -19,8 +19,8 @@ from labelmint_service.engine import EngineBatch, load_engine
 from labelmint_service.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineState
 from labelmint_service.errors import EngineRunError, EngineStartError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import ServedModel, join_replicas, load_model, serve_bundle
-from labelmint_service.numerics import Numerics
+from labelmint_service.models.numerics import Numerics
+from labelmint_service.models.served import ServedModel, join_replicas, load_model, serve_bundle
 from labelmint_service.replicas import Replicas
 from labelmint_service.scheduler import Scheduler
 from labelmint_service.tracing.calls import UNTRACED

@@ -18,7 +18,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import service_pb2
 from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
 from labelmint.v1.service_pb2 import GetModelRequest, ListModelsRequest, OutputOptions
-from labelmint_service import models
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, expect_failure, make_request
 from tests.service.repositories import LogReader, Repository, ScriptedLoading, states
 from tests.serving import Serving, serving
@@ -47,7 +46,7 @@ def repository(tmp_path: Path, sources: dict[int, Path]) -> Repository:
 @pytest.fixture
 def loading(monkeypatch: pytest.MonkeyPatch) -> ScriptedLoading:
     script = ScriptedLoading()
-    monkeypatch.setattr(models, "load_engine", script)
+    monkeypatch.setattr("labelmint_service.models.served.load_engine", script)
     return script
 
 

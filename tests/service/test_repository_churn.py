@@ -13,7 +13,6 @@ import pytest
 from labelmint.v1 import service_pb2
 from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
 from labelmint.v1.service_pb2 import OutputOptions
-from labelmint_service import models
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, make_request
 from tests.service.repositories import Repository, ScriptedLoading, states
 from tests.serving import Serving, serving
@@ -82,7 +81,7 @@ def test_every_stream_is_of_one_version_and_no_engine_is_left_open(
     for place, version in enumerate(VERSIONS):
         repository.add(version, 1 + place % 2)
     loading = ScriptedLoading()
-    monkeypatch.setattr(models, "load_engine", loading)
+    monkeypatch.setattr("labelmint_service.models.served.load_engine", loading)
     ended = threading.Event()
     with (
         serving(

@@ -16,7 +16,7 @@ from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import DrainingError, EngineRunError, LateError, NonFiniteSampleError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models import ServedModel
+from labelmint_service.models.served import ServedModel
 from labelmint_service.replicas import Replicas
 from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows
 from labelmint_service.scheduler import Scheduler, WorkStream

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelmint_service.errors import VersionFolderError
-from labelmint_service.references import DEFAULT, LATEST, NAME_PATTERN, VERSION_PATTERN, version_order
+from labelmint_service.models.references import DEFAULT, LATEST, NAME_PATTERN, VERSION_PATTERN, version_order
 from labelmint_service.repository.model_file import ModelFile, read_model_file
 
 _MAX_FILES = 10_000

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from labelmint_service.errors import RepositoryStateError, VersionFolderError
-from labelmint_service.references import LATEST, VERSION_PATTERN
+from labelmint_service.models.references import LATEST, VERSION_PATTERN
 
 NAME = "model.json"
 _UNFINISHED = ".model.json.unfinished"

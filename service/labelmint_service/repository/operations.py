@@ -6,9 +6,9 @@ import asyncio
 import logging
 from pathlib import Path
 
-from labelmint_service.catalog import ModelCatalog, VersionState
 from labelmint_service.errors import ModelNotFoundError, RepositoryStateError, RequestError, VersionFolderError
-from labelmint_service.references import DEFAULT, LATEST, VERSION_PATTERN, Reference, read_reference
+from labelmint_service.models.catalog import ModelCatalog, VersionState
+from labelmint_service.models.references import DEFAULT, LATEST, VERSION_PATTERN, Reference, read_reference
 from labelmint_service.repository.folders import ModelFolder, scan
 from labelmint_service.repository.lifecycle import Lifecycle
 from labelmint_service.repository.model_file import ModelFile, read_model_file, write_model_file

@@ -12,9 +12,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from labelmint_service.catalog import ModelCatalog, VersionState
 from labelmint_service.errors import VersionFolderError
-from labelmint_service.references import Reference
+from labelmint_service.models.catalog import ModelCatalog, VersionState
+from labelmint_service.models.references import Reference
 from labelmint_service.repository.folders import ModelFolder, Stamp
 from labelmint_service.repository.lifecycle import Lifecycle
 from labelmint_service.repository.operations import ModelRepository

@@ -17,8 +17,8 @@ from labelmint_service.errors import (
     RequestError,
     StartError,
 )
-from labelmint_service.models import ServedModel
-from labelmint_service.references import DEFAULT, LATEST, Reference, read_reference, version_order
+from labelmint_service.models.references import DEFAULT, LATEST, Reference, read_reference, version_order
+from labelmint_service.models.served import ServedModel
 
 _SHOWN = 64
 

@@ -15,8 +15,8 @@ from labelmint.bundle import Bundle, open_bundle
 from labelmint_service.engine import Engine, EngineBatch, LatentInputs, load_engine
 from labelmint_service.engine.protocol import run_inputs
 from labelmint_service.errors import EngineRunError, EngineStartError, ModelMemoryError
-from labelmint_service.memory_use import release_freed_memory, resident_bytes
-from labelmint_service.numerics import Numerics, describe_numerics
+from labelmint_service.models.memory_use import release_freed_memory, resident_bytes
+from labelmint_service.models.numerics import Numerics, describe_numerics
 
 _PROBE_SEED = 0
 

@@ -20,9 +20,9 @@ from labelmint.v1 import service_pb2
 from labelmint_service.batching import AcceptedRows, Reply, build_replies, shared_bytes
 from labelmint_service.encoding import encode_images, encode_masks, make_palette
 from labelmint_service.errors import EngineRunError
-from labelmint_service.filters import SampleFilter
 from labelmint_service.models.served import ServedModel
-from labelmint_service.outputs import OutputPlan
+from labelmint_service.requests.filters import SampleFilter
+from labelmint_service.requests.outputs import OutputPlan
 from labelmint_service.rows import Delivery
 from labelmint_service.shared_ring import SharedRing
 

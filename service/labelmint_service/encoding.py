@@ -15,7 +15,7 @@ import zstandard
 from PIL import Image
 
 from labelmint.v1 import bundle_pb2, service_pb2
-from labelmint_service.outputs import OutputPlan
+from labelmint_service.requests.outputs import OutputPlan
 
 _PNG_LEVEL = 1
 _ZSTD_LEVEL = 1

@@ -17,7 +17,7 @@ from labelmint.arrays import array_from_tensor
 from labelmint.v1 import service_pb2
 from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import RequestError
-from labelmint_service.requests import LabelJob
+from labelmint_service.requests.parsing import LabelJob
 from labelmint_service.rows import Entry, LoadedRows
 from labelmint_service.sources import LatentSource, make_onehot, truncate_styles
 from labelmint_service.streams import SampleStream

@@ -22,7 +22,7 @@ from labelmint_service.access.tokens import AUTHORIZATION_KEY
 from labelmint_service.error_codes import code_name
 from labelmint_service.errors import DrainingError, RequestError, ServiceError, UnauthenticatedError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.requests import NUM_INDICES
+from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.rich_status import STATUS_DETAILS_KEY, status_details
 from labelmint_service.sampling import SamplingService
 from labelmint_service.structured_logs import log_context, log_event

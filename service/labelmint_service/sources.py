@@ -17,7 +17,7 @@ import numpy.typing as npt
 from labelmint.addresses import class_indices, latents
 from labelmint_service.engine import LatentInputs
 from labelmint_service.models.served import ServedModel
-from labelmint_service.requests import GenerateJob
+from labelmint_service.requests.parsing import GenerateJob
 from labelmint_service.rows import Entry, LoadedRows, Rows
 
 

@@ -22,7 +22,7 @@ from labelmint_service.batching import Reply, build_progress
 from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
-from labelmint_service.requests import NUM_INDICES
+from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.rows import Delivery, Entry, Rows
 from labelmint_service.scheduler import Scheduler
 from labelmint_service.sources import RowSource

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from labelmint.v1 import bundle_pb2, service_pb2
 from labelmint_service.errors import PinMismatchError, RequestError
-from labelmint_service.filters import SampleFilter, parse_filter
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.served import ServedModel
-from labelmint_service.outputs import OutputPlan, parse_output
+from labelmint_service.requests.filters import SampleFilter, parse_filter
+from labelmint_service.requests.outputs import OutputPlan, parse_output
 
 NUM_INDICES = 2**64
 """Indices lie in [0, NUM_INDICES)."""

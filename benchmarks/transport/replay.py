@@ -20,7 +20,7 @@ from labelmint.v1 import bundle_pb2
 from labelmint_service.engine import EngineBatch, JsonValue
 from labelmint_service.models.served import ServedModel, serve_bundle
 from labelmint_service.ready_file import Readiness
-from labelmint_service.rows import slice_outputs
+from labelmint_service.scheduling.rows import slice_outputs
 from labelmint_service.server import LabelmintServer
 from labelmint_service.settings import EMBEDDED_BUNDLE, ServiceSettings
 

@@ -13,10 +13,10 @@ from grpc import aio
 from labelmint.v1 import admin_pb2
 from labelmint_service.access.control import Caller
 from labelmint_service.errors import AdminForbiddenError, RepositoryStateError, RequestError
-from labelmint_service.fleet import Fleet
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.references import version_order
 from labelmint_service.repository.operations import ModelRepository
+from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.servicer import LabelMintServicer
 from labelmint_service.version_messages import version_message, version_messages
 

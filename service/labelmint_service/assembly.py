@@ -23,7 +23,7 @@ from labelmint_service.errors import EngineRunError
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.filters import SampleFilter
 from labelmint_service.requests.outputs import OutputPlan
-from labelmint_service.rows import Delivery
+from labelmint_service.scheduling.rows import Delivery
 from labelmint_service.shared_ring import SharedRing
 
 

@@ -13,12 +13,12 @@ import contextlib
 
 from grpc_health.v1 import health, health_pb2
 
-from labelmint_service.engine_runner import EngineState
-from labelmint_service.fleet import Fleet
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog, VersionState
 from labelmint_service.models.references import DEFAULT, Reference
 from labelmint_service.models.served import ServedModel
+from labelmint_service.scheduling.engine_runner import EngineState
+from labelmint_service.scheduling.fleet import Fleet
 
 _Status = health_pb2.HealthCheckResponse
 

@@ -18,7 +18,7 @@ from labelmint.v1 import service_pb2
 from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import RequestError
 from labelmint_service.requests.parsing import LabelJob
-from labelmint_service.rows import Entry, LoadedRows
+from labelmint_service.scheduling.rows import Entry, LoadedRows
 from labelmint_service.sources import LatentSource, make_onehot, truncate_styles
 from labelmint_service.streams import SampleStream
 

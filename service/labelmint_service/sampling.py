@@ -13,7 +13,6 @@ from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
 from labelmint_service.assembly import Assembler
 from labelmint_service.errors import DrainingError, LateError, RequestError
-from labelmint_service.fleet import Fleet
 from labelmint_service.labelling import LabelSession
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog
@@ -21,6 +20,7 @@ from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.filters import SampleFilter
 from labelmint_service.requests.outputs import OutputPlan
 from labelmint_service.requests.parsing import parse_generate, parse_label_options
+from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.shared_ring import SharedRing
 from labelmint_service.sources import AddressSource, LatentSource, RowSource

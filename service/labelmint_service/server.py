@@ -15,8 +15,6 @@ from grpc_reflection.v1alpha import reflection
 
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
 from labelmint_service.admin_servicer import AdminServicer
-from labelmint_service.engine_runner import EngineState
-from labelmint_service.fleet import Fleet
 from labelmint_service.health_board import HealthBoard
 from labelmint_service.listening import channel_options, listen
 from labelmint_service.loading import make_loader
@@ -27,6 +25,8 @@ from labelmint_service.profile import draw_profile
 from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.repository.keeping import RepositoryKeeper
 from labelmint_service.sampling import SamplingService
+from labelmint_service.scheduling.engine_runner import EngineState
+from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event

@@ -18,7 +18,7 @@ from labelmint.addresses import class_indices, latents
 from labelmint_service.engine import LatentInputs
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.parsing import GenerateJob
-from labelmint_service.rows import Entry, LoadedRows, Rows
+from labelmint_service.scheduling.rows import Entry, LoadedRows, Rows
 
 
 class RowSource(Protocol):

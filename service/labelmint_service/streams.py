@@ -23,8 +23,8 @@ from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, 
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.parsing import NUM_INDICES
-from labelmint_service.rows import Delivery, Entry, Rows
-from labelmint_service.scheduler import Scheduler
+from labelmint_service.scheduling.rows import Delivery, Entry, Rows
+from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.sources import RowSource
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace

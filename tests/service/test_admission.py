@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelmint.v1 import service_pb2
-from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.errors import LateError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.rows import Entry
-from labelmint_service.turns import Turns
+from labelmint_service.scheduling.admission import Queue, WaitingRoom
+from labelmint_service.scheduling.rows import Entry
+from labelmint_service.scheduling.turns import Turns
 from tests.service.calls import TIMEOUT_S, collect, describe_failure, make_request
 from tests.service.reading import read_metrics, wait_for_metric
 from tests.service.scripted_engine import scripted_model

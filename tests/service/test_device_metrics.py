@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from labelmint_service.device_metrics import DeviceMemory
 from labelmint_service.errors import EngineRunError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import join_replicas
+from labelmint_service.scheduling.device_memory import DeviceMemory
 from tests.service.reading import read_metrics
 from tests.service.scripted_engine import ScriptedEngine, scripted_model
 from tests.serving import Serving

@@ -19,10 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import service_pb2
 from labelmint_client import Client, RetryPolicy, ServerFaultError, ServerUnavailableError
 from labelmint_service.engine import EngineBatch
-from labelmint_service.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineRunner, EngineState
 from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
+from labelmint_service.scheduling.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineRunner, EngineState
 from tests.service.calls import expect_failure
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
 from tests.serving import Serving, serving

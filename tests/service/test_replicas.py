@@ -14,15 +14,15 @@ import numpy.typing as npt
 import pytest
 
 from labelmint.bundle import open_bundle
-from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.engine import EngineBatch, load_engine
-from labelmint_service.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineState
 from labelmint_service.errors import EngineRunError, EngineStartError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.numerics import Numerics
 from labelmint_service.models.served import ServedModel, join_replicas, load_model, serve_bundle
-from labelmint_service.replicas import Replicas
-from labelmint_service.scheduler import Scheduler
+from labelmint_service.scheduling.admission import Queue, WaitingRoom
+from labelmint_service.scheduling.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineState
+from labelmint_service.scheduling.replicas import Replicas
+from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.tracing.calls import UNTRACED
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
 from tests.service.repositories import Truth

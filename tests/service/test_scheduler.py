@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelmint.addresses import latents
-from labelmint_service.admission import Queue, WaitingRoom
 from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import DrainingError, EngineRunError, LateError, NonFiniteSampleError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
-from labelmint_service.replicas import Replicas
-from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows
-from labelmint_service.scheduler import Scheduler, WorkStream
+from labelmint_service.scheduling.admission import Queue, WaitingRoom
+from labelmint_service.scheduling.replicas import Replicas
+from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
+from labelmint_service.scheduling.scheduler import Scheduler, WorkStream
 from labelmint_service.tracing.calls import UNTRACED, CallTrace
 from tests.service.scripted_engine import ScriptedEngine, scripted_model
 

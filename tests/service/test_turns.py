@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmint_service.rows import Entry
-from labelmint_service.turns import LOWER_EVERY, Turns
+from labelmint_service.scheduling.rows import Entry
+from labelmint_service.scheduling.turns import LOWER_EVERY, Turns
 
 
 @dataclass(eq=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labelmint_service.fleet import Fleet
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.repository.lifecycle import Lifecycle, LoadModel
 from labelmint_service.repository.operations import ModelRepository
 from labelmint_service.repository.polling import Poller
+from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.settings import ServiceSettings
 
 

@@ -20,11 +20,11 @@ from typing import Any, Protocol
 from labelmint.bundle import Bundle, open_bundle
 from labelmint.errors import LabelmintError
 from labelmint_service.errors import DrainingError, RepositoryStateError, VersionFolderError
-from labelmint_service.fleet import Fleet
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog, Version, VersionState
 from labelmint_service.models.references import Reference
 from labelmint_service.models.served import ServedModel
+from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)

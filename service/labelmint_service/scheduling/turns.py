@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from labelmint_service.rows import Entry
+from labelmint_service.scheduling.rows import Entry
 
 LOWER_EVERY = 8
 

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from labelmint_service.engine import EngineBatch, EngineInputs
-from labelmint_service.engine_runner import PROBE_INTERVAL_S, EngineRunner, EngineState
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
+from labelmint_service.scheduling.engine_runner import PROBE_INTERVAL_S, EngineRunner, EngineState
 
 
 class Replicas:

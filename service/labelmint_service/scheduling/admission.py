@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from labelmint_service.errors import LateError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.turns import LOWER_EVERY
+from labelmint_service.scheduling.turns import LOWER_EVERY
 
 _NUM_BATCHES = 16
 """Batches by which the speed is judged."""

@@ -20,7 +20,7 @@ from labelmint_service.engine.protocol import run_inputs
 from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel, digest_rows
-from labelmint_service.rows import slice_inputs
+from labelmint_service.scheduling.rows import slice_inputs
 from labelmint_service.structured_logs import log_event
 
 FAILURES_UNTIL_UNHEALTHY = 3

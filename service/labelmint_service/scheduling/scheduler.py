@@ -20,9 +20,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_service.admission import Queue
 from labelmint_service.engine import EngineBatch
-from labelmint_service.engine_runner import EngineState
 from labelmint_service.errors import (
     DrainingError,
     EngineLostError,
@@ -34,11 +32,13 @@ from labelmint_service.errors import (
 )
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
-from labelmint_service.replicas import Replicas
-from labelmint_service.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
+from labelmint_service.scheduling.admission import Queue
+from labelmint_service.scheduling.engine_runner import EngineState
+from labelmint_service.scheduling.replicas import Replicas
+from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
+from labelmint_service.scheduling.turns import Turns
 from labelmint_service.structured_logs import add_log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
-from labelmint_service.turns import Turns
 
 _log = logging.getLogger(__name__)
 

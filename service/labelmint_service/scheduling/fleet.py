@@ -10,14 +10,14 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from labelmint_service.admission import Queue, WaitingRoom
-from labelmint_service.device_metrics import DeviceMemory
-from labelmint_service.engine_runner import EngineState
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.memory_use import release_freed_memory
 from labelmint_service.models.served import ServedModel
-from labelmint_service.replicas import Replicas
-from labelmint_service.scheduler import Scheduler
+from labelmint_service.scheduling.admission import Queue, WaitingRoom
+from labelmint_service.scheduling.device_memory import DeviceMemory
+from labelmint_service.scheduling.engine_runner import EngineState
+from labelmint_service.scheduling.replicas import Replicas
+from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
 from labelmint_service.tracing.calls import Tracing

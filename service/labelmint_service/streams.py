@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Self
 
 from labelmint_service.access.allowances import Allowance
-from labelmint_service.assembly import Assembler
-from labelmint_service.batching import Reply, build_progress
 from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, ServiceError
+from labelmint_service.messages.assembly import Assembler
+from labelmint_service.messages.batching import Reply, build_progress
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.parsing import NUM_INDICES

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from labelmint.errors import ArrayError
 from labelmint.scores import image_score
 from labelmint.v1 import service_pb2
-from labelmint_service.batching import AcceptedRows, Reply, build_replies, shared_bytes
-from labelmint_service.encoding import encode_images, encode_masks, make_palette
 from labelmint_service.errors import EngineRunError
+from labelmint_service.messages.batching import AcceptedRows, Reply, build_replies, shared_bytes
+from labelmint_service.messages.encoding import encode_images, encode_masks, make_palette
+from labelmint_service.messages.shared_ring import SharedRing
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.filters import SampleFilter
 from labelmint_service.requests.outputs import OutputPlan
 from labelmint_service.scheduling.rows import Delivery
-from labelmint_service.shared_ring import SharedRing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from labelmint.batches import Chunk, join_batch, write_items, write_tensor
 from labelmint.v1 import service_pb2
 from labelmint_service.engine import LatentInputs
+from labelmint_service.messages.shared_ring import SharedRing, padded
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.outputs import ENVELOPE_BYTES, OutputPlan, check_fits, fixed_sample_bytes
 from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.scheduling.rows import Delivery
-from labelmint_service.shared_ring import SharedRing, padded
 
 _ITEM_OVERHEAD_BYTES = 8
 _Batch = service_pb2.SampleBatch

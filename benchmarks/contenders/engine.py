@@ -18,7 +18,7 @@ from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, LatentInputs
 from labelmint_service.engine.protocol import run_inputs
 from labelmint_service.models.served import ServedModel, load_model
-from labelmint_service.sources import make_onehot
+from labelmint_service.streams.sources import make_onehot
 
 FIELDS = ("image", "mask", "keypoints", "uncertainty")
 

@@ -24,11 +24,11 @@ from labelmint_service.models.served import ServedModel
 from labelmint_service.profile import draw_profile
 from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.repository.keeping import RepositoryKeeper
-from labelmint_service.sampling import SamplingService
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
+from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.structured_logs import log_event
 from labelmint_service.tracing.opening import open_tracing
 

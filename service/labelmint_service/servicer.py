@@ -24,7 +24,7 @@ from labelmint_service.errors import DrainingError, RequestError, ServiceError, 
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.rich_status import STATUS_DETAILS_KEY, status_details
-from labelmint_service.sampling import SamplingService
+from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.structured_logs import log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.version_messages import version_messages

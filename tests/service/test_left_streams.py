@@ -11,9 +11,9 @@ import pytest
 
 from labelmint.v1.service_pb2 import GenerateRequest, LabelOptions, LabelRequest, OutputOptions, SharedMemory
 from labelmint_service.access.control import ANYONE
-from labelmint_service.labelling import LabelSession
-from labelmint_service.sampling import SamplingService
-from labelmint_service.streams import SampleStream
+from labelmint_service.streams.labelling import LabelSession
+from labelmint_service.streams.sample_stream import SampleStream
+from labelmint_service.streams.sampling import SamplingService
 from tests.service.calls import TIMEOUT_S
 from tests.serving import serving
 

@@ -25,7 +25,7 @@ from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.scheduling.rows import Delivery, Entry, Rows
 from labelmint_service.scheduling.scheduler import Scheduler
-from labelmint_service.sources import RowSource
+from labelmint_service.streams.sources import RowSource
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace
 

@@ -12,7 +12,6 @@ from google.protobuf.message import Message
 from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
 from labelmint_service.errors import DrainingError, LateError, RequestError
-from labelmint_service.labelling import LabelSession
 from labelmint_service.messages.assembly import Assembler
 from labelmint_service.messages.shared_ring import SharedRing
 from labelmint_service.metrics import ServiceMetrics
@@ -23,8 +22,9 @@ from labelmint_service.requests.outputs import OutputPlan
 from labelmint_service.requests.parsing import parse_generate, parse_label_options
 from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.settings import ServiceSettings
-from labelmint_service.sources import AddressSource, LatentSource, RowSource
-from labelmint_service.streams import SampleStream, StreamLimits
+from labelmint_service.streams.labelling import LabelSession
+from labelmint_service.streams.sample_stream import SampleStream, StreamLimits
+from labelmint_service.streams.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace
 

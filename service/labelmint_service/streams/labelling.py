@@ -19,8 +19,8 @@ from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import RequestError
 from labelmint_service.requests.parsing import LabelJob
 from labelmint_service.scheduling.rows import Entry, LoadedRows
-from labelmint_service.sources import LatentSource, make_onehot, truncate_styles
-from labelmint_service.streams import SampleStream
+from labelmint_service.streams.sample_stream import SampleStream
+from labelmint_service.streams.sources import LatentSource, make_onehot, truncate_styles
 
 
 class LabelSession:

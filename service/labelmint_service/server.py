@@ -14,9 +14,6 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
-from labelmint_service.admin_servicer import AdminServicer
-from labelmint_service.health_board import HealthBoard
-from labelmint_service.listening import channel_options, listen
 from labelmint_service.loading import make_loader
 from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog
@@ -26,11 +23,14 @@ from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.repository.keeping import RepositoryKeeper
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.fleet import Fleet
-from labelmint_service.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.structured_logs import log_event
 from labelmint_service.tracing.opening import open_tracing
+from labelmint_service.wire.admin_servicer import AdminServicer
+from labelmint_service.wire.health_board import HealthBoard
+from labelmint_service.wire.listening import channel_options, listen
+from labelmint_service.wire.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2

@@ -17,8 +17,8 @@ from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.references import version_order
 from labelmint_service.repository.operations import ModelRepository
 from labelmint_service.scheduling.fleet import Fleet
-from labelmint_service.servicer import LabelMintServicer
-from labelmint_service.version_messages import version_message, version_messages
+from labelmint_service.wire.servicer import LabelMintServicer
+from labelmint_service.wire.version_messages import version_message, version_messages
 
 ADMIN_SERVICE_NAME = "labelmint.v1.LabelMintAdmin"
 

@@ -19,15 +19,15 @@ from labelmint.errors import LabelmintError
 from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Access, Caller
 from labelmint_service.access.tokens import AUTHORIZATION_KEY
-from labelmint_service.error_codes import code_name
 from labelmint_service.errors import DrainingError, RequestError, ServiceError, UnauthenticatedError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.requests.parsing import NUM_INDICES
-from labelmint_service.rich_status import STATUS_DETAILS_KEY, status_details
 from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.structured_logs import log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
-from labelmint_service.version_messages import version_messages
+from labelmint_service.wire.error_codes import code_name
+from labelmint_service.wire.rich_status import STATUS_DETAILS_KEY, status_details
+from labelmint_service.wire.version_messages import version_messages
 
 SERVICE_NAME = "labelmint.v1.LabelMint"
 ERROR_DETAIL_KEY = "labelmint-error-bin"

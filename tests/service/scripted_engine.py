@@ -37,7 +37,8 @@ class ScriptedEngine:
         self.began = threading.Semaphore(0)
 
     def hold(self) -> None:
-        """From now on a run waits until it is let through."""
+        """From now on a run waits until it is let through; those that have begun are no news any more."""
+        self.began = threading.Semaphore(0)
         self._gate = threading.Semaphore(0)
 
     def let(self, num_runs: int = 1) -> None:

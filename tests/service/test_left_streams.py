@@ -14,6 +14,7 @@ from labelmint_service.access.control import ANYONE
 from labelmint_service.streams.labelling import LabelSession
 from labelmint_service.streams.sample_stream import SampleStream
 from labelmint_service.streams.sampling import SamplingService
+from labelmint_service.tracing.calls import UNTRACED
 from tests.service.calls import TIMEOUT_S
 from tests.serving import serving
 
@@ -34,7 +35,7 @@ async def leave(opened: SampleStream | LabelSession) -> None:
 
 async def leave_generate(sampling: SamplingService) -> None:
     request = GenerateRequest(model="tiny", seed=1, endless=True, output=OUTPUT)
-    await leave(sampling.open_generate(request, caller=ANYONE, deadline_s=None, request_id="left"))
+    await leave(sampling.open_generate(request, caller=ANYONE, deadline_s=None, request_id="left", trace=UNTRACED))
 
 
 async def leave_label(sampling: SamplingService) -> None:
@@ -42,7 +43,8 @@ async def leave_label(sampling: SamplingService) -> None:
         yield LabelRequest(options=LabelOptions(model="tiny", output=OUTPUT))
         await asyncio.Event().wait()
 
-    await leave(await sampling.open_label(requests(), caller=ANYONE, deadline_s=None, request_id="left"))
+    session = await sampling.open_label(requests(), caller=ANYONE, deadline_s=None, request_id="left", trace=UNTRACED)
+    await leave(session)
 
 
 def open_rings() -> int:
@@ -61,5 +63,5 @@ def test_caller_who_leaves_twice_leaves_nothing(bundles: dict[str, Path], tmp_pa
         for left in (leave_generate, leave_label):
             sampling = running.server._sampling
             asyncio.run_coroutine_threadsafe(left(sampling), running.loop).result(TIMEOUT_S)
-            assert not sampling._schedulers["tiny"]._streams, left.__name__
+            assert not running.server._fleet.num_streams(running.models[0]), left.__name__
             assert not open_rings(), left.__name__

@@ -19,7 +19,8 @@ from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.admission import Queue, WaitingRoom
 from labelmint_service.scheduling.replicas import Replicas
 from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
-from labelmint_service.scheduling.scheduler import Scheduler, WorkStream
+from labelmint_service.scheduling.scheduler import Scheduler
+from labelmint_service.scheduling.work import WorkStream
 from labelmint_service.tracing.calls import UNTRACED, CallTrace
 from tests.service.scripted_engine import ScriptedEngine, scripted_model
 

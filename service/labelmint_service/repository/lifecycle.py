@@ -32,7 +32,7 @@ _Work = Callable[[], Coroutine[Any, Any, Exception | None]]  # Any: what a corou
 
 
 class LoadModel(Protocol):
-    """Loads a bundle as the settings of the server say; see models.load_model."""
+    """Loads a bundle as the settings of the server say; see models.served.load_model."""
 
     def __call__(
         self,

@@ -1,125 +1,34 @@
 """The scheduler: fills engine batches from all streams in turn and hands the results back.
 
 A batch is filled one row at a time, as `turns` has it, going on where the last batch stopped, so that streams with work
-get the same number of rows to within one. While the engine runs one batch, the next one is filled and
-its latents are made; just before it is computed, rows whose caller has gone or is late are dropped. With several
-engines as many batches run at a time; whichever ends first, a stream gets its rows in the order in which it handed them
-out.
+get the same number of rows to within one. While the engine runs one batch, the next one is filled and its latents are
+made. With several engines as many batches run at a time; whichever ends first, a stream gets its rows in the order in
+which it handed them out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from labelmint_service.engine import EngineBatch
-from labelmint_service.errors import (
-    DrainingError,
-    EngineLostError,
-    EngineRunError,
-    LateError,
-    NonFiniteSampleError,
-    ServiceError,
-    StreamLimitError,
-)
+from labelmint_service.errors import DrainingError, EngineLostError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.admission import Queue
+from labelmint_service.scheduling.batches import BatchRunner
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.replicas import Replicas
-from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows, join_inputs, slice_outputs
+from labelmint_service.scheduling.rows import LoadedRows, Rows
 from labelmint_service.scheduling.turns import Turns
-from labelmint_service.structured_logs import add_log_context, log_event
-from labelmint_service.tracing.calls import CallTrace, Tracing
+from labelmint_service.scheduling.work import Part, WorkStream
+from labelmint_service.structured_logs import log_event
+from labelmint_service.tracing.calls import Tracing
 
 _log = logging.getLogger(__name__)
-
-
-class WorkStream(Protocol):
-    """What the scheduler needs of a stream.
-
-    Attributes:
-        request_id: For the log.
-        trace: What is told of its call.
-        client: Name of the client; empty if clients are not told apart.
-        priority: Larger goes first.
-        is_closed: Whether nobody waits for its rows any more.
-    """
-
-    request_id: str
-    trace: CallTrace
-    client: str
-    priority: int
-    is_closed: bool
-
-    @property
-    def entry(self) -> Entry:
-        """Where its next rows enter the engine."""
-        ...
-
-    @property
-    def deadline_s(self) -> float | None:
-        """Time of time.monotonic() at which nobody waits for it any more; None for never."""
-        ...
-
-    @property
-    def is_late(self) -> bool:
-        """Whether its deadline has passed."""
-        ...
-
-    def num_ready(self, most: int) -> int:
-        """Rows it wants computed now, at most `most`."""
-        ...
-
-    def take(self, count: int) -> Rows:
-        """Hand out the next rows."""
-        ...
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Receive computed rows, in the order in which they were handed out."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """End after what was delivered; rows still on their way never come."""
-        ...
-
-    def drain(self) -> None:
-        """End after what was handed out; nothing more will be taken."""
-        ...
-
-
-@dataclass(slots=True)
-class _Part:
-    """Rows of one stream in one batch."""
-
-    stream: WorkStream
-    entry: Entry
-    indices: tuple[int, ...]
-    waited_ns: int
-    taken_ns: int
-    loading: asyncio.Future[LoadedRows]
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """Rows of one stream, ready for the engine."""
-
-    stream: WorkStream
-    indices: tuple[int, ...]
-    waited_ns: int
-    taken_ns: int
-    rows: LoadedRows
-
-    def head(self, count: int) -> _Loaded:
-        return _Loaded(self.stream, self.indices[:count], self.waited_ns, self.taken_ns, self.rows.part(0, count))
 
 
 class Scheduler:
@@ -152,11 +61,11 @@ class Scheduler:
         self._max_streams = max_streams
         self._replicas = replicas
         self._queue = queue
-        self._tracing = tracing
+        self._batches = BatchRunner(model, replicas=replicas, queue=queue, metrics=metrics, tracing=tracing)
         self._streams: set[WorkStream] = set()
         self._turns = Turns[WorkStream]()
-        self._forming: list[_Part] = []
-        self._running: dict[asyncio.Task[None], Sequence[_Part]] = {}
+        self._forming: list[Part] = []
+        self._running: dict[asyncio.Task[None], Sequence[Part]] = {}
         self._held_back: set[asyncio.Task[None]] = set()  # of these, computed and waiting for an earlier one's delivery
         self._latest: dict[WorkStream, asyncio.Task[None]] = {}  # the running batch with a stream's last rows
         self._changed = asyncio.Event()
@@ -293,7 +202,7 @@ class Scheduler:
             self._forming = [part for part in self._forming if not part.stream.is_closed]
             self._metrics.rows_dropped.labels(self._model.name).inc(sum(len(part.indices) for part in closed))
 
-    def _on_executed(self, task: asyncio.Task[None], parts: Sequence[_Part]) -> None:
+    def _on_executed(self, task: asyncio.Task[None], parts: Sequence[Part]) -> None:
         del self._running[task]
         for part in parts:
             if self._latest.get(part.stream) is task:
@@ -312,8 +221,15 @@ class Scheduler:
             entry = stream.entry
             rows = stream.take(count)
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load, rows)
-            waited_ns = self._queue.end_wait(stream)
-            self._forming.append(_Part(stream, entry, rows.indices, waited_ns, time.perf_counter_ns(), loading))
+            part = Part(
+                stream=stream,
+                entry=entry,
+                indices=rows.indices,
+                waited_ns=self._queue.end_wait(stream),
+                taken_ns=time.perf_counter_ns(),
+                loading=loading,
+            )
+            self._forming.append(part)
         at_hand = [*self._forming, *(part for batch in self._running.values() for part in batch)]
         self._queue.note_ready(ready, {part.stream for part in at_hand})
 
@@ -321,68 +237,13 @@ class Scheduler:
         with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
             return rows.load()
 
-    async def _execute(self, parts: Sequence[_Part], before: Collection[asyncio.Task[None]]) -> None:
-        """Run one batch and deliver it; whatever happens, every stream in it learns how it ended.
-
-        Args:
-            parts: What it is made of.
-            before: Batches with earlier rows of the same streams, which have to be delivered first.
-        """
+    async def _execute(self, parts: Sequence[Part], before: Collection[asyncio.Task[None]]) -> None:
+        """Run one batch, to be delivered after those before, which have earlier rows of the same streams."""
         try:
-            loaded = [
-                _Loaded(part.stream, part.indices, part.waited_ns, part.taken_ns, rows)
-                for part, rows in zip(parts, await asyncio.gather(*(part.loading for part in parts)), strict=True)
-            ]
-            wanted = [part for part in loaded if self._is_wanted(part)]
-            if wanted:
-                await self._compute(wanted, before)
-        except Exception as error:
-            for part in parts:
-                part.stream.fail(error)
-            raise
-
-    def _is_wanted(self, part: _Loaded) -> bool:
-        """Whether somebody still waits for the rows; tells a late stream that it is."""
-        stream = part.stream
-        if not stream.is_closed and not stream.is_late:
-            return True
-        self._metrics.rows_dropped.labels(self._model.name).inc(len(part.indices))
-        if not stream.is_closed:
-            stream.fail(LateError("the deadline passed before the work was done; allow more time or ask for less"))
-        return False
-
-    async def _compute(self, parts: Sequence[_Loaded], before: Collection[asyncio.Task[None]] = ()) -> None:
-        """Run rows and deliver them. After a failure each stream is tried alone, so that one cannot fail another."""
-        model = self._model.name
-        num_rows = sum(len(part.indices) for part in parts)
-        self._metrics.batch_fill.labels(model).observe(num_rows / self._model.engine.batch_size)
-        inputs = join_inputs([part.rows.inputs for part in parts])
-        began_ns = time.perf_counter_ns()
-        try:
-            # The task of a batch has a context of its own.
-            add_log_context(request_ids=",".join(dict.fromkeys(part.stream.request_id for part in parts)))
-            outputs, stages_ns = await self._replicas.run(inputs)
-        except EngineRunError as error:
-            self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
-            await self._wait_for(before)
-            await self._after_failure(parts, error)
-            return
+            await self._batches.run(parts, functools.partial(self._wait_for, before))
         except EngineLostError as error:
-            self._tracing.add_batch(model, parts, began_ns, time.perf_counter_ns(), {}, error)
             for stream in list(self._streams):
                 stream.fail(error)
-            return
-        ended_ns = time.perf_counter_ns()
-        compute_ns = ended_ns - began_ns
-        self._queue.note_batch(compute_ns)
-        self._tracing.add_batch(model, parts, began_ns, ended_ns, stages_ns)
-        self._metrics.stage_seconds.labels(model, "compute").observe(compute_ns / 1e9)
-        await self._wait_for(before)
-        if not outputs.finite.all():
-            self._metrics.engine_errors.labels(model, "non_finite").inc()
-            await self._without_non_finite(parts, outputs.finite)
-            return
-        self._deliver(parts, outputs, began_ns, compute_ns)
 
     async def _wait_for(self, before: Collection[asyncio.Task[None]]) -> None:
         """Wait until earlier batches are delivered, however they ended; meanwhile the engine is there for others."""
@@ -395,57 +256,3 @@ class Scheduler:
                 await asyncio.wait(pending)
             finally:
                 self._held_back.discard(this)
-
-    async def _after_failure(self, parts: Sequence[_Loaded], error: EngineRunError) -> None:
-        streams = list(dict.fromkeys(part.stream for part in parts))
-        if len(streams) == 1:
-            streams[0].fail(error)
-            return
-        for stream in streams:
-            await self._compute([part for part in parts if part.stream is stream])
-
-    async def _without_non_finite(self, parts: Sequence[_Loaded], finite: npt.NDArray[np.bool_]) -> None:
-        """Discard a batch, compute again what stands before each stream's first bad row, and end those streams."""
-        errors: dict[WorkStream, ServiceError] = {}
-        kept: list[_Loaded] = []
-        first = 0
-        for part in parts:
-            verdicts = finite[first : first + len(part.indices)]
-            first += len(part.indices)
-            if part.stream in errors:
-                continue
-            num_good = len(verdicts) if verdicts.all() else int(np.argmin(verdicts))
-            if num_good:
-                kept.append(part.head(num_good))
-            if num_good < len(verdicts):
-                errors[part.stream] = _non_finite(part.indices[num_good])
-        if kept:
-            await self._compute(kept)
-        for stream, error in errors.items():
-            stream.fail(error)
-
-    def _deliver(self, parts: Sequence[_Loaded], outputs: EngineBatch, began_ns: int, compute_ns: int) -> None:
-        first = 0
-        for part in parts:
-            last = first + len(part.indices)
-            queue_ns = began_ns - part.taken_ns
-            histogram = self._metrics.stage_seconds.labels(self._model.name, "queue")
-            histogram.observe(queue_ns / 1e9, part.stream.trace.exemplar)
-            part.stream.deliver(
-                Delivery(
-                    indices=part.indices,
-                    loaded=part.rows,
-                    outputs=slice_outputs(outputs, first, last),
-                    waited_ns=part.waited_ns,
-                    queue_ns=queue_ns,
-                    compute_ns=compute_ns,
-                ),
-            )
-            first = last
-
-
-def _non_finite(index: int) -> NonFiniteSampleError:
-    return NonFiniteSampleError(
-        f"sample {index} has a non-finite image, logit or heatmap; it was not sent, start after it to leave it out",
-        next_index=index + 1,
-    )

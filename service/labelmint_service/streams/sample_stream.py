@@ -157,7 +157,7 @@ class SampleStream:
         finally:
             self._assembler.close()
 
-    # What the scheduler calls; see scheduler.WorkStream.
+    # What the scheduler calls; see scheduling.work.WorkStream.
 
     @property
     def entry(self) -> Entry:

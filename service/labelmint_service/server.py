@@ -24,13 +24,16 @@ from labelmint_service.repository.keeping import RepositoryKeeper
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.settings import ServiceSettings
+from labelmint_service.streams.first_messages import FirstMessages
 from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.structured_logs import log_event
 from labelmint_service.tracing.opening import open_tracing
 from labelmint_service.wire.admin_servicer import AdminServicer
+from labelmint_service.wire.calls import CallAnswerer
 from labelmint_service.wire.health_board import HealthBoard
 from labelmint_service.wire.listening import channel_options, listen
-from labelmint_service.wire.servicer import SERVICE_NAME, LabelMintServicer, TokenGuard
+from labelmint_service.wire.servicer import SERVICE_NAME, LabelMintServicer
+from labelmint_service.wire.token_guard import TokenGuard
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
@@ -72,9 +75,12 @@ class LabelmintServer:
                 make_loader(settings),
                 self._metrics,
             )
-        self._sampling = SamplingService(self._catalog, self._fleet, self._pool, settings, self._metrics)
+        self._first_messages = FirstMessages(settings.first_message_timeout_s)
+        self._sampling = SamplingService(
+            self._catalog, self._fleet, self._pool, settings, self._metrics, self._first_messages
+        )
         self._access = _make_access(settings, self._metrics)
-        self._servicer = LabelMintServicer(self._sampling, self._access, self._metrics, self._tracing)
+        self._calls = CallAnswerer(self._access, self._metrics, self._tracing, self._first_messages)
         self._grpc_servers: list[aio.Server] = []
         self._endpoint: MetricsEndpoint | None = None
         self._hurried = asyncio.Event()
@@ -99,8 +105,8 @@ class LabelmintServer:
         settings = self._settings
         if settings.metrics:
             self._endpoint = MetricsEndpoint(self._metrics, settings.metrics_host, settings.metrics_port)
-        server = self._make_server(TokenGuard(self._access))
-        server.add_generic_rpc_handlers((self._servicer.handler(),))
+        server = self._make_server(TokenGuard(self._access, SERVICE_NAME))
+        server.add_generic_rpc_handlers((LabelMintServicer(self._sampling, self._calls).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._board.servicer, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = listen(server, settings, self._metrics, host=settings.host, port=settings.port)
@@ -139,7 +145,7 @@ class LabelmintServer:
             self._repository.operations,
             self._catalog,
             self._fleet,
-            self._servicer,
+            self._calls,
             is_polled=settings.repository_mode == "poll",
         )
         server.add_generic_rpc_handlers((admin.handler(),))
@@ -164,8 +170,8 @@ class LabelmintServer:
         draining, hurried = loop.create_task(self._drain()), loop.create_task(self._hurried.wait())
         await asyncio.wait({draining, hurried}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
-        if self._servicer.num_active:
-            log_event(_log, logging.WARNING, "server.grace_over", active_calls=self._servicer.num_active)
+        if self._calls.num_active:
+            log_event(_log, logging.WARNING, "server.grace_over", active_calls=self._calls.num_active)
         # Health watchers never end by themselves; everything else has ended or had its time.
         await asyncio.gather(*(server.stop(_WATCHER_GRACE_S) for server in self._grpc_servers))
         await draining
@@ -194,9 +200,9 @@ class LabelmintServer:
         return draw_profile(self._metrics)
 
     async def _drain(self) -> None:
-        self._sampling.drain()
+        self._first_messages.drain()
         await self._fleet.drain()
-        await self._servicer.wait_until_idle()
+        await self._calls.wait_until_idle()
 
 
 async def serve(

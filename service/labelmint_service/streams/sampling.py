@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
-from typing import TypeVar
-
-from google.protobuf.message import Message
 
 from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
-from labelmint_service.errors import DrainingError, LateError, RequestError
+from labelmint_service.errors import RequestError
 from labelmint_service.messages.assembly import Assembler
 from labelmint_service.messages.shared_ring import SharedRing
 from labelmint_service.metrics import ServiceMetrics
@@ -22,13 +18,12 @@ from labelmint_service.requests.outputs import OutputPlan
 from labelmint_service.requests.parsing import parse_generate, parse_label_options
 from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.settings import ServiceSettings
+from labelmint_service.streams.first_messages import FirstMessages
 from labelmint_service.streams.labelling import LabelSession
 from labelmint_service.streams.sample_stream import SampleStream, StreamLimits
 from labelmint_service.streams.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace
-
-_MessageT = TypeVar("_MessageT", bound=Message)
 
 
 class SamplingService:
@@ -40,6 +35,7 @@ class SamplingService:
         pool: Threads that score and encode; not closed here.
         settings: Bounds.
         metrics: Where to count.
+        first_messages: Waits for what a Label call asks.
 
     Attributes:
         catalog: The models.
@@ -52,17 +48,14 @@ class SamplingService:
         pool: Executor,
         settings: ServiceSettings,
         metrics: ServiceMetrics,
+        first_messages: FirstMessages,
     ) -> None:
         self.catalog = catalog
         self._fleet = fleet
         self._pool = pool
         self._settings = settings
         self._metrics = metrics
-        self._draining = asyncio.Event()
-
-    def drain(self) -> None:
-        """Wait for no first messages any more."""
-        self._draining.set()
+        self._first_messages = first_messages
 
     def open_generate(
         self,
@@ -122,7 +115,7 @@ class SamplingService:
         Raises:
             ServiceError: The options cannot be served, or did not come in time.
         """
-        first = await self.receive_first(requests, field="options")
+        first = await self._first_messages.receive(requests, field="options")
         if first is None or not first.HasField("options"):
             raise RequestError(
                 "options are missing, expected them in the first message; send them with or before the first latents",
@@ -145,43 +138,6 @@ class SamplingService:
             trace=trace,
         )
         return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
-
-    async def receive_first(self, requests: AsyncIterator[_MessageT], *, field: str = "") -> _MessageT | None:
-        """Wait for the first message of a call, but neither for ever nor while the server goes away.
-
-        Args:
-            requests: From the wire.
-            field: What it has to bring.
-
-        Returns:
-            The message; None if the caller ended its side without one.
-
-        Raises:
-            DrainingError: The server is going away.
-            LateError: None came in time.
-        """
-
-        async def receive() -> _MessageT | None:
-            return await anext(requests, None)
-
-        loop = asyncio.get_running_loop()
-        receiving, draining = loop.create_task(receive()), loop.create_task(self._draining.wait())
-        timeout_s = self._settings.first_message_timeout_s
-        try:
-            await asyncio.wait({receiving, draining}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                return receiving.result()
-            if draining.done():
-                raise DrainingError("the server is going away; ask another one or retry after its restart")
-            raise LateError(
-                f"no message came within {timeout_s:g} s, expected the request, or the options of Label; send it when "
-                "the call begins, latents may follow later",
-                field=field,
-            )
-        finally:
-            for task in (receiving, draining):
-                task.cancel()
-            await asyncio.gather(receiving, draining, return_exceptions=True)
 
     def _open(
         self,

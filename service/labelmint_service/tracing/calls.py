@@ -75,7 +75,7 @@ class TracedRows(Protocol):
 class Tracing(Protocol):
     """Where traces go."""
 
-    def begin_call(self, rpc: str, request_id: str, metadata: Metadata) -> CallTrace:
+    def begin_call(self, service: str, rpc: str, request_id: str, metadata: Metadata) -> CallTrace:
         """Begin to trace a call, as part of the trace that its metadata names, if they do."""
         ...
 
@@ -120,9 +120,9 @@ class Untraced:
     def end(self, code: str, error: BaseException | None) -> None:
         """Do nothing."""
 
-    def begin_call(self, rpc: str, request_id: str, metadata: Metadata) -> CallTrace:
+    def begin_call(self, service: str, rpc: str, request_id: str, metadata: Metadata) -> CallTrace:
         """Trace nothing."""
-        del rpc, request_id, metadata
+        del service, rpc, request_id, metadata
         return self
 
     def add_batch(

@@ -25,7 +25,6 @@ from labelmint_service.tracing.calls import AttributeValue, CallTrace, Metadata,
 
 MOST_STAGES = 400
 """Stages of one call that are sent; an endless stream has endlessly many."""
-_SERVICE = "labelmint.v1.LabelMint"
 _CLOSE_S = 3.0
 _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 # Those for which the server is to blame, by OpenTelemetry's conventions for gRPC.
@@ -55,16 +54,16 @@ class TelemetryTracing:
         self._batches = self._make_tracer(ALWAYS_ON)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin_call(self, rpc: str, request_id: str, metadata: Metadata) -> CallTrace:
+    def begin_call(self, service: str, rpc: str, request_id: str, metadata: Metadata) -> CallTrace:
         """Begin to trace a call; see Tracing."""
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
         span = self._calls.start_span(
-            f"{_SERVICE}/{rpc}",
+            f"{service}/{rpc}",
             context=self._propagator.extract(carrier),
             kind=SpanKind.SERVER,
             attributes={
                 "rpc.system": "grpc",
-                "rpc.service": _SERVICE,
+                "rpc.service": service,
                 "rpc.method": rpc,
                 "labelmint.request_id": request_id,
             },

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from grpc import aio
 
 from labelmint.v1 import admin_pb2
 from labelmint_service.access.control import Caller
@@ -17,7 +16,7 @@ from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.references import version_order
 from labelmint_service.repository.operations import ModelRepository
 from labelmint_service.scheduling.fleet import Fleet
-from labelmint_service.wire.servicer import LabelMintServicer
+from labelmint_service.wire.calls import CallAnswerer, Context
 from labelmint_service.wire.version_messages import version_message, version_messages
 
 ADMIN_SERVICE_NAME = "labelmint.v1.LabelMintAdmin"
@@ -25,7 +24,6 @@ ADMIN_SERVICE_NAME = "labelmint.v1.LabelMintAdmin"
 _MAX_LIMIT_S = 86400.0
 _RequestT = TypeVar("_RequestT", bound=Message)
 _ResponseT = TypeVar("_ResponseT", bound=Message)
-_Context = aio.ServicerContext[Any, Any]  # Any: one class for calls of all message types
 
 
 class AdminServicer:
@@ -35,7 +33,7 @@ class AdminServicer:
         repository: What does the work.
         catalog: What is served.
         fleet: What runs.
-        servicer: Knows how to answer a call: who calls, request ids, status, log.
+        calls: What is the same for all calls.
         is_polled: Whether the folder alone says what is loaded.
     """
 
@@ -44,14 +42,14 @@ class AdminServicer:
         repository: ModelRepository,
         catalog: ModelCatalog,
         fleet: Fleet,
-        servicer: LabelMintServicer,
+        calls: CallAnswerer,
         *,
         is_polled: bool,
     ) -> None:
         self._repository = repository
         self._catalog = catalog
         self._fleet = fleet
-        self._servicer = servicer
+        self._calls = calls
         self._is_polled = is_polled
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
@@ -69,16 +67,16 @@ class AdminServicer:
     def _method(
         self, rpc: str, kind: type[_RequestT], work: Callable[[_RequestT], Awaitable[_ResponseT]]
     ) -> grpc.RpcMethodHandler[Any, Any]:  # Any: calls of all message types
-        async def answer(requests: AsyncIterator[bytes], context: _Context) -> bytes:
+        async def answer(requests: AsyncIterator[bytes], context: Context) -> bytes:
             async def checked(_call: object, caller: Caller) -> bytes:
                 if not caller.is_admin:
                     raise AdminForbiddenError(
                         f"the token of client {caller.name!r} does not open the admin service, expected that of a "
                         "client with admin = true; use another token or ask the operator"
                     )
-                return (await work(await self._servicer.receive(kind, requests))).SerializeToString()
+                return (await work(await self._calls.receive(kind, requests))).SerializeToString()
 
-            return await self._servicer.answer(rpc, context, checked)
+            return await self._calls.answer(ADMIN_SERVICE_NAME, rpc, context, checked)
 
         return grpc.stream_unary_rpc_method_handler(answer)
 

@@ -1,8 +1,11 @@
 """Streams: one for each Generate or Label call in work.
 
-sampling       opens one for a job: the service without its wire
-sources        where its rows come from: addresses, or the latents of the caller
+sampling        opens one for a job: the service without its wire
 first_messages  waits for what a call asks
-labelling      takes in the messages of a Label call
-sample_stream  hands out rows, takes back results, queues messages for the caller
+sources         where its rows come from: addresses, or the latents of the caller
+labelling       takes in the messages of a Label call
+limits          what bounds it
+sample_stream   hands out rows, takes back results, has messages made of them
+outbox          keeps the messages until the caller takes them
+account         what metrics, trace and log tell of it
 """

@@ -1,6 +1,6 @@
 """A stream: rows go out to the scheduler, results come back, are judged, encoded and queued as messages for the caller.
 
-    source -> scheduler -> arrivals -> assembler (worker threads) -> replies -> caller
+    source -> scheduler -> arrivals -> assembler (worker threads) -> outbox -> caller
 
 Credit bounds all of it: a row holds one unit from the moment it is handed out until the caller has taken its message or
 a filter has rejected it. A caller that stops reading stops its own work and nothing else.
@@ -10,43 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from labelmint_service.access.allowances import Allowance
 from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, ServiceError
 from labelmint_service.messages.assembly import Assembler
-from labelmint_service.messages.batching import Reply, build_progress
+from labelmint_service.messages.batching import Reply
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.scheduling.rows import Delivery, Entry, Rows
 from labelmint_service.scheduling.scheduler import Scheduler
+from labelmint_service.streams.account import StreamAccount
+from labelmint_service.streams.limits import StreamLimits
+from labelmint_service.streams.outbox import Outbox
 from labelmint_service.streams.sources import RowSource
-from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamLimits:
-    """What bounds a stream.
-
-    Attributes:
-        credit_rows: Rows in work or waiting for the caller.
-        max_accepted: Samples to send; None without an end.
-        max_scanned: Rows to scan; None without a bound.
-        progress_interval_s: Time between messages without samples; None for none of these.
-        deadline_s: Time of time.monotonic() after which nothing is computed; None for never.
-    """
-
-    credit_rows: int
-    max_accepted: int | None
-    max_scanned: int | None
-    progress_interval_s: float | None
-    deadline_s: float | None
 
 
 class SampleStream:
@@ -89,26 +71,19 @@ class SampleStream:
         self.client = allowance.client
         self.priority = allowance.priority
         self._allowance = allowance
-        self._model = model
         self._source = source
         self._assembler = assembler
         self._limits = limits
         self._scheduler = scheduler
-        self._metrics = metrics
+        self._account = StreamAccount(model.name, metrics, trace)
         self._arrivals: deque[Delivery] = deque()
-        self._replies: deque[Reply] = deque()
         self._arrived = asyncio.Event()
-        self._replied = asyncio.Event()
+        self._outbox = Outbox(model, limits.progress_interval_s)
         self._failure: Exception | None = None
         self._is_draining = False
-        self._held_rows = 0  # handed out and neither rejected nor taken by the caller
         self._pending_rows = 0  # handed out and not yet judged
         self._next_index = source.next_index
         self._num_accepted = 0
-        self._num_unreported = 0  # scanned and rejected since the last message
-        self._last_reply_s = time.monotonic()
-        self._spent_ns = Counter[str]()
-        self._sending_since_ns: int | None = None
         self._pump_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -128,7 +103,7 @@ class SampleStream:
             self._allowance.close()
             error.next_index = self._next_index
             if isinstance(error, QuotaError):
-                self._metrics.streams_refused.labels(self._model.name, f"client {error.limit}").inc()
+                self._account.refuse(error.limit)
             self._assembler.close()
             raise
         self._pump_task = asyncio.get_running_loop().create_task(self._pump())
@@ -142,14 +117,9 @@ class SampleStream:
     ) -> None:
         """Drop all work, also if the caller leaves while this waits."""
         self.is_closed = True
-        if self._sending_since_ns is not None:  # the caller left before it took this message
-            self._observe("send", self._sending_since_ns, 0)
-        self.trace.describe(samples=self._num_accepted, next_index=str(self._next_index))
-        spent_s = {f"{stage}_s": round(spent_ns / 1e9, 3) for stage, spent_ns in self._spent_ns.items()}
-        add_log_context(samples=self._num_accepted, **spent_s)
+        self._account.end(num_accepted=self._num_accepted, next_index=self._next_index)
         self._scheduler.remove(self)
         self._allowance.close()
-        self._hold(-self._held_rows)
         try:
             if self._pump_task is not None:
                 self._pump_task.cancel()
@@ -178,12 +148,13 @@ class SampleStream:
         """Rows that may be computed now, at most `most`."""
         if self.is_closed or self._is_draining or self._failure is not None or self._has_enough:
             return self._allowance.num_ready(0)
-        return self._allowance.num_ready(self._source.num_ready(min(most, self._limits.credit_rows - self._held_rows)))
+        credit = self._limits.credit_rows - self._account.held_rows
+        return self._allowance.num_ready(self._source.num_ready(min(most, credit)))
 
     def take(self, count: int) -> Rows:
         """Hand out rows."""
         self._allowance.take(count)
-        self._hold(count)
+        self._account.hold(count)
         self._pending_rows += count
         return self._source.take(count)
 
@@ -221,28 +192,16 @@ class SampleStream:
         """
         assert self._pump_task is not None, "enter the stream first"
         while True:
-            self._replied.clear()
-            while self._replies:
-                reply = self._replies.popleft()
-                self._sending_since_ns = time.perf_counter_ns()
+            self._outbox.changed.clear()
+            while (reply := self._outbox.take()) is not None:
+                self._account.begin_send()
                 yield reply.data
-                self._observe("send", self._sending_since_ns, reply.num_rows)
-                self._sending_since_ns = None
-                self._count_sent(reply)
+                self._account.end_send(reply)
+                self._scheduler.wake()
             if self._pump_task.done():
                 self._pump_task.result()
                 return
-            await self._replied.wait()
-
-    def _count_sent(self, reply: Reply) -> None:
-        self._metrics.samples_sent.labels(self._model.name).inc(reply.num_rows)
-        self._metrics.bytes_sent.labels(self._model.name).inc(len(reply.data))
-        self._hold(-reply.num_rows)
-        self._scheduler.wake()
-
-    def _hold(self, count: int) -> None:
-        self._held_rows += count
-        self._metrics.queued_rows.labels(self._model.name).inc(count)
+            await self._outbox.changed.wait()
 
     @property
     def _has_enough(self) -> bool:
@@ -269,9 +228,7 @@ class SampleStream:
                 error.next_index = self._next_index
             raise
         finally:
-            if self._num_unreported:
-                self._report_progress()
-            self._replied.set()
+            self._outbox.close(self._next_index)
 
     def _check_allowance(self) -> None:
         """End the stream if it wants rows that it may not have, once all it was given has been sent.
@@ -305,19 +262,15 @@ class SampleStream:
 
     async def _wait_for_arrival(self) -> None:
         self._arrived.clear()
-        interval_s = self._limits.progress_interval_s
-        if interval_s is None:
-            await self._arrived.wait()
-            return
         try:
-            async with asyncio.timeout(max(0.0, self._last_reply_s + interval_s - time.monotonic())):
+            async with asyncio.timeout(self._outbox.seconds_until_report):
                 await self._arrived.wait()
         except TimeoutError:
-            self._report_if_due()
+            self._outbox.report_if_due(self._next_index)
 
     async def _process(self, delivery: Delivery) -> None:
         """Judge the rows of a delivery and queue the messages of those that are accepted."""
-        self._spent_ns.update(turn=delivery.waited_ns, queue=delivery.queue_ns, compute=delivery.compute_ns)
+        self._account.note_delivery(delivery)
         verdict = await self._assembler.judge(delivery)
         num_rows = len(delivery.indices)
         accepted = verdict.accepted
@@ -332,42 +285,16 @@ class SampleStream:
                 verdict,
                 accepted,
                 num_scanned=num_scanned,
-                num_unreported=self._num_unreported,
+                num_unreported=self._outbox.num_unreported,
             )
-            self._observe("encode", verdict.began_ns, len(accepted))
-        self._num_unreported = 0 if accepted else self._num_unreported + num_rows
+            self._account.note_encoded(verdict.began_ns, len(accepted))
+        self._outbox.num_unreported = 0 if accepted else self._outbox.num_unreported + num_rows
         self._next_index = delivery.indices[num_scanned - 1] + 1
         self._pending_rows -= num_rows
-        self._hold(len(accepted) - num_rows)
-        self._metrics.samples_scanned.labels(self._model.name).inc(num_scanned)
-        self._metrics.samples_rejected.labels(self._model.name).inc(num_scanned - len(accepted))
+        self._account.hold(len(accepted) - num_rows)
+        self._account.note_verdict(num_scanned=num_scanned, num_accepted=len(accepted))
         for reply in replies:
-            self._put(reply)
+            self._outbox.put(reply)
         if not replies:
-            self._report_if_due()
+            self._outbox.report_if_due(self._next_index)
         self._scheduler.wake()
-
-    def _report_if_due(self) -> None:
-        """Tell a caller that waits in vain how far the stream is; one that does not read learns it later."""
-        interval_s = self._limits.progress_interval_s
-        if interval_s is not None and time.monotonic() >= self._last_reply_s + interval_s:
-            if self._replies:
-                self._last_reply_s = time.monotonic()
-            else:
-                self._report_progress()
-
-    def _report_progress(self) -> None:
-        self._put(build_progress(self._model, num_rejected=self._num_unreported, next_index=self._next_index))
-        self._num_unreported = 0
-
-    def _put(self, reply: Reply) -> None:
-        self._replies.append(reply)
-        self._last_reply_s = time.monotonic()
-        self._replied.set()
-
-    def _observe(self, stage: str, began_ns: int, num_rows: int) -> None:
-        ended_ns = time.perf_counter_ns()
-        histogram = self._metrics.stage_seconds.labels(self._model.name, stage)
-        histogram.observe((ended_ns - began_ns) / 1e9, self.trace.exemplar)
-        self._spent_ns[stage] += ended_ns - began_ns
-        self.trace.add_stage(stage, began_ns, ended_ns, rows=num_rows)

@@ -20,7 +20,8 @@ from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.streams.first_messages import FirstMessages
 from labelmint_service.streams.labelling import LabelSession
-from labelmint_service.streams.sample_stream import SampleStream, StreamLimits
+from labelmint_service.streams.limits import StreamLimits
+from labelmint_service.streams.sample_stream import SampleStream
 from labelmint_service.streams.sources import AddressSource, LatentSource, RowSource
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import CallTrace

@@ -86,7 +86,7 @@ class ServiceMetrics:
         )
         self.device_memory_bytes = Gauge(
             "labelmint_device_memory_bytes",
-            "Memory of the GPU that the engine of a model runs on: used, also by others, and total.",
+            "Memory of the GPUs that the engines of a model run on: used, also by others, and total.",
             ["model", "kind"],
             registry=r,
         )

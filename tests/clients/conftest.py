@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -26,3 +27,11 @@ def _servicer(server: ScriptedServer) -> ScriptedServicer:
 def _client(server: ScriptedServer) -> Iterator[Client]:
     with Client(server.address, retry=QUICK) as client:
         yield client
+
+
+@pytest.fixture(name="closed_address")
+def _closed_address() -> Iterator[str]:
+    """An address where nobody listens, and where nobody else can begin to: the port is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"

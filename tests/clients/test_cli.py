@@ -89,17 +89,17 @@ def test_show_describes_a_model(run: Run) -> None:
     assert json.loads(run.out)["manifest"]["schema_version"] == 1
 
 
-def test_health_is_the_status_of_a_probe(run: Run) -> None:
+def test_health_is_the_status_of_a_probe(run: Run, closed_address: str) -> None:
     assert run("health") == 0
     assert run.out == "the server serves\n"
     assert run("health", "tiny") == 0
     assert run("health", "nobody") == 1
     assert "nobody does not serve" in run.err
     assert run("health", "--timeout-s", "0") == 2
-    run.address = "127.0.0.1:9"  # nobody listens there
+    run.address = closed_address
     assert run("health", "--timeout-s", "5") == 1
     assert "the server does not serve" in run.err
-    assert "127.0.0.1:9" in run.err
+    assert closed_address in run.err
 
 
 def test_generate_writes_exactly_what_the_client_streams(run: Run, tmp_path: Path) -> None:
@@ -329,10 +329,10 @@ def test_several_models_ask_for_a_choice(
     assert "has the models scripted, scripted; choose one with --model" in run.err
 
 
-def test_no_server_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run("127.0.0.1:1", capsys)
+def test_no_server_is_a_clear_error(closed_address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(closed_address, capsys)
     assert run("generate", "--seed", 1, "--count", 1, "--out", tmp_path / "set") == 1
-    assert run.err.startswith("labelmint: no answer from 127.0.0.1:1 after 3 attempts")
+    assert run.err.startswith(f"labelmint: no answer from {closed_address} after 3 attempts"), run.err
     assert "Traceback" not in run.err
     assert not (tmp_path / "set").exists()
 

@@ -133,11 +133,9 @@ def test_channel_that_accepts_less_than_the_default_asks_for_less(
     assert server.servicer.requests[0].output.max_message_bytes == asked
 
 
-def test_no_server_at_the_address_says_so() -> None:
-    with (
-        Client("127.0.0.1:1", retry=QUICK) as client,
-        pytest.raises(ServerUnavailableError, match=r"no answer from 127.0.0.1:1 after 3 attempts.*labelmint-serve"),
-    ):
+def test_no_server_at_the_address_says_so(closed_address: str) -> None:
+    text = rf"no answer from {closed_address} after 3 attempts.*labelmint-serve"
+    with Client(closed_address, retry=QUICK) as client, pytest.raises(ServerUnavailableError, match=text):
         client.list_models()
 
 

@@ -63,6 +63,16 @@ def outcome(stub: admin_pb2_grpc.LabelMintAdminStub, rpc: str, metadata: Metadat
     return "OK"
 
 
+def test_call_without_a_message_is_refused_and_not_kept(guarded: Serving, clients: ClientFile) -> None:
+    channel = guarded.channel(address=guarded.readiness.admin)
+    path = f"/{admin_pb2.DESCRIPTOR.package}.LabelMintAdmin/ListRepository"
+    call = channel.stream_unary(path, request_serializer=None, response_deserializer=None)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(iter(()), metadata=clients.of("boss"), timeout=TIMEOUT_S)
+
+    assert describe_failure(caught.value).code == "INVALID_ARGUMENT"
+
+
 def test_calls_need_a_token_with_the_right(guarded: Serving, clients: ClientFile) -> None:
     admin = guarded.admin()
 

@@ -116,6 +116,23 @@ def test_room_is_shared_by_all_models_and_free_again_when_streams_leave() -> Non
     assert room.num_streams == 2
 
 
+def test_versions_of_a_model_wait_apart_and_are_counted_together() -> None:
+    room, metrics = WaitingRoom(max_streams=1000), ServiceMetrics()
+    old, new = (Queue[Waiter]("tiny", room, 5.0, metrics) for _ in range(2))
+    for queue in (old, new):
+        queue.note_batch(SECOND_NS)
+    waiters = fill(old, 13)  # one more would be too many there
+    fill(new, 2)
+    gauge = metrics.waiting_streams.labels("tiny")
+    with pytest.raises(QueueFullError, match="13 streams of model 'tiny' wait"):
+        admit(old)
+    assert gauge._value.get() == room.num_streams == 15
+    for waiter in waiters:
+        old.leave(waiter)
+
+    assert gauge._value.get() == room.num_streams == 2
+
+
 def test_stream_waits_from_when_it_is_ready_and_without_rows_until_its_turn() -> None:
     queue = make_queue()
     served, waiting, slow = Waiter(), Waiter(), Waiter()

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from labelmint.addresses import latents
 from labelmint.v1 import service_pb2
+from labelmint.v1.admin_pb2 import ListRepositoryRequest
 from labelmint_service.errors import StartError
 from labelmint_service.tracing.opening import open_tracing
 from labelmint_service.tracing.telemetry import MOST_STAGES
@@ -81,6 +82,16 @@ def test_call_is_a_span_below_the_caller_s_with_its_stages_below_it(
     assert [span.name for span in stages] == ["queue", "compute", "encode", "send"]
     assert {span.attributes["labelmint.rows"] for span in stages} == {3}
     assert {span.trace_id for span in stages} == {TRACE_ID}
+
+
+def test_call_of_an_operator_is_a_span_of_the_admin_service(tmp_path: Path, collector: Collector) -> None:
+    settings = {"model_repository": tmp_path, "repository_mode": "explicit", "admin_port": 0}
+    with serving([], **tracing(collector, **settings)) as running:
+        running.admin().ListRepository(ListRepositoryRequest(), timeout=TIMEOUT_S)
+    [call] = collector.spans()
+
+    assert call.name == "labelmint.v1.LabelMintAdmin/ListRepository"
+    assert call.attributes["rpc.service"] == "labelmint.v1.LabelMintAdmin"
 
 
 def test_times_of_the_stages_follow_each_other_within_the_call(bundles: dict[str, Path], collector: Collector) -> None:

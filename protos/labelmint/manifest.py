@@ -66,8 +66,6 @@ def manifest_from_json(text: bytes) -> bundle_pb2.Manifest:
         )
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
-        # An escape may stand for half a character, over which protobuf stumbles.
-        json.dumps(document, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ManifestError(f"the manifest is not JSON ({_short(error)}); copy or rebuild the bundle") from error
     if not isinstance(document, dict):
@@ -75,8 +73,10 @@ def manifest_from_json(text: bytes) -> bundle_pb2.Manifest:
     _check_schema_version(document)
     manifest = bundle_pb2.Manifest()
     try:
+        # An escape may stand for half a character, over which protobuf stumbles.
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
         json_format.ParseDict(document, manifest, max_recursion_depth=_MAX_DEPTH)
-    except (json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         # ParseDict lets some type errors through for values of the wrong JSON type.
         raise ManifestError(f"the manifest does not fit its schema ({_short(error)}); rebuild the bundle") from error
     return manifest

@@ -161,7 +161,7 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
         _copy_into(state.autoencoding.encoder, old.encoder, folder)
     state.path_length_mean.fill_(old.path_length_mean)
     state.images_before = old.images
-    state.mapping_fitted = old.mapping_fitted and config.autoencoder_images == 0
+    state.mapping_fitted = old.mapping_fitted and config.unfitted_images == 0
     return state
 
 

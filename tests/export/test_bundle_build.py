@@ -231,6 +231,16 @@ def test_setting_out_of_range_is_named(plain_built: BuiltBundle, tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (1.5, 0.0, -0.5), (0.5, 0.5, float("nan"))])
+def test_class_distribution_that_is_none_is_refused_before_anything_is_exported(
+    unusual_built: BuiltBundle, tmp_path: Path, shares: tuple[float, ...]
+) -> None:
+    with pytest.raises(BuildError, match="expected probabilities, whose sum is 1") as caught:
+        build_again(unusual_built, tmp_path / "tiny", class_distribution=shares)
+    assert caught.value.field == "class_distribution"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -138,8 +138,8 @@ class Epilogue(nn.Module):
         """
         scale, mean = styles[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
         if x.dtype == torch.float32 and self.norm_epsilon == NORM_EPSILON:
-            # DatasetGAN's program calls this too. It rounds mean / deviation, which the lines below do not: behind twelve
-            # layers this alone is 1e-4.
+            # DatasetGAN's program calls this too. It rounds mean / deviation, which the lines below do not; after
+            # twelve layers that alone is 1e-4.
             return functional.instance_norm(x, eps=self.norm_epsilon) * (scale + 1.0) + mean
         wide = torch.promote_types(x.dtype, torch.float32)  # moments in half precision lose small deviations
         # Welford's mean of equal pixels is exact. Any rounding of it would come back times 1 / sqrt(epsilon) where maps

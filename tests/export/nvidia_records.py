@@ -19,7 +19,8 @@ def module(
     parameters: Tensors | None = None,
     buffers: Tensors | None = None,
     modules: Mapping[str, ModuleRecord] | None = None,
-    **attributes: object,
+    attributes: Mapping[str, object] | None = None,
+    **more: object,
 ) -> ModuleRecord:
     return ModuleRecord(
         class_name=class_name,
@@ -27,7 +28,7 @@ def module(
         parameters={name: tensor.numpy() for name, tensor in (parameters or {}).items()},
         buffers={name: tensor.numpy() for name, tensor in (buffers or {}).items()},
         modules=dict(modules or {}),
-        attributes={"training": False, **attributes},
+        attributes={"training": False, **(attributes or {}), **more},
         init_args=(),
         init_kwargs={},
     )
@@ -48,7 +49,7 @@ def nvidia_record(generator: Generator, *, use_noise: bool = True, fp16_from: in
     """What `G_ema` of a snapshot becomes whose weights are those of a generator of ours."""
     config, weights = generator.config, generator.state_dict()
     clamp = None if config.conv_clamp is None else int(config.conv_clamp)
-    shared = {"w_dim": config.w_dim, "num_ws": config.num_ws}
+    shared: dict[str, object] = {"w_dim": config.w_dim, "num_ws": config.num_ws}
     kernel = binomial_filter()
 
     def layer(name: str, r: int, up: int) -> ModuleRecord:
@@ -59,8 +60,10 @@ def nvidia_record(generator: Generator, *, use_noise: bool = True, fp16_from: in
             parameters["noise_strength"] = weights[f"{start}.noise_strength"]
             buffers["noise_const"] = weights[f"{start}.noise_const"]
         inner = {"affine": linear(weights, f"{start}.affine")}
-        gains = {"act_gain": math.sqrt(2), "conv_clamp": clamp, "padding": 1, "use_noise": use_noise}
-        return module("SynthesisLayer", parameters, buffers, inner, activation="lrelu", resolution=r, up=up, **gains)
+        gains: dict[str, object] = {"act_gain": math.sqrt(2), "conv_clamp": clamp, "padding": 1, "use_noise": use_noise}
+        return module(
+            "SynthesisLayer", parameters, buffers, inner, activation="lrelu", attributes=gains, resolution=r, up=up
+        )
 
     def colours(name: str, width: int) -> ModuleRecord:
         start = f"synthesis.blocks.{name}"
@@ -96,7 +99,7 @@ def nvidia_record(generator: Generator, *, use_noise: bool = True, fp16_from: in
         modules={f"b{r}": block(r) for r in config.block_resolutions},
         img_resolution=config.resolution,
         img_channels=config.image_channels,
-        **shared,
+        attributes=shared,
     )
     layers = {
         f"fc{index}": linear(weights, f"mapping.layers.{index}", "lrelu", config.mapping_lr_multiplier)
@@ -111,6 +114,6 @@ def nvidia_record(generator: Generator, *, use_noise: bool = True, fp16_from: in
         z_dim=config.z_dim,
         c_dim=config.c_dim,
         num_layers=config.mapping_layers,
-        **shared,
+        attributes=shared,
     )
     return module("Generator", modules={"synthesis": synthesis, "mapping": mapping})

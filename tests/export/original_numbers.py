@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 
 from labelmint_export.checkpoints.archives import read_checkpoint
-from labelmint_export.checkpoints.arrays import Array
 from labelmint_export.checkpoints.datasetgan import interpreter_from_state_dicts, stylegan1_from_state_dict
 from labelmint_export.checkpoints.loading import AnyGenerator, load_generator
+from labelmint_export.checkpoints.records import Array
 from labelmint_export.generator import Generator
 from labelmint_export.generator.layers import upsample_2x
 from labelmint_export.interpreter.reference import concatenate_taps, interpret_reference

@@ -94,7 +94,7 @@ def draw_summary(report: Document) -> str:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.picture_choice",
-        description="Compare rules that choose pictures to annotate, by how far others are from the nearest chosen one.",
+        description="Compare rules that choose pictures to annotate, by how far others are from the nearest chosen.",
     )
     parser.add_argument(
         "--generator",

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = {
         "benchmark": "picture_choice",
         **environment,
-        "configuration": {key: str(value) for key, value in vars(parsed).items()},
+        "generator": parsed.generator.name,
+        "configuration": {key: getattr(parsed, key) for key in ("count", "candidates", "others")},
         "rules": measure_rules(candidates, others, rules),
     }
     write_json(parsed.out / "picture_choice.json", report)

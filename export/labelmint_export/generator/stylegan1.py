@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from labelmint_export.generator.backbone import Backbone, MappingLayer, Synthesis
-from labelmint_export.generator.checks import check_noise, check_positive, check_ws
+from labelmint_export.generator.bounds import check_positive
+from labelmint_export.generator.checks import check_noise, check_ws
 from labelmint_export.generator.config import BlockConfig, NoiseMode, SynthesisOutput, TapSpec
 from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, binomial_filter, blur
 

@@ -12,6 +12,7 @@ from labelmint_export.gan import codes as module
 from labelmint_export.gan.codes import code_step, decoding_parameters, make_codes, share_of_rate
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.growing import start_from
+from labelmint_export.gan.pictures import to_range
 from labelmint_export.gan.state import TrainState, load_state, make_state
 from labelmint_export.gan.trainer import Schedule, train
 from labelmint_export.pyramid import laplacian_levels
@@ -122,6 +123,21 @@ def test_stage_starts_from_an_autoencoder(tmp_path: Path) -> None:
     run_until(state, 20, tmp_path / "codes")
     assert read_fitted(state) is True
     assert (tmp_path / "codes" / "generator.safetensors").exists()
+
+
+def test_codes_go_along_and_further_pictures_get_theirs(tmp_path: Path) -> None:
+    few = dataclasses.replace(make_coding_config(), autoencoder_images=6, coded_pictures=4, compute_dtype="float32")
+    run_until(make_state(few, CPU), 28, tmp_path / "few")
+    known = load_state(tmp_path / "few", CPU)
+    assert known.codes is not None
+    config = dataclasses.replace(few, autoencoder_images=0, coded_pictures=8, code_rate=1e-9)
+    tensors = run_until(start_from(tmp_path / "few", config, CPU), 8, tmp_path / "more")
+    torch.testing.assert_close(tensors["codes.w"][:4], known.codes.w, rtol=0, atol=1e-6)
+    assert known.autoencoding is not None
+    pictures = to_range(make_pictures(11, 32)[4:8], 16, CPU)
+    with torch.no_grad():
+        seen, _ = known.autoencoding.encoder(pictures)
+    torch.testing.assert_close(tensors["codes.w"][4:], seen, rtol=0, atol=1e-5)
 
 
 def test_fewer_pictures_than_a_batch_have_no_codes(tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ class TrainConfig:
         return self.autoencoder_images > 0 or self.reconstruction_rate > 0 or self.code_images > 0
 
     @property
+    def first_code_image(self) -> int:
+        """Pictures seen when the stage of codes begins: those of the autoencoder, in whole batches."""
+        return -(-self.autoencoder_images // self.batch_size) * self.batch_size
+
+    @property
     def unfitted_images(self) -> int:
         """Pictures at the start that synthesis sees before the mapping learns anything."""
         return self.autoencoder_images + self.code_images

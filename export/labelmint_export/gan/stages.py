@@ -61,7 +61,7 @@ def picture_order(seed: int, count: int, start: int) -> Iterator[int]:
 def _order(state: TrainState, pictures: npt.NDArray[np.uint8]) -> Iterator[int]:
     """Say which pictures come next; codes go through their own, batch by batch, so that no batch holds one twice."""
     if state.codes is not None and not state.mapping_fitted:
-        return picture_order(state.config.seed, state.codes.count, state.images_seen - state.config.autoencoder_images)
+        return picture_order(state.config.seed, state.codes.count, state.images_seen - state.config.first_code_image)
     return picture_order(state.config.seed, len(pictures), state.images_before + state.images_seen)
 
 
@@ -82,7 +82,7 @@ class Course:
     def step(self) -> None:
         """Show synthesis the next pictures; where a stage ends, do what stands between it and the next one."""
         state, config = self._state, self._state.config
-        if config.code_images and state.codes is None and state.images_seen >= config.autoencoder_images:
+        if config.code_images and state.images_seen == config.first_code_image:
             _begin_codes(state, self._pictures)
             self._order = _order(state, self._pictures)
         if not state.mapping_fitted and state.images_seen >= config.unfitted_images:
@@ -108,9 +108,8 @@ class Course:
 
 
 def _begin_codes(state: TrainState, pictures: npt.NDArray[np.uint8]) -> None:
-    """Give each of the first pictures the w that the encoder sees in it."""
-    assert state.autoencoding is not None  # there is an encoder where there are codes
-    batch = state.config.batch_size
+    """Give each of the first pictures the w that it has already, or else the one that the encoder sees in it."""
+    batch, known = state.config.batch_size, state.codes
     count = min(state.config.coded_pictures, len(pictures)) // batch * batch
     if count == 0:
         raise TrainingError(
@@ -118,14 +117,17 @@ def _begin_codes(state: TrainState, pictures: npt.NDArray[np.uint8]) -> None:
             f"least {batch}, a batch",
             field="coded_pictures",
         )
-    w = _encode(state, pictures[:count]).mean
-    state.codes = make_codes(w, state.generator, state.config)
+    kept = 0 if known is None else min(known.count, count)
+    parts = [] if known is None else [known.w[:kept]]
+    if kept < count:
+        parts.append(_encode(state, pictures[kept:count]).mean)
+    state.codes = make_codes(torch.cat(parts), state.generator, state.config)
 
 
 def _learn_codes(state: TrainState, indices: list[int], real: torch.Tensor, averages: Averages) -> None:
     assert state.codes is not None
     config = state.config
-    seen = state.images_seen - config.autoencoder_images
+    seen = state.images_seen - config.first_code_image
     distance = code_step(
         state.generator,
         state.codes,

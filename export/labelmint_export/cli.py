@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = make_parser().parse_args(arguments)
     try:
-        print(parsed.run(parsed))
+        print(parsed.run(parsed), flush=True)
+    except BrokenPipeError:  # whoever read this, such as `head`, has seen enough
+        sys.stdout = None  # nothing is left to flush at the end
+        return 141
     except (LabelmintError, OSError) as error:
         print(f"labelmint-export: {error}", file=sys.stderr)
         return 1

@@ -18,6 +18,7 @@ from labelmint_export.bundle import build, parity
 from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.bundle.runtime import GraphRunner
+from labelmint_export.bundle.settings import check_parts
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Generator, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
@@ -229,6 +230,16 @@ def test_setting_out_of_range_is_named(plain_built: BuiltBundle, tmp_path: Path,
         build_again(plain_built, tmp_path / "tiny", **changes)
     assert caught.value.field == field
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (1.5, 0.0, -0.5), (0.5, 0.5, float("nan"))])
+def test_class_distribution_that_is_none_is_refused_before_anything_is_exported(shares: tuple[float, ...]) -> None:
+    generator = make_generator(c_dim=3)
+    parts = generator, make_interpreter(generator.tap_specs, 16), make_schema()
+    check_parts(*parts, make_settings(class_distribution=(0.5, 0.2, 0.3)))
+    with pytest.raises(BuildError, match="expected probabilities, whose sum is 1") as caught:
+        check_parts(*parts, make_settings(class_distribution=shares))
+    assert caught.value.field == "class_distribution"
 
 
 @pytest.mark.parametrize(

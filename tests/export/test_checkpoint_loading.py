@@ -91,6 +91,21 @@ def test_rosinality_snapshot_without_mean_takes_the_given_or_that_of_8000_latent
     np.testing.assert_array_equal(loaded.mapping.w_avg, mean)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_rosinality_state_dict_is_recognised_wherever_it_lies(tmp_path: Path, wrapped: bool) -> None:
+    content: Any = read_checkpoint(DATA / "rosinality_32.pt")  # Any: a record of whatever the file holds
+    prefix = "module." if wrapped else ""
+    state = {prefix + name: torch.from_numpy(array.copy()) for name, array in content["g_ema"].items()}
+    mean = torch.from_numpy(content["latent_avg"].copy())
+    z = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    expected = load_generator(DATA / "rosinality_32.pt")(z, truncation_psi=1.0).image
+    for index, saved in enumerate((state, {"g_ema": state, "latent_avg": mean, "g": {}, "args": None})):
+        torch.save(saved, tmp_path / f"{index}.pt")
+        assert inspect_checkpoint(tmp_path / f"{index}.pt")["kind"] == "rosinality StyleGAN2"
+        got = load_generator(tmp_path / f"{index}.pt")(z, truncation_psi=1.0).image
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
 def test_own_snapshot_is_read(tmp_path: Path) -> None:
     generator = make_generator()
     save_generator(generator, tmp_path / "own.safetensors")

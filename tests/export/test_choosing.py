@@ -17,8 +17,8 @@ from labelmint_export.cli import main
 from labelmint_export.errors import AnnotationError, GeneratorError
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator, save_generator
-from labelmint_export.interpreter.choosing import choose, score_latents
-from labelmint_export.interpreter.diversity import pick_diverse, pick_uncertain
+from labelmint_export.interpreter.choosing import choose, look_at, score_latents, shrink_pictures
+from labelmint_export.interpreter.diversity import pick_diverse, pick_farthest, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig
 from labelmint_export.interpreter.storage import save_interpreter
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
@@ -69,6 +69,19 @@ def test_uncertain_points_are_picked_apart_from_each_other() -> None:
     assert pick_uncertain(w, scores, 1, covered=w[:1]).item() // 10 == 1
     assert len(set(pick_uncertain(w, scores, 40).tolist())) == 40
     assert len(set(pick_uncertain(w, torch.zeros(80), 5).tolist())) == 5
+
+
+def test_farthest_points_are_the_corners_and_what_is_covered_is_left_out() -> None:
+    w = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 4.0], [1.0, 1.0], [0.9, 1.1], [5.0, 4.0]])
+    assert pick_farthest(w, 4).tolist() == [3, 5, 1, 2]  # the middle, then 5, 4 and 3.2 away from the nearest
+    assert pick_farthest(w, 2, covered=torch.tensor([[5.0, 0.0], [0.0, 3.5]])).tolist() == [5, 0]
+    assert sorted(pick_farthest(torch.zeros(5, 2), 5).tolist()) == list(range(5))
+
+
+def test_small_copies_are_means_of_fields() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3)).astype(np.uint8)
+    got = shrink_pictures(pictures).reshape(2, 3, 16, 16)
+    np.testing.assert_allclose(got[1, 2, 5, 3], pictures[1, 20:24, 6:8, 2].mean(), rtol=1e-6)
 
 
 # --- scores and choice ------------------------------------------------------------------------------------------------
@@ -158,6 +171,18 @@ def test_command_leaves_out_what_is_annotated(
 @pytest.fixture(scope="module")
 def embedded() -> Generator:
     return load_generator(EMBEDDED / "generator.safetensors")
+
+
+def test_diverse_pictures_of_the_embedded_model_lie_apart(embedded: Generator) -> None:
+    """Less room is left around any other picture than by the first sixteen, and they are farther from each other."""
+    z, ws = draw(embedded, 7, 80)
+    looks = look_at(embedded, ws)
+    chosen = choose(embedded, z, ws, 16, diverse=True)
+    picked = [int((z == one).all(dim=1).nonzero()) for one in chosen.z]
+    reach = [float(torch.cdist(looks, looks[some]).amin(dim=1).max()) for some in (picked, list(range(16)))]
+    apart = [float(torch.cdist(looks[some], looks[some]).fill_diagonal_(9e9).min()) for some in (picked, range(16))]
+    assert reach[0] < reach[1]
+    assert apart[0] > 1.5 * apart[1]
 
 
 def train_on(generator: Generator, annotated: AnnotatedSet, keep: slice) -> Interpreter:

@@ -210,7 +210,7 @@ def test_sampled_pictures_wait_for_masks_and_are_read_once_these_are_drawn(work:
     printed = run(
         "sample", *generator, "--out", out, "--count", 2, "--classes", "ground", "thing", "--keypoints", "tip"
     )
-    assert "fill the .mask.png files" in printed
+    assert "give its files to import-annotations" in printed
     with pytest.raises(AnnotationError, match="is empty"):
         read_annotations(out)
     for path in out.glob("*.mask.png"):

@@ -22,8 +22,9 @@ from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.pictures import open_pictures, save_grid, to_range, to_uint8
+from labelmint_export.gan.stages import picture_order
 from labelmint_export.gan.state import TrainState, load_state, make_state, read_config, save_state
-from labelmint_export.gan.trainer import Schedule, paint_many, picture_order, train
+from labelmint_export.gan.trainer import Schedule, paint_many, train
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator
 from tests.export.tiny_parts import CHANNELS, make_config, make_pictures, make_train_config, write_pictures

@@ -140,12 +140,10 @@ def test_synthesis_reproduces_the_original(reference: Path, side: int) -> None:
     np.testing.assert_allclose(output.image, arrays["img"], rtol=0, atol=1e-4)
     taps = dict(output.taps)
     if side == 128:
-        # Values up to 28 behind twelve normalisations. Our float64 lies 2.5e-4 from the original's float32 here; 1e-4
-        # is less than its own rounding.
+        # Values up to 28 behind twelve normalisations, which enlarge what the mapping's float32 differs by, 3e-6.
+        # From the original's own ws this tap is within 1e-4 too: `test_original_numbers`.
         last = taps.pop("b128.epi2")[:1].numpy()
-        expected = arrays.pop("tap/10")
-        np.testing.assert_allclose(last, expected, rtol=0, atol=3e-4)
-        assert (np.abs(last - expected) > 1e-4).mean() < 1e-3
+        np.testing.assert_allclose(last, arrays.pop("tap/10"), rtol=0, atol=2e-4)
     assert_taps_equal(taps, arrays, atol=1e-4)
 
 

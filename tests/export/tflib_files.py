@@ -51,21 +51,33 @@ def write_snapshot(path: Path, variables: Variables, options: Mapping[str, objec
         path: Of the `.pkl`.
         variables: Names as of the whole network, such as `G_synthesis/4x4/Const/const`.
         options: The networks' static_kwargs.
-        version: Of the pickled form.
+        version: Of the pickled form: 3 of StyleGAN, 4 of StyleGAN2, 5 of StyleGAN2-ADA.
     """
     trap = path.with_suffix(".trap")
     source = f"open({str(trap)!r}, 'w').close()"
     with fake_dnnlib() as dnnlib:
 
         def network(name: str, function: str, own: Variables, **components: object) -> object:
+            kind = dict if version == 5 else dnnlib.EasyDict
+            shapes: dict[str, object] = (
+                {}
+                if version < 5
+                else {
+                    "input_shapes": [[None, 6], [None, 0]],
+                    "output_shapes": [[None, 3, 16, 16]],
+                    "input_names": ["latents_in", "labels_in"],
+                    "output_names": ["images_out"],
+                }
+            )
             return dnnlib.Network(
                 version=version,
                 name=name,
-                static_kwargs=dnnlib.EasyDict(options),
-                components=dnnlib.EasyDict(components),
+                static_kwargs=kind(options),
+                components=kind(components),
                 build_module_src=source,
                 build_func_name=function,
                 variables=[(key, np.float32(array) if array.ndim == 0 else array) for key, array in own.items()],
+                **shapes,
             )
 
         def generator(name: str, values: Variables) -> object:
@@ -96,11 +108,16 @@ def as_float32(variables: Variables) -> Variables:
     return {name: np.asarray(array, np.float32) for name, array in variables.items()}
 
 
-def make_stylegan1(channels: Mapping[int, int], *, widths: tuple[int, ...] = (6, 7, 5), seed: int = 0) -> Variables:
+def make_stylegan1(
+    channels: Mapping[int, int], *, widths: tuple[int, ...] = (6, 7, 5), classes: int = 0, seed: int = 0
+) -> Variables:
     """Random variables of `G_style`, in which every one matters."""
     random = np.random.default_rng(seed)
     w_dim = widths[-1]
-    variables = draw_mapping(random, widths, w_dim) | {"G_synthesis/lod": np.zeros(())}
+    inputs = widths[0] * (2 if classes else 1)  # the class is embedded to the length of the latent
+    variables = draw_mapping(random, (inputs, *widths[1:]), w_dim) | {"G_synthesis/lod": np.zeros(())}
+    if classes:
+        variables["G_mapping/LabelConcat/weight"] = random.normal(size=(classes, widths[0]))
     incoming, index, stages = 0, 0, len(channels)
     for stage, (r, width) in enumerate(channels.items()):
         scope = f"G_synthesis/{r}x{r}"

@@ -230,7 +230,11 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
             field="mask",
         )
     if bool((mask == IGNORE_LABEL).all()):
-        raise AnnotationError(f"{path} is empty: every pixel is {IGNORE_LABEL} (not labelled)", field="mask")
+        raise AnnotationError(
+            f"{path} is empty: every pixel is {IGNORE_LABEL} (not labelled); draw on the pictures, and put what "
+            "LabelMe or another program wrote on them with import-annotations",
+            field="mask",
+        )
     return mask
 
 

@@ -1,5 +1,6 @@
 """What the makers of a bundle decide, and whether it fits the parts."""
 
+import math
 from dataclasses import dataclass
 
 from labelmint_export.annotations import AnnotationSchema
@@ -10,6 +11,7 @@ from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.ranges import require_at_least
 
 MAX_BATCH_SIZE = 1024
+DISTRIBUTION_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +140,15 @@ def _check_names(interpreter: Interpreter, schema: AnnotationSchema) -> None:
 
 
 def _check_class_distribution(generator: Backbone, settings: BuildSettings) -> None:
-    if settings.class_distribution and len(settings.class_distribution) != generator.config.c_dim:
+    shares = settings.class_distribution
+    if shares and len(shares) != generator.config.c_dim:
         raise BuildError(
-            f"class_distribution has {len(settings.class_distribution)} entries for {generator.config.c_dim} classes",
+            f"class_distribution has {len(shares)} entries for {generator.config.c_dim} classes",
+            field="class_distribution",
+        )
+    if shares and (min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=DISTRIBUTION_TOLERANCE)):
+        raise BuildError(
+            f"class_distribution has a smallest value of {min(shares):g} and the sum {sum(shares):g}, expected "
+            "probabilities, whose sum is 1; leave it out for classes that are all alike",
             field="class_distribution",
         )

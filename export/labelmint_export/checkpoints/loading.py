@@ -28,6 +28,10 @@ KINDS = (
 )
 AVERAGED = ("G_ema", "g_running", "generator", "state_dict")
 """Where programs keep the generator inside a snapshot."""
+BARE_ROSINALITY = {"input.input", "conv1.conv.weight", "style.1.weight"}
+"""Some keys of `g_ema` of rosinality's program, which people also save alone."""
+DATA_PARALLEL = "module."
+"""In front of every key of a network that was saved inside of torch's DataParallel."""
 
 
 def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -> AnyGenerator:
@@ -96,14 +100,21 @@ Make = Callable[[Array | None], AnyGenerator]
 def _recognise(content: object, path: Path) -> tuple[str, Make]:
     """Say what kind of generator a file holds, and how it is made with a mean w that was given."""
     if isinstance(content, dict):
-        if isinstance(content.get("g_ema"), dict):
+        content = _without_wrapper(content)
+        averaged = content.get("g_ema")
+        if isinstance(averaged, dict):
+            averaged = _without_wrapper(averaged)
             stored = content.get("latent_avg")
             return "rosinality StyleGAN2", lambda mean: rosinality.generator_from_state_dict(
-                _arrays(content["g_ema"], path), _as_array(stored, path) if mean is None else mean, path
+                _arrays(averaged, path), _as_array(stored, path) if mean is None else mean, path
             )
         for name in AVERAGED:
             if isinstance(content.get(name), dict | ModuleRecord):
                 return _recognise(content[name], path)
+        if content.keys() >= BARE_ROSINALITY:
+            return "rosinality StyleGAN2", lambda mean: rosinality.generator_from_state_dict(
+                _arrays(content, path), mean, path
+            )
         if any(str(name).startswith("g_synthesis.") for name in content):
             return "DatasetGAN StyleGAN1", lambda mean: stylegan1_from_state_dict(
                 _arrays(content, path), mean_latent=mean
@@ -130,6 +141,13 @@ def _recognise(content: object, path: Path) -> tuple[str, Make]:
         )
     keys = [str(name)[:40] for name in content][:8] if isinstance(content, dict) else type(content).__name__
     raise CheckpointError(f"{path} holds {keys}, expected {KINDS}", field="path")
+
+
+def _without_wrapper(content: dict[object, object]) -> dict[object, object]:
+    """Take `module.` off the keys if all of them have it."""
+    if not content or not all(isinstance(name, str) and name.startswith(DATA_PARALLEL) for name in content):
+        return content
+    return {str(name).removeprefix(DATA_PARALLEL): value for name, value in content.items()}
 
 
 def _without_mean(make: Callable[[], AnyGenerator], path: Path) -> Make:

@@ -8,7 +8,8 @@ from labelmint_export.errors import CheckpointError
 
 PERSISTENCE_MODULE = "torch_utils.persistence"
 PERSISTENCE_VERSION = 6
-TFLIB_VERSIONS = (2, 3, 4)
+TFLIB_VERSIONS = (2, 3, 4, 5)
+"""Of StyleGAN (2, 3), StyleGAN2 (4) and StyleGAN2-ADA (5)."""
 
 
 class PendingNetwork:

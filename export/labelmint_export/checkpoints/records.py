@@ -52,7 +52,7 @@ class TflibNetwork:
 
     Attributes:
         name: Name such as `Gs`.
-        version: Version of the pickled form, 2 to 4.
+        version: Version of the pickled form, 2 to 5.
         static_kwargs: Keyword arguments it was built with.
         build_func_name: Name of the function that built it, such as `G_style`.
         variables: Own variables by name, such as `G_synthesis/4x4/Const/const`. TensorFlow scalars are float32 [].

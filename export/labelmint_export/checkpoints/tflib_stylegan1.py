@@ -12,7 +12,7 @@ import torch
 from labelmint_export.checkpoints.fields import show
 from labelmint_export.checkpoints.records import TflibNetwork
 from labelmint_export.checkpoints.tensors import to_float32
-from labelmint_export.checkpoints.tflib import Floats, NetworkReader, read_mapping, take_mapping
+from labelmint_export.checkpoints.tflib import Floats, NetworkReader, is_label_concatenated, read_mapping, take_mapping
 from labelmint_export.errors import CheckpointError, GeneratorError
 from labelmint_export.generator.layers import LRELU_GAIN, binomial_filter
 from labelmint_export.generator.snapshots import fill_module
@@ -79,13 +79,12 @@ class _Layers:
 def _config(reader: NetworkReader) -> StyleGAN1Config:
     for name, expected in REQUIRED.items():
         reader.require(name, expected)
-    if reader.has("mapping/LabelConcat/weight"):
-        reader.refuse("mapping/LabelConcat/weight", "is there", "an unconditional StyleGAN1")
     try:
         return StyleGAN1Config(
             resolution=max(channels := reader.block_channels()),
             channels=channels,
             **read_mapping(reader),
+            joint_normalization=is_label_concatenated(reader),
             image_channels=reader.shape("synthesis/ToRGB_lod0/weight", 4)[3],
             norm_epsilon=NORM_EPSILON,
         )

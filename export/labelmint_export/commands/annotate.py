@@ -38,7 +38,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         )
         choice = command.add_mutually_exclusive_group()
         choice.add_argument(
-            "--diverse", action="store_true", help="pick those of the candidates that stand for the others best"
+            "--diverse", action="store_true", help="pick those of the candidates whose pictures differ most"
         )
         if command is sample:
             choice.add_argument(
@@ -111,8 +111,9 @@ def run_sample(arguments: argparse.Namespace) -> str:
     keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
     write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, chosen.z, chosen.ws), arguments.out)
     return (
-        f"{len(pictures)} pictures in {arguments.out}: fill the .mask.png files with class ids and set the points in "
-        f"LabelMe, or draw with another program and give its files to import-annotations{_describe_scores(chosen)}"
+        f"{len(pictures)} pictures in {arguments.out}: draw on the .png files with LabelMe, CVAT or another "
+        "program and give its files to import-annotations, or fill the .mask.png files with class ids"
+        f"{_describe_scores(chosen)}"
     )
 
 

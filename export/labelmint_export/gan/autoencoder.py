@@ -82,6 +82,21 @@ def divergence_from_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> to
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1).mean()
 
 
+def picture_distance(image: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Laplacian distance, and the mean square with a weight.
+
+    Small parts that are wholly wrong, such as eyes, must outweigh a slight error of colour in the whole background.
+
+    Args:
+        image: float [N, C, r, r].
+        real: Likewise.
+
+    Returns:
+        float [], colour units of [-1, 1].
+    """
+    return laplacian_levels(image, real).sum(dim=0).mean() + SQUARE_WEIGHT * (image - real).square().mean()
+
+
 def reconstruction_step(
     generator: Generator,
     encoder: Encoder,
@@ -92,9 +107,6 @@ def reconstruction_step(
     compute_dtype: torch.dtype,
 ) -> Reconstruction:
     """Back-propagate distance + kl_weight * divergence into synthesis and encoder.
-
-    The distance is the Laplacian one, and the mean square with a weight: small parts that are wholly wrong, such as
-    eyes, must outweigh a slight error of colour in the whole background.
 
     Args:
         generator: Paints without noise; its mean w moves, its mapping is not used.
@@ -113,8 +125,7 @@ def reconstruction_step(
     w_avg.copy_(w.detach().mean(dim=0).lerp(w_avg, w_avg_beta))
     ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
     image = generator.synthesis(ws, "none", compute_dtype).image
-    distance = laplacian_levels(image, real).sum(dim=0).mean() + SQUARE_WEIGHT * (image - real).square().mean()
+    distance = picture_distance(image, real)
     divergence = divergence_from_normal(mean, log_variance)
-    loss = distance + kl_weight * divergence
-    loss.backward()
+    (distance + kl_weight * divergence).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
     return Reconstruction(float(distance.detach()), float(divergence.detach()))

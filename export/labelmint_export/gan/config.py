@@ -54,15 +54,31 @@ class TrainConfig:
     """Adversarial steps between two reconstructions."""
     kl_weight: float = 1e-4
     """Distance that the autoencoder pays for a nat of its latent."""
+    code_images: int = 0
+    """Pictures, after those of the autoencoder, in which synthesis learns with a code for each picture of the set."""
+    coded_pictures: int = 20_000
+    """Pictures of the set that have a code: the first ones, as many whole batches as there are."""
+    code_rate: float = 0.05
+    """Learning rate of the codes, units of w."""
     prior_steps: int = 10_000
-    """Steps in which the mapping learns where the autoencoder's pictures are, before the first adversarial one."""
+    """Steps in which the mapping learns where the pictures are, before the first adversarial one."""
     compute_dtype: str = "bfloat16"
     """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling)."""
 
     @property
     def has_encoder(self) -> bool:
-        """Whether pictures are reconstructed at any time."""
-        return self.autoencoder_images > 0 or self.reconstruction_rate > 0
+        """Whether an encoder looks at the pictures at any time."""
+        return self.autoencoder_images > 0 or self.reconstruction_rate > 0 or self.code_images > 0
+
+    @property
+    def first_code_image(self) -> int:
+        """Pictures seen when the stage of codes begins: those of the autoencoder, in whole batches."""
+        return -(-self.autoencoder_images // self.batch_size) * self.batch_size
+
+    @property
+    def unfitted_images(self) -> int:
+        """Pictures at the start that synthesis sees before the mapping learns anything."""
+        return self.autoencoder_images + self.code_images
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -79,9 +95,10 @@ class TrainConfig:
             "path_length_shrink",
             "ada_interval",
             "reconstruction_interval",
+            "coded_pictures",
             "prior_steps",
         )
-        require_positive(self, "learning_rate", "ada_speed_images", "ema_images")
+        require_positive(self, "learning_rate", "code_rate", "ada_speed_images", "ema_images")
         require_at_least(
             self,
             0,
@@ -92,6 +109,7 @@ class TrainConfig:
             "ema_rampup",
             "autoencoder_images",
             "reconstruction_rate",
+            "code_images",
             "kl_weight",
         )
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):
@@ -109,7 +127,7 @@ class TrainConfig:
                 f"architecture is {self.generator.architecture!r}, expected 'skip': training grows by adding colours",
                 field="architecture",
             )
-        if self.autoencoder_images and self.generator.z_dim != self.generator.w_dim:
+        if self.unfitted_images and self.generator.z_dim != self.generator.w_dim:
             raise TrainingError(
                 f"z_dim is {self.generator.z_dim}, expected {self.generator.w_dim} like w_dim: the mapping of an "
                 "autoencoder learns paths from one to the other",

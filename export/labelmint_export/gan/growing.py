@@ -14,6 +14,7 @@ import torch
 
 from labelmint_export.errors import CheckpointError
 from labelmint_export.gan.autoencoder import Encoder
+from labelmint_export.gan.codes import make_codes
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator, PictureTrunk
 from labelmint_export.gan.state import TrainState, config_from_json, config_to_json, load_state, make_state
@@ -40,7 +41,9 @@ class Networks:
     images: int
     """Pictures seen so far, at all resolutions."""
     mapping_fitted: bool
-    """False while synthesis knows w from an encoder alone."""
+    """False while synthesis knows w from an encoder or from codes alone."""
+    codes: torch.Tensor | None = None
+    """float32 [P, D], the w of the first pictures of the set; not kept beyond the resumable state."""
 
 
 def networks_of(state: TrainState) -> Networks:
@@ -54,6 +57,7 @@ def networks_of(state: TrainState) -> Networks:
         float(state.path_length_mean),
         state.images_before + state.images_seen,
         state.mapping_fitted,
+        None if state.codes is None else state.codes.w,
     )
 
 
@@ -128,7 +132,8 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
 
     Blocks that are new begin as nothing: their colours and their contribution to the discriminator are zero, so that
     step 0 paints the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their
-    fading).
+    fading). Codes go along into a stage of codes, which must see the same pictures; those of further pictures begin as
+    what the encoder says.
 
     Args:
         folder: The other training, or what was kept of it.
@@ -159,9 +164,11 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
     _copy_into(state.ema, old.ema, folder, unlearned)
     if state.autoencoding is not None and old.encoder is not None:
         _copy_into(state.autoencoding.encoder, old.encoder, folder)
+    if config.code_images and old.codes is not None:
+        state.codes = make_codes(old.codes.to(device), state.generator, config)
     state.path_length_mean.fill_(old.path_length_mean)
     state.images_before = old.images
-    state.mapping_fitted = old.mapping_fitted and config.autoencoder_images == 0
+    state.mapping_fitted = old.mapping_fitted and config.unfitted_images == 0
     return state
 
 

@@ -60,7 +60,7 @@ def to_range(pictures: npt.NDArray[np.uint8], resolution: int, device: torch.dev
     side = pictures.shape[1]
     if side % resolution:
         raise DatasetError(f"pictures are {side} pixels wide, expected a multiple of {resolution}", field="pictures")
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    x = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     if side != resolution:
         x = functional.avg_pool2d(x, side // resolution)
     return x.contiguous(memory_format=torch.channels_last)

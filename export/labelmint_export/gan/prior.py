@@ -48,7 +48,7 @@ HELD_OUT_SHARE = 20
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Where the encoder sees the pictures of a set."""
+    """Where an encoder sees the pictures of a set, or where their codes are."""
 
     mean: torch.Tensor
     """float32 [N, D]."""
@@ -136,7 +136,7 @@ def encode_set(
 def fit_mapping(
     mapping: MappingNetwork, posterior: Posterior, *, steps: int, compute_dtype: torch.dtype, width: int = WIDTH
 ) -> PriorFit:
-    """Teach a mapping to draw w as the encoder's pictures are distributed; its mean w becomes that of the set.
+    """Teach a mapping to draw w as the pictures are distributed; its mean w becomes that of the set.
 
     Random numbers come from torch's global generator.
 

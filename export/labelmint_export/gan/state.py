@@ -13,6 +13,7 @@ import torch
 from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.gan.augment import AdaptiveProbability
 from labelmint_export.gan.autoencoder import Encoder
+from labelmint_export.gan.codes import Codes, decoding_parameters, make_codes
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.generator import Generator
@@ -28,6 +29,7 @@ from labelmint_export.generator.snapshots import (
 
 FORMAT = "labelmint-gan-state"
 FORMAT_VERSION = 1
+CODE_TENSORS = ("w", "mean", "square")
 
 
 @dataclass(slots=True)
@@ -56,7 +58,9 @@ class TrainState:
     images_before: int = 0
     """Pictures seen at lower resolutions, before this one grew out of them."""
     mapping_fitted: bool = True
-    """False while synthesis knows w from an encoder alone."""
+    """False while synthesis knows w from an encoder or from codes alone."""
+    codes: Codes | None = None
+    """From the stage of codes on."""
 
     @property
     def images_seen(self) -> int:
@@ -86,8 +90,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
     if config.has_encoder:
         encoder = Encoder(config.generator, config.discriminator_channels)
         encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
-        decoding = [p for name, p in generator.synthesis.named_parameters() if not name.endswith("noise_strength")]
-        parameters = [*decoding, *encoder.parameters()]
+        parameters = [*decoding_parameters(generator), *encoder.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), eps=1e-8, foreach=True)
         autoencoding = Autoencoding(encoder, optimizer)
     return TrainState(
@@ -100,7 +103,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
         path_length_mean=torch.zeros([], device=device),
         adaptive=AdaptiveProbability(target=config.ada_target, speed_images=config.ada_speed_images),
         autoencoding=autoencoding,
-        mapping_fitted=config.autoencoder_images == 0,
+        mapping_fitted=config.unfitted_images == 0,
     )
 
 
@@ -151,6 +154,9 @@ def save_state(state: TrainState, folder: Path) -> None:
     if state.autoencoding is not None:
         tensors |= {f"encoder.{k}": v for k, v in state.autoencoding.encoder.state_dict().items()}
         tensors |= _optimizer_tensors("autoencoder_optimizer", state.autoencoding.optimizer)
+    if state.codes is not None:
+        tensors |= {f"codes.{name}": getattr(state.codes, name) for name in CODE_TENSORS}
+        tensors |= _optimizer_tensors("code_optimizer", state.codes.optimizer)
     tensors["path_length_mean"] = state.path_length_mean
     tensors["random.cpu"] = torch.get_rng_state()
     if state.path_length_mean.is_cuda:
@@ -231,12 +237,16 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
     load_weights(state.discriminator, _part(tensors, "discriminator"), path)
     load_weights(state.ema, _part(tensors, "ema"), path)
     seen = record["step"] * state.config.batch_size
-    judged = seen - state.config.batch_size >= state.config.autoencoder_images  # the last step was an adversarial one
+    judged = seen - state.config.batch_size >= state.config.unfitted_images  # the last step was an adversarial one
     _restore_optimizer("generator_optimizer", state.generator_optimizer, tensors, path, stepped=judged)
     _restore_optimizer("discriminator_optimizer", state.discriminator_optimizer, tensors, path, stepped=judged)
     if state.autoencoding is not None:
+        reconstructed = seen > 0 and (
+            state.config.autoencoder_images > 0 or (judged and state.config.reconstruction_rate > 0)
+        )
         load_weights(state.autoencoding.encoder, _part(tensors, "encoder"), path)
-        _restore_optimizer("autoencoder_optimizer", state.autoencoding.optimizer, tensors, path, stepped=seen > 0)
+        _restore_optimizer("autoencoder_optimizer", state.autoencoding.optimizer, tensors, path, stepped=reconstructed)
+    state.codes = _load_codes(state, tensors, path)
     try:
         state.path_length_mean.copy_(tensors["path_length_mean"])
         state.adaptive.p = float(record["adaptive"]["p"])
@@ -253,3 +263,23 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
             f"{folder} lacks a part of the state ({error!r}); take an older copy or start anew", field="state"
         ) from error
     return state
+
+
+def _load_codes(state: TrainState, tensors: dict[str, torch.Tensor], path: Path) -> Codes | None:
+    found = _part(tensors, "codes")
+    if not found:
+        return None
+    w = found.get("w")
+    shape = None if w is None else [len(w), state.config.generator.w_dim]
+    for name in CODE_TENSORS:
+        if name not in found or list(found[name].shape) != shape or not bool(torch.isfinite(found[name]).all()):
+            raise CheckpointError(
+                f"codes.{name} in {path} does not hold finite numbers of shape {shape}; take an older copy or start "
+                "anew",
+                field=f"codes.{name}",
+            )
+    device = state.path_length_mean.device
+    codes = make_codes(found["w"].to(device), state.generator, state.config)
+    codes.mean, codes.square = found["mean"].to(device), found["square"].to(device)
+    _restore_optimizer("code_optimizer", codes.optimizer, tensors, path, stepped=True)
+    return codes

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from labelmint_export.errors import TrainingError
-from labelmint_export.gan.autoencoder import reconstruction_step
-from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
 from labelmint_export.gan.pictures import save_grid, to_range, to_uint8
-from labelmint_export.gan.prior import PriorFit, encode_set, fit_mapping
+from labelmint_export.gan.stages import Course
 from labelmint_export.gan.state import TrainState, save_state
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
@@ -40,146 +37,6 @@ class Schedule:
     """Stop, with the state written, after this time."""
 
 
-@dataclass(slots=True)
-class _Averages:
-    """Means since the last log line."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: float) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + value
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: self.sums[name] / self.counts[name] for name in self.sums}
-        self.sums, self.counts = {}, {}
-        return means
-
-
-def picture_order(seed: int, count: int, start: int) -> Iterator[int]:
-    """Say which picture comes next: every epoch is a permutation that follows from the seed and its number.
-
-    Args:
-        seed: Of the training.
-        count: Pictures of the set.
-        start: Pictures already seen.
-
-    Yields:
-        Indices in [0, count).
-    """
-    epoch, offset = divmod(start, count)
-    while True:
-        order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-        for index in order[offset:]:
-            yield int(index)
-        epoch, offset = epoch + 1, 0
-
-
-def _train_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> None:
-    config = state.config
-    if state.images_seen < config.autoencoder_images:
-        _reconstruct(state, real, 1.0, averages)
-    else:
-        _adversarial_step(state, real, averages)
-        if config.reconstruction_rate > 0 and state.step % config.reconstruction_interval == 0:
-            _reconstruct(state, real, config.reconstruction_rate, averages)
-    state.step += 1
-    _average_generator(state)
-
-
-def _begin_adversarial(state: TrainState, pictures: npt.NDArray[np.uint8]) -> PriorFit:
-    """Turn an autoencoder into a GAN: the mapping learns where the pictures are, the discriminator what to look at."""
-    config = state.config
-    if state.autoencoding is None:
-        raise TrainingError(
-            "reconstruction_rate is 0, expected more than 0, or autoencoder_images: the networks to start from have "
-            "no mapping yet, and only an encoder can teach it",
-            field="reconstruction_rate",
-        )
-    encoder, mapping = state.autoencoding.encoder, state.generator.mapping
-    dtype = getattr(torch, config.compute_dtype)
-    posterior = encode_set(encoder, pictures, mapping.w_avg.device, dtype)
-    fit = fit_mapping(mapping, posterior, steps=config.prior_steps, compute_dtype=dtype)
-    state.ema.mapping.load_state_dict(mapping.state_dict())
-    state.discriminator.blocks.load_state_dict(encoder.blocks.state_dict())
-    state.mapping_fitted = True
-    return fit
-
-
-def _reconstruct(state: TrainState, real: torch.Tensor, rate: float, averages: _Averages) -> None:
-    assert state.autoencoding is not None
-    state.autoencoding.optimizer.zero_grad(set_to_none=True)
-    reconstruction = reconstruction_step(
-        state.generator,
-        state.autoencoding.encoder,
-        real,
-        kl_weight=state.config.kl_weight,
-        w_avg_beta=state.config.w_avg_beta,
-        compute_dtype=getattr(torch, state.config.compute_dtype),
-    )
-    averages.add("reconstruction", reconstruction.distance)
-    averages.add("divergence", reconstruction.divergence)
-    for group in state.autoencoding.optimizer.param_groups:
-        group["lr"] = rate * state.config.learning_rate
-    state.autoencoding.optimizer.step()
-
-
-def _adversarial_step(state: TrainState, real: torch.Tensor, averages: _Averages) -> None:
-    config = state.config
-    device = real.device
-    context = LossContext(
-        generator=state.generator,
-        discriminator=state.discriminator,
-        compute_dtype=getattr(torch, config.compute_dtype),
-        augment_p=state.adaptive.p,
-        style_mixing=config.style_mixing,
-    )
-
-    def draw(count: int) -> torch.Tensor:
-        return torch.randn([count, config.generator.z_dim], device=device)
-
-    state.discriminator.requires_grad_(False)
-    state.generator_optimizer.zero_grad(set_to_none=True)
-    loss, fake = generator_step(context, draw(config.batch_size), None, config.w_avg_beta)
-    averages.add("generator_loss", loss)
-    state.generator_optimizer.step()
-    if config.path_length_weight > 0 and state.step % config.path_length_interval == 0:
-        state.generator_optimizer.zero_grad(set_to_none=True)
-        z = draw(max(1, config.batch_size // config.path_length_shrink))
-        length = path_length_step(
-            context, z, None, state.path_length_mean, config.path_length_weight, config.path_length_interval
-        )
-        averages.add("path_length", length)
-        state.generator_optimizer.step()
-    state.discriminator.requires_grad_(True)
-
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
-    loss, real_logits = discriminator_step(context, real, fake, None)
-    averages.add("discriminator_loss", loss)
-    state.adaptive.observe(real_logits)
-    state.discriminator_optimizer.step()
-    if config.r1_gamma > 0 and state.step % config.r1_interval == 0:
-        state.discriminator_optimizer.zero_grad(set_to_none=True)
-        averages.add("r1", r1_step(context, real, None, config.r1_gamma, config.r1_interval))
-        state.discriminator_optimizer.step()
-
-    if (state.step + 1) % config.ada_interval == 0:
-        averages.add("sign_real", state.adaptive.update())
-
-
-@torch.no_grad()
-def _average_generator(state: TrainState) -> None:
-    seen = state.images_before + state.images_seen
-    half_life = min(state.config.ema_images, max(seen * state.config.ema_rampup, 1e-8))
-    decay = 0.5 ** (state.config.batch_size / half_life)
-    averaged: list[torch.Tensor] = list(state.ema.parameters())
-    current: list[torch.Tensor] = list(state.generator.parameters())
-    torch._foreach_lerp_(averaged, current, 1.0 - decay)
-    for target, source in zip(state.ema.buffers(), state.generator.buffers(), strict=True):
-        target.copy_(source)
-
-
 @torch.no_grad()
 def paint_many(generator: Generator, count: int, truncation_psi: float = 1.0) -> npt.NDArray[np.uint8]:
     """Paint the first latents of a fixed sequence: uint8 [count, H, W, 3]."""
@@ -195,10 +52,16 @@ def paint_many(generator: Generator, count: int, truncation_psi: float = 1.0) ->
 
 @torch.no_grad()
 def reconstruct_many(state: TrainState, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Paint what the encoder sees in pictures: uint8 [N, H, W, 3] to uint8 [2N, r, r, 3], the pictures first."""
+    """Paint the first pictures of the set by their codes, or what the encoder sees in them.
+
+    uint8 [N, H, W, 3] to uint8 [2N, r, r, 3], the pictures first.
+    """
     assert state.autoencoding is not None
     real = to_range(pictures, state.config.generator.resolution, state.path_length_mean.device)
-    w, _ = state.autoencoding.encoder(real)
+    if state.codes is None:
+        w, _ = state.autoencoding.encoder(real)
+    else:
+        w = state.codes.w[torch.arange(len(pictures)) % state.codes.count]
     ws = w[:, None, :].expand(-1, state.config.generator.num_ws, -1)
     return np.concatenate([to_uint8(real), to_uint8(state.ema.synthesis(ws, "none").image)])
 
@@ -235,21 +98,14 @@ def train(
         folder: Where to write; exists.
         evaluate: Measures of the averaged generator for the log, such as the Frechet distance.
     """
-    device = state.path_length_mean.device
-    batch, resolution = state.config.batch_size, state.config.generator.resolution
-    order = picture_order(state.config.seed, len(pictures), state.images_before + state.images_seen)
-    averages = _Averages()
+    resolution = state.config.generator.resolution
+    course = Course(state, pictures)
     started = time.monotonic()
     saved_at = logged_at = state.images_seen
     bar = tqdm(total=schedule.total_images, initial=state.images_seen, unit="img", mininterval=2.0, dynamic_ncols=True)
     while state.images_seen < schedule.total_images:
-        if not state.mapping_fitted and state.images_seen >= state.config.autoencoder_images:
-            fit = _begin_adversarial(state, pictures)
-            averages.add("flow_loss", fit.flow_loss)
-            averages.add("mapping_error", fit.mapping_error)
-        indices = [next(order) for _ in range(batch)]
-        _train_step(state, to_range(pictures[indices], resolution, device), averages)
-        bar.update(batch)
+        course.step()
+        bar.update(state.config.batch_size)
         seconds = time.monotonic() - started
         last = state.images_seen >= schedule.total_images or (
             schedule.max_seconds is not None and seconds > schedule.max_seconds
@@ -257,7 +113,7 @@ def train(
         if last or state.images_seen - logged_at >= schedule.snapshot_images:
             random_state = torch.get_rng_state()
             record = {"images": float(state.images_before + state.images_seen), "resolution": float(resolution)}
-            record |= averages.take() | {"ada_p": state.adaptive.p, "seconds": seconds}
+            record |= course.averages.take() | {"ada_p": state.adaptive.p, "seconds": seconds}
             if evaluate is not None and state.mapping_fitted:
                 record |= evaluate(state.ema)
             torch.set_rng_state(random_state)  # measuring must not change what comes after

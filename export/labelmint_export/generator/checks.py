@@ -1,47 +1,17 @@
-"""Checks of shapes that all backbones share.
+"""Checks of what a backbone is given to paint with.
 
 Legend: N images, L num_ws, D w_dim, r resolution of a layer.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from labelmint_export.errors import GeneratorError
-
-if TYPE_CHECKING:
-    from labelmint_export.generator.config import BackboneConfig, TapSpec
+from labelmint_export.generator.config import BackboneConfig, TapSpec
 
 
-def check_counts(owner: object, bounds: Mapping[str, tuple[int, int]], prefix: str = "") -> None:
-    """Check that fields are whole numbers between bounds.
-
-    Raises:
-        GeneratorError: One is not.
-    """
-    for name, (low, high) in bounds.items():
-        value = getattr(owner, name)
-        if type(value) is not int or not low <= value <= high:
-            raise GeneratorError(
-                f"{prefix}{name} is {value!r}, expected a whole number from {low} to {high}", field=prefix + name
-            )
-
-
-def check_positive(owner: object, names: Sequence[str], prefix: str = "") -> None:
-    """Check that fields are finite numbers above zero.
-
-    Raises:
-        GeneratorError: One is not.
-    """
-    for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-            raise GeneratorError(f"{prefix}{name} is {value!r}, expected a finite number above 0", field=prefix + name)
-
-
-def check_ws(ws: torch.Tensor, config: "BackboneConfig") -> None:
+def check_ws(ws: torch.Tensor, config: BackboneConfig) -> None:
     """Check that ws [N, L, D] are a generator's.
 
     Raises:
@@ -55,7 +25,7 @@ def check_ws(ws: torch.Tensor, config: "BackboneConfig") -> None:
         )
 
 
-def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence["TapSpec"], count: int) -> None:
+def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence[TapSpec], count: int) -> None:
     """Check noise that was given layer by layer.
 
     Raises:

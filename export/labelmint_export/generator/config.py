@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from labelmint_export.errors import GeneratorError
-from labelmint_export.generator.checks import check_counts, check_positive
+from labelmint_export.generator.bounds import check_counts, check_positive
 
 NoiseMode = Literal["const", "random", "none"]
 Architecture = Literal["skip", "resnet", "orig"]

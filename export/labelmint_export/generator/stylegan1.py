@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from labelmint_export.errors import GeneratorError
 from labelmint_export.generator.backbone import Backbone, MappingLayer, Synthesis
-from labelmint_export.generator.checks import check_noise, check_positive, check_ws
+from labelmint_export.generator.bounds import check_positive
+from labelmint_export.generator.checks import check_noise, check_ws
 from labelmint_export.generator.config import BlockConfig, NoiseMode, SynthesisOutput, TapSpec
 from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, binomial_filter, blur
 
@@ -30,7 +30,7 @@ FUSED_RESOLUTION = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StyleGAN1Config(BlockConfig):
-    """Shape of a StyleGAN1 generator, which is unconditional. Everything else follows from the weights."""
+    """Shape of a StyleGAN1 generator. Everything else follows from the weights."""
 
     norm_epsilon: float = NORM_EPSILON
     """What is added to the variance in front of the normalisation: the original's is 1e-8."""
@@ -43,8 +43,6 @@ class StyleGAN1Config(BlockConfig):
         """
         BlockConfig.__post_init__(self)
         check_positive(self, ["norm_epsilon"])
-        if self.c_dim:
-            raise GeneratorError(f"c_dim is {self.c_dim}, expected 0: StyleGAN1 is unconditional", field="c_dim")
 
 
 class BiasAfterGain(MappingLayer):
@@ -140,6 +138,10 @@ class Epilogue(nn.Module):
             float [N, C, r, r].
         """
         scale, mean = styles[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
+        if x.dtype == torch.float32 and self.norm_epsilon == NORM_EPSILON:
+            # DatasetGAN's program calls this too. It rounds mean / deviation, which the lines below do not; after
+            # twelve layers that alone is 1e-4.
+            return functional.instance_norm(x, eps=self.norm_epsilon) * (scale + 1.0) + mean
         wide = torch.promote_types(x.dtype, torch.float32)  # moments in half precision lose small deviations
         # Welford's mean of equal pixels is exact. Any rounding of it would come back times 1 / sqrt(epsilon) where maps
         # are flat, as the first ones are without noise.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from labelmint_export.errors import GeneratorError
-from labelmint_export.generator.checks import check_counts, check_positive
+from labelmint_export.generator.bounds import check_counts, check_positive
 from labelmint_export.generator.config import MAX_RESOLUTION, MAX_WIDTH, BackboneConfig
 
 MAX_SIZE = 2 * MAX_RESOLUTION

@@ -1,26 +1,31 @@
 """Choosing the pictures to annotate from many candidates.
 
-Legend: N candidates, L num_ws, D w_dim, A annotated pictures.
+Legend: N candidates, L num_ws, D w_dim, A annotated pictures, H rows, W columns.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch.nn import functional
 from tqdm import tqdm
 
 from labelmint.scores import image_score
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError
+from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
-from labelmint_export.interpreter.diversity import pick_diverse, pick_uncertain
+from labelmint_export.interpreter.diversity import pick_farthest, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.labelling import check_fit, label_ws
 
 SAME_LATENT = 1e-4
 """Largest difference in w of two latents that paint one picture."""
+LOOK_SIDE = 16
+"""Pixels on a side of the small copies by which pictures are compared: parts and their colours, no texture."""
 
 
 class Chosen(NamedTuple):
@@ -55,7 +60,7 @@ def choose(
         count: Pictures to choose.
         annotated: Sets of the same generator, whose pictures are not chosen again; picks lie apart from these too.
         interpreter: Choose those of which it is least sure.
-        diverse: Choose those that stand for the others best. Without both, the first ones are taken.
+        diverse: Choose those whose pictures differ most. Without both, the first ones are taken.
 
     Raises:
         AnnotationError: Too few candidates are left, or a set belongs to another generator.
@@ -69,13 +74,14 @@ def choose(
             "or give another --seed",
             field="candidates",
         )
-    covered = torch.cat([one.ws[:, 0] for one in annotated]) if annotated else None
     scores = None
     if interpreter is not None:
+        covered = torch.cat([one.ws[:, 0] for one in annotated]) if annotated else None
         scores = score_latents(generator, interpreter, ws)
         chosen = pick_uncertain(ws[:, 0], scores, count, covered)
     elif diverse:
-        chosen = pick_diverse(ws[:, 0], count, covered=covered)
+        seen = torch.cat([shrink_pictures(one.pictures) for one in annotated]) if annotated else None
+        chosen = pick_farthest(look_at(generator, ws), count, seen)
     else:
         chosen = torch.arange(count)
     return Chosen(z[chosen], ws[chosen].contiguous(), None if scores is None else scores[chosen], scores)
@@ -94,6 +100,29 @@ def _is_annotated(z: torch.Tensor, ws: torch.Tensor, annotated: Sequence[Annotat
         for one_z, one_ws in zip(one.z, one.ws, strict=True):
             known |= (z == one_z).all(dim=1) | ((ws - one_ws).abs().amax(dim=(1, 2)) <= SAME_LATENT)
     return known
+
+
+def shrink_pictures(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Average the pixels of each field of a coarse grid: uint8 [N, H, W, 3] to float32 [N, 3 * LOOK_SIDE**2]."""
+    planes = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()  # [N, 3, H, W]
+    return functional.adaptive_avg_pool2d(planes, LOOK_SIDE).flatten(1)
+
+
+@torch.no_grad()
+def look_at(generator: Backbone, ws: torch.Tensor, batch_size: int = 4) -> torch.Tensor:
+    """Paint pictures and keep small copies of them.
+
+    Args:
+        generator: Paints them, with its stored noise.
+        ws: float32 [N, L, D].
+        batch_size: Pictures at a time.
+
+    Returns:
+        float32 [N, 3 * LOOK_SIDE**2], levels of 255.
+    """
+    starts = tqdm(range(0, len(ws), batch_size), desc="candidates", unit="batch", mininterval=2.0)
+    batches = (generator.synthesis(ws[start : start + batch_size], "const").image for start in starts)
+    return torch.cat([shrink_pictures(to_uint8(image)) for image in batches])
 
 
 def score_latents(generator: Backbone, interpreter: Interpreter, ws: torch.Tensor, batch_size: int = 4) -> torch.Tensor:

@@ -1,7 +1,9 @@
-"""Which pictures to annotate: those that stand for all the others.
+"""Which pictures to annotate: those that differ most from each other, or stand best for the uncertain ones.
 
-Picked is, greedily, the point that brings all points nearest to a picked one on average (facility location, Cornuejols
-et al. 1977). Points as far from each other as can be would be the edge of the space, where a generator paints badly.
+`pick_farthest` is the greedy k-centre rule (Gonzalez 1985). Among small copies of pictures it finds the rare ones: what
+none of sixteen pictures shows, nobody can label. `pick_diverse` takes, greedily, the point that brings all points
+nearest to a picked one on average (facility location, Cornuejols et al. 1977). Alone it gives middles of clusters, all
+alike; among uncertain pictures, which are rare ones already, middles are what is wanted.
 
 Legend: N candidates, A annotated ones, D w_dim.
 """
@@ -9,6 +11,31 @@ Legend: N candidates, A annotated ones, D w_dim.
 import math
 
 import torch
+
+
+def pick_farthest(points: torch.Tensor, count: int, covered: torch.Tensor | None = None) -> torch.Tensor:
+    """Pick points as far from each other as can be: each is the one farthest from those in front of it.
+
+    Args:
+        points: float [N, D].
+        count: Points to pick, at most N.
+        covered: float [A, D]: points that count as picked already.
+
+    Returns:
+        int64 [count], in the order picked; without `covered` the first is the one nearest to all others on average.
+    """
+    distance = torch.cdist(points.double(), points.double())  # [N, N]
+    if covered is not None and len(covered):
+        nearest = torch.cdist(points.double(), covered.double()).amin(dim=1)
+        chosen: list[int] = []
+    else:
+        chosen = [int(distance.sum(dim=1).argmin())]
+        nearest = distance[chosen[0]].clone()
+    while len(chosen) < count:
+        nearest[chosen] = -1.0  # not again, even where all points are alike
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, distance[chosen[-1]])
+    return torch.tensor(chosen)
 
 
 def pick_diverse(

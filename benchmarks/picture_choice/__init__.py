@@ -1,0 +1,1 @@
+"""How well sixteen pictures stand for all that a generator paints, by the rule that chose them."""

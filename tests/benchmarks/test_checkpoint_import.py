@@ -1,0 +1,32 @@
+"""Time and memory of reading and exporting a checkpoint."""
+
+from pathlib import Path
+
+import torch
+
+from benchmarks.checkpoint_import.__main__ import build_report, draw_summary
+from benchmarks.checkpoint_import.files import save_checkpoint
+from benchmarks.checkpoint_import.measuring import export, read
+from benchmarks.workloads.shapes import STYLEGAN2_CHANNELS
+from labelmint_export.generator import Generator, GeneratorConfig
+
+
+def test_both_stages_of_a_small_checkpoint_are_measured(tmp_path: Path) -> None:
+    save_checkpoint({4: 6, 8: 5}, tmp_path / "x.pt", latent_width=8)
+    stages = {"read": read(tmp_path / "x.pt"), "export": export(tmp_path / "x.pt")}
+    for stage in stages.values():
+        assert stage["peak_rss_bytes"] >= stage["imports_rss_bytes"] > 2**26
+    assert stages["export"]["num_bytes"] > 4 * stages["read"]["num_parameters"] > 4000
+    report = build_report(8, stages, {})
+    assert report["stages"]["read"]["reaches_target"]
+    assert "| read" in draw_summary(report)
+    too_slow = build_report(8, stages | {"read": stages["read"] | {"seconds": 20.1}}, {})
+    assert not too_slow["stages"]["read"]["reaches_target"]
+
+
+def test_size_is_the_published_one() -> None:
+    with torch.device("meta"):
+        generator = Generator(
+            GeneratorConfig(resolution=1024, channels=STYLEGAN2_CHANNELS, z_dim=512, w_dim=512, mapping_layers=8)
+        )
+    assert 30_000_000 < sum(parameter.numel() for parameter in generator.parameters()) < 30_500_000

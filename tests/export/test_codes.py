@@ -1,0 +1,154 @@
+"""A code for each picture: its descent against torch's Adam, and what a training with the stage computes."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from labelmint_export.errors import CheckpointError, TrainingError
+from labelmint_export.gan import codes as module
+from labelmint_export.gan.codes import code_step, decoding_parameters, make_codes, share_of_rate
+from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.growing import start_from
+from labelmint_export.gan.pictures import to_range
+from labelmint_export.gan.state import TrainState, load_state, make_state
+from labelmint_export.gan.trainer import Schedule, train
+from labelmint_export.pyramid import laplacian_levels
+from tests.export.tiny_parts import make_generator_of, make_pictures, make_train_config
+
+CPU = torch.device("cpu")
+
+
+def make_coding_config() -> TrainConfig:
+    """Eight pictures (two steps of four) as an autoencoder, then five steps over the codes of ten pictures at most."""
+    config = make_train_config(16)
+    return dataclasses.replace(
+        config,
+        generator=dataclasses.replace(config.generator, z_dim=10, w_dim=10),
+        autoencoder_images=8,
+        code_images=20,
+        coded_pictures=10,
+        prior_steps=20,
+    )
+
+
+def run_until(state: TrainState, total: int, folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    train(state, make_pictures(11, 32), Schedule(total_images=total, snapshot_images=4, state_images=4), folder)
+    return safetensors.torch.load_file(folder / "state.safetensors")
+
+
+def read_fitted(state: TrainState) -> bool:
+    return state.mapping_fitted
+
+
+def test_codes_and_synthesis_descend_as_torch_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEVIATION", 0.0)
+    config = dataclasses.replace(make_coding_config(), compute_dtype="float32", code_rate=0.02, learning_rate=0.004)
+    ours, theirs = make_generator_of(config.generator), make_generator_of(config.generator)
+    for generator in (ours, theirs):
+        generator.requires_grad_(True)
+    start = torch.randn(5, 10)
+    codes = make_codes(start, ours, config)
+    chosen = torch.tensor([3, 1])
+    real = torch.randn(2, 3, 16, 16).tanh()
+
+    w = start[chosen].clone().requires_grad_(True)
+    of_codes = torch.optim.Adam([w], lr=0.01, betas=module.BETAS)
+    of_synthesis = torch.optim.Adam(decoding_parameters(theirs), lr=0.002, betas=(0.9, 0.99))
+    for visits in range(3):
+        code_step(ours, codes, chosen, real, visits=visits, rate_share=0.5, config=config)
+        of_codes.zero_grad()
+        of_synthesis.zero_grad()
+        image = theirs.synthesis(w[:, None, :].expand(-1, config.generator.num_ws, -1), "none").image
+        error = image - real
+        laplacian = laplacian_levels(image, real).sum(dim=0)  # of each picture
+        each = laplacian + 24.0 * error.square().mean(dim=(1, 2, 3)) + 30.0 * error.abs().pow(3).mean(dim=(1, 2, 3))
+        (each.mean()).backward(retain_graph=True)
+        of_synthesis_grads = [p.grad.clone() for p in decoding_parameters(theirs) if p.grad is not None]
+        of_codes.zero_grad()
+        (each.sum() + 0.5 * module.DECAY * w.square().sum()).backward()
+        for parameter, gradient in zip(decoding_parameters(theirs), of_synthesis_grads, strict=True):
+            parameter.grad = gradient
+        of_codes.step()
+        of_synthesis.step()
+
+    torch.testing.assert_close(codes.w[chosen], w.detach(), rtol=0, atol=1e-5)
+    for index in (0, 2, 4):
+        assert torch.equal(codes.w[index], start[index])
+    for mine, yours in zip(decoding_parameters(ours), decoding_parameters(theirs), strict=True):
+        torch.testing.assert_close(mine, yours, rtol=0, atol=1e-4)
+
+
+def test_rates_fall_along_a_cosine() -> None:
+    shares = [share_of_rate(progress) for progress in (0.0, 0.5, 1.0, 2.0)]
+    assert shares == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+def test_resumed_stage_of_codes_is_bit_identical(tmp_path: Path) -> None:
+    whole = run_until(make_state(make_coding_config(), CPU), 36, tmp_path / "whole")
+    parts = run_until(make_state(make_coding_config(), CPU), 8, tmp_path / "parts")
+    for total in (12, 20, 24, 28, 36):
+        torch.randn(7)
+        parts = run_until(load_state(tmp_path / "parts", CPU), total, tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])] == []
+    assert whole["codes.w"].shape == (8, 10)  # whole batches of the ten pictures
+
+
+def test_stage_leaves_a_generator(tmp_path: Path) -> None:
+    state = make_state(make_coding_config(), CPU)
+    run_until(state, 12, tmp_path)
+    assert state.codes is not None
+    assert not (tmp_path / "generator.safetensors").exists()
+    assert state.autoencoding is not None
+    of_encoder = {name: p.detach().clone() for name, p in state.autoencoding.encoder.named_parameters()}
+    before = state.codes.w.clone()
+    run_until(state, 28, tmp_path)
+    assert read_fitted(state) is True
+    assert (tmp_path / "generator.safetensors").exists()
+    assert bool((state.codes.w != before).any(dim=1).all())
+    for name, parameter in state.autoencoding.encoder.named_parameters():
+        assert torch.equal(parameter, of_encoder[name]), name  # it takes no part
+
+
+def test_stage_starts_from_an_autoencoder(tmp_path: Path) -> None:
+    first = dataclasses.replace(make_coding_config(), code_images=0)
+    run_until(make_state(first, CPU), 8, tmp_path / "auto")
+    config = dataclasses.replace(make_coding_config(), autoencoder_images=0)
+    state = start_from(tmp_path / "auto", config, CPU)
+    assert read_fitted(state) is False
+    run_until(state, 20, tmp_path / "codes")
+    assert read_fitted(state) is True
+    assert (tmp_path / "codes" / "generator.safetensors").exists()
+
+
+def test_codes_go_along_and_further_pictures_get_theirs(tmp_path: Path) -> None:
+    few = dataclasses.replace(make_coding_config(), autoencoder_images=6, coded_pictures=4, compute_dtype="float32")
+    run_until(make_state(few, CPU), 28, tmp_path / "few")
+    known = load_state(tmp_path / "few", CPU)
+    assert known.codes is not None
+    config = dataclasses.replace(few, autoencoder_images=0, coded_pictures=8, code_rate=1e-9)
+    tensors = run_until(start_from(tmp_path / "few", config, CPU), 8, tmp_path / "more")
+    torch.testing.assert_close(tensors["codes.w"][:4], known.codes.w, rtol=0, atol=1e-6)
+    assert known.autoencoding is not None
+    pictures = to_range(make_pictures(11, 32)[4:8], 16, CPU)
+    with torch.no_grad():
+        seen, _ = known.autoencoding.encoder(pictures)
+    torch.testing.assert_close(tensors["codes.w"][4:], seen, rtol=0, atol=1e-5)
+
+
+def test_fewer_pictures_than_a_batch_have_no_codes(tmp_path: Path) -> None:
+    config = dataclasses.replace(make_coding_config(), coded_pictures=3)
+    with pytest.raises(TrainingError, match="coded_pictures is 3 and the set has 11 pictures, expected at least 4"):
+        run_until(make_state(config, CPU), 12, tmp_path)
+
+
+def test_damaged_codes_are_refused(tmp_path: Path) -> None:
+    tensors = run_until(make_state(make_coding_config(), CPU), 12, tmp_path)
+    tensors["codes.square"] = tensors["codes.square"][:5].contiguous()
+    safetensors.torch.save_file(tensors, tmp_path / "state.safetensors")
+    with pytest.raises(CheckpointError, match=r"codes\.square in \S+ does not hold finite numbers of shape \[8, 10\]"):
+        load_state(tmp_path, CPU)

@@ -38,7 +38,7 @@ PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-gpu test-faults soak lint types contracts pytest fuzz fuzz-requests fuzz-manifests \
+.PHONY: help demo serve test test-gpu test-thorough test-faults soak lint types contracts pytest fuzz fuzz-requests fuzz-manifests \
 	fuzz-checkpoints load bench bench-gpu kernel kernel-gpu chart-schema protos \
 	check-protos clean python-is-there
 .DELETE_ON_ERROR:
@@ -68,6 +68,9 @@ contracts: $(DEV_STAMP) ## Check which package imports which.
 
 pytest: $(DEV_STAMP) ## Run the test suite alone.
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-thorough: $(DEV_STAMP) ## Run the cases that `make test` leaves out because others show the same (minutes).
+	$(DEV_VENV)/bin/python -m pytest -m thorough $(PYTEST_ARGS)
 
 test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, flood it, and the other faults (10 to 15 minutes).
 	$(DEV_VENV)/bin/python -m pytest -m "not fuzz" tests/faults tests/service/test_engine_faults.py --kills 30 --fault-s 8 \

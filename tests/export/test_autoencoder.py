@@ -72,7 +72,7 @@ def make_autoencoding_config(resolution: int = 16) -> TrainConfig:
         autoencoder_images=10,
         reconstruction_rate=0.5,
         reconstruction_interval=2,
-        prior_steps=20,
+        prior_steps=4,
     )
 
 

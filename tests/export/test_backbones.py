@@ -65,6 +65,10 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 }
 
 
+MORE = ("stylegan1 of tensorflow", "stylegan3 t")
+"""What the others show too, but for the reading of the file, which has tests of its own."""
+
+
 def draw_masks(folder: Path, side: int) -> None:
     """A square on a ground, as a person might leave it."""
     for mask in sorted(folder.glob("*.mask.png")):
@@ -93,7 +97,9 @@ def plain_features(generator: Backbone, taps: dict[str, torch.Tensor]) -> dict[s
     return features
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] if name in MORE else []) for name in FILES]
+)
 def test_file_of_another_program_goes_all_the_way_to_the_engine(name: str, tmp_path: Path) -> None:
     make, family, architecture = FILES[name]
     path = make(tmp_path)

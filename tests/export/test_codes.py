@@ -30,7 +30,7 @@ def make_coding_config() -> TrainConfig:
         autoencoder_images=8,
         code_images=20,
         coded_pictures=10,
-        prior_steps=20,
+        prior_steps=4,
     )
 
 

@@ -52,6 +52,7 @@ def test_stored_program_names_no_file_of_ours(plain_built: BuiltBundle, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_compiled_package_equals_the_module(plain_built: BuiltBundle, tmp_path: Path) -> None:
     try:
         check_equals_module(plain_built, "aotinductor", "float32", tmp_path, exact=False)

@@ -17,11 +17,12 @@ from labelmint_export.gan.autoencoder import (
 )
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
-from labelmint_export.gan.state import TrainState, load_state, make_state
+from labelmint_export.gan.state import load_state, make_state
 from labelmint_export.gan.trainer import Schedule, train
 from labelmint_export.generator import Generator
 from labelmint_export.pyramid import laplacian_levels
-from tests.export.tiny_parts import make_config, make_pictures, make_train_config
+from tests.export.tiny_parts import make_config, make_pictures
+from tests.export.trainings import make_decoding_config, read_fitted, run_until
 
 CPU = torch.device("cpu")
 LINE = np.array([1.0, 3.0, 3.0, 1.0]) / 8
@@ -65,25 +66,9 @@ def test_variance_is_bounded() -> None:
 
 def make_autoencoding_config(resolution: int = 16) -> TrainConfig:
     """Ten pictures (three steps of four) without a discriminator, then a reconstruction every second step."""
-    config = make_train_config(resolution)
     return dataclasses.replace(
-        config,
-        generator=dataclasses.replace(config.generator, z_dim=10, w_dim=10),
-        autoencoder_images=10,
-        reconstruction_rate=0.5,
-        reconstruction_interval=2,
-        prior_steps=4,
+        make_decoding_config(resolution), autoencoder_images=10, reconstruction_rate=0.5, reconstruction_interval=2
     )
-
-
-def run_until(state: TrainState, total: int, folder: Path) -> dict[str, torch.Tensor]:
-    folder.mkdir(exist_ok=True)
-    train(state, make_pictures(11, 32), Schedule(total_images=total, snapshot_images=4, state_images=4), folder)
-    return safetensors.torch.load_file(folder / "state.safetensors")
-
-
-def read_fitted(state: TrainState) -> bool:
-    return state.mapping_fitted
 
 
 def test_resumed_autoencoding_is_bit_identical(tmp_path: Path) -> None:

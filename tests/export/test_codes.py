@@ -9,39 +9,22 @@ import torch
 
 from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.gan import codes as module
-from labelmint_export.gan.codes import code_step, decoding_parameters, make_codes, share_of_rate
+from labelmint_export.gan.autoencoder import decoding_parameters
+from labelmint_export.gan.codes import code_step, make_codes, share_of_rate
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.growing import start_from
 from labelmint_export.gan.pictures import to_range
-from labelmint_export.gan.state import TrainState, load_state, make_state
-from labelmint_export.gan.trainer import Schedule, train
+from labelmint_export.gan.state import load_state, make_state
 from labelmint_export.pyramid import laplacian_levels
-from tests.export.tiny_parts import make_generator_of, make_pictures, make_train_config
+from tests.export.tiny_parts import make_generator_of, make_pictures
+from tests.export.trainings import make_decoding_config, read_fitted, run_until
 
 CPU = torch.device("cpu")
 
 
 def make_coding_config() -> TrainConfig:
     """Eight pictures (two steps of four) as an autoencoder, then five steps over the codes of ten pictures at most."""
-    config = make_train_config(16)
-    return dataclasses.replace(
-        config,
-        generator=dataclasses.replace(config.generator, z_dim=10, w_dim=10),
-        autoencoder_images=8,
-        code_images=20,
-        coded_pictures=10,
-        prior_steps=4,
-    )
-
-
-def run_until(state: TrainState, total: int, folder: Path) -> dict[str, torch.Tensor]:
-    folder.mkdir(exist_ok=True)
-    train(state, make_pictures(11, 32), Schedule(total_images=total, snapshot_images=4, state_images=4), folder)
-    return safetensors.torch.load_file(folder / "state.safetensors")
-
-
-def read_fitted(state: TrainState) -> bool:
-    return state.mapping_fitted
+    return dataclasses.replace(make_decoding_config(), autoencoder_images=8, code_images=20, coded_pictures=10)
 
 
 def test_codes_and_synthesis_descend_as_torch_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +81,16 @@ def test_resumed_stage_of_codes_is_bit_identical(tmp_path: Path) -> None:
     assert whole["codes.w"].shape == (8, 10)  # whole batches of the ten pictures
 
 
+def test_reconstructions_after_the_codes_may_begin_after_a_resumption(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        make_coding_config(), autoencoder_images=0, reconstruction_rate=0.5, reconstruction_interval=4
+    )
+    whole = run_until(make_state(config, CPU), 40, tmp_path / "whole")
+    run_until(make_state(config, CPU), 24, tmp_path / "parts")  # one adversarial step, and no reconstruction yet
+    parts = run_until(load_state(tmp_path / "parts", CPU), 40, tmp_path / "parts")
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])] == []
+
+
 def test_stage_leaves_a_generator(tmp_path: Path) -> None:
     state = make_state(make_coding_config(), CPU)
     run_until(state, 12, tmp_path)
@@ -138,6 +131,14 @@ def test_codes_go_along_and_further_pictures_get_theirs(tmp_path: Path) -> None:
     with torch.no_grad():
         seen, _ = known.autoencoding.encoder(pictures)
     torch.testing.assert_close(tensors["codes.w"][4:], seen, rtol=0, atol=1e-5)
+
+
+def test_codes_do_not_outlive_another_autoencoder(tmp_path: Path) -> None:
+    run_until(make_state(make_coding_config(), CPU), 12, tmp_path / "old")
+    state = start_from(tmp_path / "old", make_coding_config(), CPU)
+    assert state.codes is None
+    run_until(state, 28, tmp_path / "new")
+    assert read_fitted(state) is True
 
 
 def test_fewer_pictures_than_a_batch_have_no_codes(tmp_path: Path) -> None:

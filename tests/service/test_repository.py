@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import socket
@@ -19,7 +20,7 @@ from labelmint.v1 import service_pb2
 from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
 from labelmint.v1.service_pb2 import GetModelRequest, ListModelsRequest, OutputOptions
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, expect_failure, make_request
-from tests.service.repositories import LogReader, Repository, ScriptedLoading, states
+from tests.service.repositories import LoadingEngine, LogReader, Repository, ScriptedLoading, states
 from tests.serving import Serving, serving
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -57,6 +58,18 @@ def explicit(repository: Repository, **settings: Any) -> Any:  # Any: a context 
 
 def polled(repository: Repository, **settings: Any) -> Any:  # Any: a context manager of Serving
     return serving([], model_repository=repository.root, poll_interval_s=0.02, admin_port=0, **settings)
+
+
+@contextlib.contextmanager
+def second_in_load(
+    repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor, **settings: Any
+) -> Iterator[tuple[Serving, Future[None], LoadingEngine]]:
+    """A server of version 1 while it loads version 2: that load, and the engine held in its first run."""
+    repository.add("2", 2)
+    with explicit(repository, load=("tiny@1",), **settings) as served:
+        loading.held.add("2")
+        loads = pool.submit(load, served, "tiny@2")
+        yield served, loads, loading.wait_for("2")
 
 
 @pytest.fixture
@@ -241,11 +254,7 @@ def test_load_that_fails_leaves_what_is_served(repository: Repository, served: S
 def test_engine_that_does_not_run_is_closed_and_the_old_version_stays(
     repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
 ) -> None:
-    repository.add("2", 2)
-    with explicit(repository, load=("tiny@1",)) as served:
-        loading.held.add("2")
-        loads = pool.submit(load, served, "tiny@2")
-        engine = loading.wait_for("2")
+    with second_in_load(repository, loading, pool) as (served, loads, engine):
         engine.fails = lambda _: True
         engine.let_all()
         code, text = failure_of(lambda: loads.result(TIMEOUT_S))
@@ -286,11 +295,7 @@ def test_version_named_at_the_start_that_does_not_load_keeps_the_server_from_sta
 def test_version_that_warms_up_is_not_ready_and_the_old_one_serves(
     repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
 ) -> None:
-    repository.add("2", 2)
-    with explicit(repository, load=("tiny@1",)) as served:
-        loading.held.add("2")
-        loads = pool.submit(load, served, "tiny@2")
-        engine = loading.wait_for("2")
+    with second_in_load(repository, loading, pool) as (served, loads, engine):
         wait_for_health(served, "tiny@2", NOT_SERVING)
         during = states(served.admin()), health_of(served, "tiny"), digest_of(served, "tiny")
         refused = expect_failure(served.stub().Generate(wanted("tiny@2"), timeout=TIMEOUT_S))
@@ -523,12 +528,8 @@ def test_version_that_needs_more_memory_than_it_may_is_refused_with_numbers(
 def test_growth_of_the_process_counts_against_the_limit_and_closes_what_grew(
     repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
 ) -> None:
-    repository.add("2", 2)
     limit = 64 << 20
-    with explicit(repository, load=("tiny@1",), model_memory_bytes=limit) as served:
-        loading.held.add("2")
-        loads = pool.submit(load, served, "tiny@2")
-        engine = loading.wait_for("2")
+    with second_in_load(repository, loading, pool, model_memory_bytes=limit) as (_, loads, engine):
         eaten = bytearray(b"\1" * (2 * limit))
         engine.let_all()
         code, text = failure_of(lambda: loads.result(TIMEOUT_S))
@@ -544,11 +545,7 @@ def test_growth_of_the_process_counts_against_the_limit_and_closes_what_grew(
 def test_server_stops_while_a_version_warms_up(
     repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
 ) -> None:
-    repository.add("2", 2)
-    with explicit(repository, load=("tiny@1",)) as served:
-        loading.held.add("2")
-        loads = pool.submit(load, served, "tiny@2")
-        engine = loading.wait_for("2")
+    with second_in_load(repository, loading, pool) as (served, loads, engine):
         stopping = pool.submit(served.stop)
         wait_for_health(served, "", NOT_SERVING)
         engine.let_all()

@@ -3,17 +3,18 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
 from labelmint.v1 import admin_pb2, admin_pb2_grpc
-from labelmint_client._channel import DEFAULT_MAX_RECEIVE_BYTES, channel_options, check_address
+from labelmint_client._channel import check_address, open_channel
+from labelmint_client._closing import Closing
 from labelmint_client._errors import FailedCall
 from labelmint_client._model import ModelVersion
 from labelmint_client._request import text
 from labelmint_client._security import Tls, make_security
+from labelmint_client._trace_context import call_metadata
 
 _ResponseT = TypeVar("_ResponseT")
 
@@ -54,7 +55,7 @@ class RepositoryVersion:
         )
 
 
-class AdminClient:
+class AdminClient(Closing):
     """Talks to the admin service of a labelmint server. It tries nothing twice: an operator decides what comes next.
 
     Args:
@@ -81,13 +82,7 @@ class AdminClient:
         self._address = check_address(address)
         self._timeout_s = timeout_s
         self._security = make_security(self._address, tls=tls, credentials=None, token=token, token_file=token_file)
-        options = [*channel_options(DEFAULT_MAX_RECEIVE_BYTES), *self._security.options]
-        credentials = self._security.credentials()
-        self._channel = (
-            grpc.insecure_channel(self._address, options=options)
-            if credentials is None
-            else grpc.secure_channel(self._address, credentials, options=options)
-        )
+        self._channel = open_channel(self._address, self._security)
         self._stub = admin_pb2_grpc.LabelMintAdminStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def list_repository(self) -> list[RepositoryVersion]:
@@ -155,16 +150,8 @@ class AdminClient:
         """Close the connection."""
         self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _call(self, method: Callable[..., _ResponseT], request: Any) -> _ResponseT:  # Any: of the method's type
         try:
-            return method(request, timeout=self._timeout_s, metadata=self._security.metadata())
+            return method(request, timeout=self._timeout_s, metadata=call_metadata(self._security))
         except grpc.RpcError as error:
             raise FailedCall(error).to_error(address=self._address) from error

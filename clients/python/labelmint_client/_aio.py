@@ -20,8 +20,8 @@ from labelmint_client._channel import (
     DEFAULT_MAX_RECEIVE_BYTES,
     DEFAULT_TIMEOUT_S,
     LazyChannel,
-    channel_options,
     check_address,
+    open_aio_channel,
     process_and_loop,
 )
 from labelmint_client._errors import FailedCall
@@ -73,7 +73,9 @@ class AsyncClient:
         self._security = make_security(
             self._address, tls=tls, credentials=credentials, token=token, token_file=token_file
         )
-        self._channel: LazyChannel[grpc.aio.Channel] = LazyChannel(self._open_channel, process_and_loop)
+        self._channel: LazyChannel[grpc.aio.Channel] = LazyChannel(
+            lambda: open_aio_channel(self._address, self._security, max_receive_bytes), process_and_loop
+        )
 
     @property
     def address(self) -> str:
@@ -289,13 +291,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        options = [*channel_options(self._max_receive_bytes), *self._security.options]
-        credentials = self._security.credentials()
-        if credentials is None:
-            return grpc.aio.insecure_channel(self._address, options=options)
-        return grpc.aio.secure_channel(self._address, credentials, options=options)
 
     def _stub(self) -> service_pb2_grpc.LabelMintStub:
         return make_stub(self._channel.get())

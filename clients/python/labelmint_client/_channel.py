@@ -10,7 +10,10 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import grpc
+
 from labelmint_client._errors import InvalidArgumentError, UsageError
+from labelmint_client._security import Security
 
 _ChannelT = TypeVar("_ChannelT")
 
@@ -33,12 +36,29 @@ def abandon(opened: object) -> None:
     _abandoned.append(opened)
 
 
-def channel_options(max_receive_bytes: int) -> list[tuple[str, int | str]]:
-    """List grpc's options for a channel.
+def open_channel(address: str, security: Security, max_receive_bytes: int = DEFAULT_MAX_RECEIVE_BYTES) -> grpc.Channel:
+    """Open a channel.
 
     Args:
+        address: Checked.
+        security: TLS, or none.
         max_receive_bytes: Largest message to accept.
     """
+    options, credentials = _options(security, max_receive_bytes), security.credentials()
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+def open_aio_channel(address: str, security: Security, max_receive_bytes: int) -> grpc.aio.Channel:
+    """Open a channel of the running event loop; see `open_channel`."""
+    options, credentials = _options(security, max_receive_bytes), security.credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def _options(security: Security, max_receive_bytes: int) -> list[tuple[str, int | str]]:
     return [
         ("grpc.max_receive_message_length", max_receive_bytes),
         ("grpc.max_send_message_length", max_receive_bytes),
@@ -56,6 +76,7 @@ def channel_options(max_receive_bytes: int) -> list[tuple[str, int | str]]:
         ("grpc.use_local_subchannel_pool", 1),
         # Where a name stands for several servers, calls go to all of them in turn, and past those that are gone.
         ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+        *security.options,
     ]
 
 

@@ -3,8 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import grpc
 import numpy.typing as npt
@@ -17,10 +16,11 @@ from labelmint_client._channel import (
     DEFAULT_MAX_RECEIVE_BYTES,
     DEFAULT_TIMEOUT_S,
     LazyChannel,
-    channel_options,
     check_address,
+    open_channel,
     process_id,
 )
+from labelmint_client._closing import Closing
 from labelmint_client._errors import FailedCall
 from labelmint_client._label_request import label_job
 from labelmint_client._model import Model, ModelSummary
@@ -34,7 +34,7 @@ from labelmint_client._trace_context import call_metadata
 _ResponseT = TypeVar("_ResponseT")
 
 
-class Client:
+class Client(Closing):
     """Talks to a labelmint server. Opens nothing before the first call, and may be shared by threads.
 
     Forked processes may share a client that was not used before. After the first call grpc's own threads run, and a
@@ -75,7 +75,9 @@ class Client:
         self._security = make_security(
             self._address, tls=tls, credentials=credentials, token=token, token_file=token_file
         )
-        self._channel: LazyChannel[grpc.Channel] = LazyChannel(self._open_channel, process_id)
+        self._channel: LazyChannel[grpc.Channel] = LazyChannel(
+            lambda: open_channel(self._address, self._security, max_receive_bytes), process_id
+        )
 
     @property
     def address(self) -> str:
@@ -283,21 +285,6 @@ class Client:
         channel = self._channel.close()
         if channel is not None:
             channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _open_channel(self) -> grpc.Channel:
-        options = [*channel_options(self._max_receive_bytes), *self._security.options]
-        credentials = self._security.credentials()
-        if credentials is None:
-            return grpc.insecure_channel(self._address, options=options)
-        return grpc.secure_channel(self._address, credentials, options=options)
 
     def _stub(self) -> service_pb2_grpc.LabelMintStub:
         return make_stub(self._channel.get())

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from labelmint_client._channel import abandon, process_id
+from labelmint_client._closing import Closing
 from labelmint_client._errors import UsageError
 from labelmint_client._resume import Recovery, StreamCursor
 from labelmint_client._sample import Sample
@@ -17,7 +17,7 @@ from labelmint_client._stream import StreamState
 OpenedCall = tuple[Any, int | None]
 
 
-class SampleStream(StreamState, Iterator[Sample]):
+class SampleStream(StreamState, Closing, Iterator[Sample]):
     """Samples in index order, taken up again by itself when the connection breaks.
 
     An iterator that also knows where it stands. Read it from one thread; `close` may come from any. After an error that
@@ -56,14 +56,6 @@ class SampleStream(StreamState, Iterator[Sample]):
             self._call.cancel()
         else:
             abandon(self._call)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _receive(self) -> None:
         """Read one message into the buffer, reconnecting as often as allowed."""

@@ -82,6 +82,23 @@ def divergence_from_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> to
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1).mean()
 
 
+def decoding_parameters(generator: Generator) -> list[torch.nn.Parameter]:
+    """Weights of synthesis that a reconstruction reaches: all but those of the noise."""
+    return [p for name, p in generator.synthesis.named_parameters() if not name.endswith("noise_strength")]
+
+
+def make_adam(parameters: list[torch.nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """Adam with the usual betas: no adversary answers a reconstruction."""
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99), eps=1e-8, foreach=True)
+
+
+def decode(generator: Generator, w: torch.Tensor, compute_dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Paint w [N, D] without noise: float [N, C, r, r]."""
+    ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
+    image: torch.Tensor = generator.synthesis(ws, "none", compute_dtype).image
+    return image
+
+
 def picture_distance(image: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Laplacian distance, and the mean square with a weight.
 
@@ -123,8 +140,7 @@ def reconstruction_step(
     w = mean + torch.randn_like(mean) * (log_variance / 2).exp()
     w_avg = generator.mapping.w_avg
     w_avg.copy_(w.detach().mean(dim=0).lerp(w_avg, w_avg_beta))
-    ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
-    image = generator.synthesis(ws, "none", compute_dtype).image
+    image = decode(generator, w, compute_dtype)
     distance = picture_distance(image, real)
     divergence = divergence_from_normal(mean, log_variance)
     (distance + kl_weight * divergence).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped

@@ -3,8 +3,7 @@
 An encoder has to find the w of a picture in one look, and what it does not see, synthesis never learns to paint: an
 autoencoder stays with a blur where the eyebrows belong, although a few steps of descent on w alone would move them.
 So once the autoencoder knows the large parts, every picture of the set gets a w of its own, which begins as what the
-encoder says and then descends along the same gradients as synthesis. The encoder takes no part in it, and a step costs
-two thirds of the autoencoder's.
+encoder says and then descends along the same gradients as synthesis. The encoder takes no part in it.
 
 Legend: P coded pictures, N images, D w_dim, r resolution.
 """
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from labelmint_export.gan.autoencoder import picture_distance
+from labelmint_export.gan.autoencoder import decode, decoding_parameters, make_adam, picture_distance
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.generator import Generator
 
@@ -57,14 +56,8 @@ def make_codes(w: torch.Tensor, generator: Generator, config: TrainConfig) -> Co
         generator: Whose synthesis learns.
         config: Of the training.
     """
-    weights = decoding_parameters(generator)
-    optimizer = torch.optim.Adam(weights, lr=config.learning_rate, betas=(0.9, 0.99), eps=1e-8, foreach=True)
+    optimizer = make_adam(decoding_parameters(generator), config.learning_rate)
     return Codes(w.clone(), torch.zeros_like(w), torch.zeros_like(w), optimizer)
-
-
-def decoding_parameters(generator: Generator) -> list[torch.nn.Parameter]:
-    """Weights of synthesis that a reconstruction reaches: all but those of the noise."""
-    return [p for name, p in generator.synthesis.named_parameters() if not name.endswith("noise_strength")]
 
 
 def share_of_rate(progress: float) -> float:
@@ -99,11 +92,10 @@ def code_step(
     w = codes.w[indices]
     w = (w + DEVIATION * torch.randn_like(w)).requires_grad_(True)
     codes.optimizer.zero_grad(set_to_none=True)
-    ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
-    image = generator.synthesis(ws, "none", getattr(torch, config.compute_dtype)).image
+    image = decode(generator, w, getattr(torch, config.compute_dtype))
     distance = picture_distance(image, real)
     loss = distance + CUBE_WEIGHT * (image - real).abs().pow(3).mean()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
     for group in codes.optimizer.param_groups:
         group["lr"] = rate_share * config.learning_rate
     codes.optimizer.step()

@@ -80,6 +80,13 @@ class TrainConfig:
         """Pictures at the start that synthesis sees before the mapping learns anything."""
         return self.autoencoder_images + self.code_images
 
+    def reconstructs_at(self, step: int) -> bool:
+        """Whether the autoencoder learns at a step, counted from 0."""
+        images = step * self.batch_size
+        if images < self.unfitted_images:
+            return images < self.autoencoder_images
+        return self.reconstruction_rate > 0 and step % self.reconstruction_interval == 0
+
     def __post_init__(self) -> None:
         """Check the ranges.
 

@@ -132,8 +132,8 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
 
     Blocks that are new begin as nothing: their colours and their contribution to the discriminator are zero, so that
     step 0 paints the old pictures, upsampled, and judges them as before (the idea of Karras et al. 2018, without their
-    fading). Codes go along into a stage of codes, which must see the same pictures; those of further pictures begin as
-    what the encoder says.
+    fading). Codes go along if the stage of codes begins at once; it must see the same pictures, and those of further
+    pictures begin as what the encoder says.
 
     Args:
         folder: The other training, or what was kept of it.
@@ -164,7 +164,7 @@ def start_from(folder: Path, config: TrainConfig, device: torch.device) -> Train
     _copy_into(state.ema, old.ema, folder, unlearned)
     if state.autoencoding is not None and old.encoder is not None:
         _copy_into(state.autoencoding.encoder, old.encoder, folder)
-    if config.code_images and old.codes is not None:
+    if config.code_images and not config.autoencoder_images and old.codes is not None:
         state.codes = make_codes(old.codes.to(device), state.generator, config)
     state.path_length_mean.fill_(old.path_length_mean)
     state.images_before = old.images

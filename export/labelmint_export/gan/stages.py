@@ -16,7 +16,7 @@ from labelmint_export.gan.autoencoder import reconstruction_step
 from labelmint_export.gan.codes import DEVIATION, code_step, make_codes, share_of_rate
 from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
 from labelmint_export.gan.pictures import to_range
-from labelmint_export.gan.prior import Posterior, PriorFit, encode_set, fit_mapping
+from labelmint_export.gan.prior import Posterior, encode_set, fit_mapping
 from labelmint_export.gan.state import TrainState
 
 
@@ -101,7 +101,7 @@ class Course:
             _learn_codes(state, indices, real, self.averages)
         else:
             _adversarial_step(state, real, self.averages)
-            if config.reconstruction_rate > 0 and state.step % config.reconstruction_interval == 0:
+            if config.reconstructs_at(state.step):
                 _reconstruct(state, real, config.reconstruction_rate, self.averages)
         state.step += 1
         _average_generator(state)
@@ -159,7 +159,7 @@ def _fit_mapping(state: TrainState, pictures: npt.NDArray[np.uint8], averages: A
     else:
         posterior = Posterior(state.codes.w, torch.full_like(state.codes.w, DEVIATION))
     dtype = getattr(torch, config.compute_dtype)
-    fit: PriorFit = fit_mapping(mapping, posterior, steps=config.prior_steps, compute_dtype=dtype)
+    fit = fit_mapping(mapping, posterior, steps=config.prior_steps, compute_dtype=dtype)
     averages.add("flow_loss", fit.flow_loss)
     averages.add("mapping_error", fit.mapping_error)
     state.ema.mapping.load_state_dict(mapping.state_dict())

@@ -12,8 +12,8 @@ import torch
 
 from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.gan.augment import AdaptiveProbability
-from labelmint_export.gan.autoencoder import Encoder
-from labelmint_export.gan.codes import Codes, decoding_parameters, make_codes
+from labelmint_export.gan.autoencoder import Encoder, decoding_parameters, make_adam
+from labelmint_export.gan.codes import Codes, make_codes
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.generator import Generator
@@ -38,7 +38,7 @@ class Autoencoding:
 
     encoder: Encoder
     optimizer: torch.optim.Adam
-    """Of synthesis, without its noise, and the encoder; with the usual betas, as no adversary answers it."""
+    """Of synthesis, without its noise, and the encoder."""
 
 
 @dataclass(slots=True)
@@ -90,8 +90,7 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
     if config.has_encoder:
         encoder = Encoder(config.generator, config.discriminator_channels)
         encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
-        parameters = [*decoding_parameters(generator), *encoder.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), eps=1e-8, foreach=True)
+        optimizer = make_adam([*decoding_parameters(generator), *encoder.parameters()], config.learning_rate)
         autoencoding = Autoencoding(encoder, optimizer)
     return TrainState(
         config=config,
@@ -241,9 +240,7 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
     _restore_optimizer("generator_optimizer", state.generator_optimizer, tensors, path, stepped=judged)
     _restore_optimizer("discriminator_optimizer", state.discriminator_optimizer, tensors, path, stepped=judged)
     if state.autoencoding is not None:
-        reconstructed = seen > 0 and (
-            state.config.autoencoder_images > 0 or (judged and state.config.reconstruction_rate > 0)
-        )
+        reconstructed = any(state.config.reconstructs_at(step) for step in range(record["step"]))
         load_weights(state.autoencoding.encoder, _part(tensors, "encoder"), path)
         _restore_optimizer("autoencoder_optimizer", state.autoencoding.optimizer, tensors, path, stepped=reconstructed)
     state.codes = _load_codes(state, tensors, path)

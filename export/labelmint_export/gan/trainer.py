@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from labelmint_export.gan.autoencoder import decode
 from labelmint_export.gan.pictures import save_grid, to_range, to_uint8
 from labelmint_export.gan.stages import Course
 from labelmint_export.gan.state import TrainState, save_state
@@ -62,8 +63,7 @@ def reconstruct_many(state: TrainState, pictures: npt.NDArray[np.uint8]) -> npt.
         w, _ = state.autoencoding.encoder(real)
     else:
         w = state.codes.w[torch.arange(len(pictures)) % state.codes.count]
-    ws = w[:, None, :].expand(-1, state.config.generator.num_ws, -1)
-    return np.concatenate([to_uint8(real), to_uint8(state.ema.synthesis(ws, "none").image)])
+    return np.concatenate([to_uint8(real), to_uint8(decode(state.ema, w))])
 
 
 def _write_snapshot(state: TrainState, pictures: npt.NDArray[np.uint8], folder: Path, record: dict[str, float]) -> None:

@@ -16,12 +16,11 @@ from labelmint_client._commands.settings import (
     SelectionSettings,
     WireSettings,
 )
-from labelmint_client._request import UINT32_MAX, UINT64_MAX
+from labelmint_client._commands.values import class_area, positive, seconds, uint32, uint64
 
 Command = Literal["models", "show", "health", "generate", "demo", "admin"]
 
 _DEMO_SEED = 1
-_MAX_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +176,7 @@ def _add_health(commands: _Commands) -> None:
     health.add_argument(
         "model", metavar="MODEL", nargs="?", help="NAME or NAME@VERSION (default: the server as a whole)"
     )
-    health.add_argument("--timeout-s", type=_seconds, default=3.0, metavar="S", help="default: 3")
+    health.add_argument("--timeout-s", type=seconds, default=3.0, metavar="S", help="default: 3")
 
 
 def _add_generate(commands: _Commands) -> None:
@@ -209,16 +208,16 @@ def _add_generate(commands: _Commands) -> None:
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which samples")
-    group.add_argument("--seed", type=_uint64, required=True, help="any whole number below 2^64")
-    group.add_argument("--count", type=_positive, help="number of samples")
-    group.add_argument("--start-index", type=_uint64, default=0, metavar="I", help="first address (default: 0)")
-    group.add_argument("--end-index", type=_uint64, metavar="I", help="exclusive end of the addresses")
-    group.add_argument("--shard-index", type=_uint64, default=0, metavar="I", help="this shard (default: 0)")
-    group.add_argument("--num-shards", type=_positive, default=1, metavar="N", help="of so many (default: 1)")
+    group.add_argument("--seed", type=uint64, required=True, help="any whole number below 2^64")
+    group.add_argument("--count", type=positive, help="number of samples")
+    group.add_argument("--start-index", type=uint64, default=0, metavar="I", help="first address (default: 0)")
+    group.add_argument("--end-index", type=uint64, metavar="I", help="exclusive end of the addresses")
+    group.add_argument("--shard-index", type=uint64, default=0, metavar="I", help="this shard (default: 0)")
+    group.add_argument("--num-shards", type=positive, default=1, metavar="N", help="of so many (default: 1)")
     group.add_argument(
         "--truncation-psi", type=float, metavar="PSI", help="0: all alike, 1: most varied (default: the model's)"
     )
-    group.add_argument("--class-index", type=_uint32, metavar="C", help="class of a conditional model (default: drawn)")
+    group.add_argument("--class-index", type=uint32, metavar="C", help="class of a conditional model (default: drawn)")
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -229,21 +228,21 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-uncertainty", type=float, metavar="NATS", help="keep image scores up to this")
     group.add_argument(
         "--min-class-area",
-        type=_class_area,
+        type=class_area,
         action="append",
         metavar="CLASS=FRACTION",
         help="keep samples in which the class covers at least this fraction; may be repeated",
     )
-    group.add_argument("--max-scanned", type=_positive, metavar="N", help="give up after so many indices")
+    group.add_argument("--max-scanned", type=positive, metavar="N", help="give up after so many indices")
 
 
 def _add_wire(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how samples travel")
     group.add_argument("--image-codec", choices=("raw", "jpeg", "png"), default="raw", help="default: raw")
     group.add_argument("--mask-codec", choices=("raw", "zstd", "png"), default="raw", help="default: raw")
-    group.add_argument("--jpeg-quality", type=_uint32, metavar="Q", help="1 to 100 (default: the server's, 95)")
+    group.add_argument("--jpeg-quality", type=uint32, metavar="Q", help="1 to 100 (default: the server's, 95)")
     group.add_argument("--jpeg-subsampling", choices=("444", "422", "420"), default="444", help="default: 444")
-    group.add_argument("--max-message-bytes", type=_positive, metavar="N", help="largest message (default: 4 MiB)")
+    group.add_argument("--max-message-bytes", type=positive, metavar="N", help="largest message (default: 4 MiB)")
     group.add_argument(
         "--pin-numerics",
         action=argparse.BooleanOptionalAction,
@@ -260,8 +259,8 @@ def _add_demo(commands: _Commands) -> None:
         allow_abbrev=False,
     )
     demo.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder (default: out/demo)")
-    demo.add_argument("--count", type=_positive, default=256, help="number of samples (default: 256)")
-    demo.add_argument("--seed", type=_uint64, default=_DEMO_SEED, help=f"default: {_DEMO_SEED}")
+    demo.add_argument("--count", type=positive, default=256, help="number of samples (default: 256)")
+    demo.add_argument("--seed", type=uint64, default=_DEMO_SEED, help=f"default: {_DEMO_SEED}")
     demo.add_argument("--bundle", type=Path, metavar="PATH", help="bundle to serve (default: the embedded one)")
     _add_progress(demo)
 
@@ -270,49 +269,10 @@ def _add_admin(commands: _Commands) -> None:
     admin = commands.add_parser("admin", help="load, unload and swap versions of a server's models", allow_abbrev=False)
     admin.add_argument("--address", required=True, metavar="HOST:PORT", help="admin service, on a port of its own")
     add_security(admin)
-    add_admin_actions(admin, _seconds)
+    add_admin_actions(admin, seconds)
 
 
 def _add_progress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, default=True, help="show a progress bar (default: yes)"
     )
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1, UINT64_MAX)
-
-
-def _uint32(text: str) -> int:
-    return _whole(text, 0, UINT32_MAX)
-
-
-def _uint64(text: str) -> int:
-    return _whole(text, 0, UINT64_MAX)
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    if not text.isascii() or not text.isdigit() or not low <= int(text[:21]) <= high:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from {low} to {high}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _MAX_TIMEOUT_S:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected seconds above 0, at most {_MAX_TIMEOUT_S:g}")
-    return seconds
-
-
-def _class_area(text: str) -> tuple[str, float]:
-    name, separator, fraction = text.rpartition("=")
-    try:
-        area = float(fraction)
-    except ValueError:
-        area = -1.0
-    if not separator or not name or not 0 < area <= 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected CLASS=FRACTION, for example hair=0.05")
-    return name, area

@@ -2,7 +2,7 @@
 
 import grpc
 
-from labelmint_client._channel import channel_options, check_address
+from labelmint_client._channel import check_address, open_channel
 from labelmint_client._errors import FailedCall
 from labelmint_client._security import Tls, make_security
 
@@ -31,12 +31,7 @@ def health_text(address: str, model: str, timeout_s: float, tls: Tls | None) -> 
     request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
     what = model or "the server"
     security = make_security(check_address(address), tls=tls, credentials=None, token=None, token_file=None)
-    credentials, options = security.credentials(), [*channel_options(1 << 20), *security.options]
-    with (
-        grpc.insecure_channel(address, options=options)
-        if credentials is None
-        else grpc.secure_channel(address, credentials, options=options)
-    ) as channel:
+    with open_channel(address, security) as channel:
         try:
             check = channel.unary_unary(_METHOD, request_serializer=None, response_deserializer=None)
             answer: bytes = check(request, timeout=timeout_s)

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from labelmint_client import AsyncClient, Client
+from labelmint_client import AdminClient, AsyncClient, Client
 from tests.service.collector import collecting
 from tests.serving import serving
 from tests.tiny_bundle import write_tiny_bundle
@@ -26,18 +26,27 @@ def test_spans_of_the_server_lie_below_the_span_of_the_caller(tmp_path: Path, mo
                 assert len([sample async for sample in client.generate("tiny", seed=1, count=2)]) == 2
 
     expected = {}
+    repository = tmp_path / "models"
+    repository.mkdir()
     with (
         collecting() as collector,
         serving(
-            [write_tiny_bundle(tmp_path / "tiny")], tracing=True, tracing_endpoint=f"http://{collector.address}"
+            [write_tiny_bundle(tmp_path / "tiny")],
+            tracing=True,
+            tracing_endpoint=f"http://{collector.address}",
+            model_repository=repository,
+            repository_mode="explicit",
+            admin_port=0,
         ) as running,
         Client(running.address) as client,
+        AdminClient(running.readiness.admin) as admin,
     ):
         client.list_models()  # outside of any span
         with tracer.start_as_current_span("epoch") as span:
-            for method in ("ListModels", "Generate"):
+            for method in ("ListModels", "Generate", "ListRepository"):
                 expected[method, format_span_id(span.get_span_context().span_id)] = span
             client.list_models()
+            admin.list_repository()
             assert len(list(client.generate("tiny", seed=1, count=2))) == 2
         asyncio.run(load(running.address))
         running.stop()

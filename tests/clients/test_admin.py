@@ -133,6 +133,48 @@ def test_command_loads_moves_and_unloads(command: Command) -> None:
     assert [one["version"]["version"] for one in listed] == ["2", "1"]
 
 
+def test_models_tells_of_every_version_and_why_one_failed(
+    running: Serving, admin: AdminClient, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "tiny" / "2" / "weights.bin").unlink()
+    with pytest.raises(PreconditionError):
+        admin.load("tiny@2")
+
+    assert main(["models", "--address", running.address]) == 0
+    text = capsys.readouterr().out
+    head, line, empty, *versions = text.splitlines()
+    assert (head.split()[0], line.split()[0], empty) == ("name", "tiny", "")
+    assert [one.split(maxsplit=2) for one in versions] == [
+        ["version", "state", "aliases         reason"],
+        ["tiny@2", "failed", "a file of its bundle is missing or altered"],
+        ["tiny@1", "ready", "default,latest"],
+    ]
+    assert main(["models", "--address", running.address, "--json"]) == 0
+    [model] = json.loads(capsys.readouterr().out)
+    assert [(one["state"], one["reason"]) for one in model["versions"]] == [
+        ("failed", "a file of its bundle is missing or altered"),
+        ("ready", ""),
+    ]
+
+
+def test_model_that_is_not_ready_is_no_choice_and_says_why_if_it_is_asked_for(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = write_tiny_bundle(root / "broken" / "1", name="broken")
+    (broken / "weights.bin").unlink()
+    with serving([], model_repository=root) as server:
+        ask = ["generate", "--address", server.address, "--seed", "1", "--count", "1", "--no-progress"]
+        chosen = main([*ask, "--out", str(tmp_path / "chosen")])
+        asked = main([*ask, "--out", str(tmp_path / "asked"), "--model", "broken"])
+        with Client(server.address) as client:
+            ready = {model.name: model.is_ready for model in client.list_models()}
+    said = capsys.readouterr().err
+
+    assert (chosen, asked) == (0, 1)
+    assert "(1 is failed: a file of its bundle is missing or altered); tell the operator" in said
+    assert ready == {"broken": False, "tiny": True}
+
+
 def test_command_says_why_it_was_refused(command: Command) -> None:
     status, out, err = command("load", "tiny@9")
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import onnxruntime
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
@@ -18,6 +19,7 @@ from labelmint.v1 import admin_pb2, admin_pb2_grpc, service_pb2
 from labelmint_service.engine import load_engine
 from tests.service.calls import TIMEOUT_S, Collected
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine
+from tests.serving import Serving
 
 FIELDS = {"image_raw": "image", "mask_raw": "label", "keypoints": "keypoints", "uncertainty_map": "uncertainty_map"}
 
@@ -181,3 +183,13 @@ def states(admin: admin_pb2_grpc.LabelMintAdminStub) -> dict[str, str]:
             state = service_pb2.VersionState.Name(version.version.state).removeprefix(prefix)
             found[f"{model.name}@{version.version.version}"] = "" if state == "UNSPECIFIED" else state.lower()
     return found
+
+
+def wait_for_health(running: Serving, name: str, *expected: int) -> None:
+    """Waits, on a watch of the server's, until health says so."""
+    stub = health_pb2_grpc.HealthStub(running.channel())
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S)
+    for answer in watch:
+        if answer.status in expected:
+            watch.cancel()
+            return

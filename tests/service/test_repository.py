@@ -20,7 +20,14 @@ from labelmint.v1 import service_pb2
 from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
 from labelmint.v1.service_pb2 import GetModelRequest, ListModelsRequest, OutputOptions
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, expect_failure, make_request
-from tests.service.repositories import LoadingEngine, LogReader, Repository, ScriptedLoading, states
+from tests.service.repositories import (
+    LoadingEngine,
+    LogReader,
+    Repository,
+    ScriptedLoading,
+    states,
+    wait_for_health,
+)
 from tests.serving import Serving, serving
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -122,16 +129,6 @@ def health_of(running: Serving, name: str) -> int:
         return int(stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status)
     except grpc.RpcError:
         return int(UNKNOWN)
-
-
-def wait_for_health(running: Serving, name: str, *expected: int) -> None:
-    """Waits, on a watch of the server's, until health says so."""
-    stub = health_pb2_grpc.HealthStub(running.channel())
-    watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S)
-    for answer in watch:
-        if answer.status in expected:
-            watch.cancel()
-            return
 
 
 # Swap

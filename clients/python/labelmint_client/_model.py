@@ -20,6 +20,7 @@ class ModelVersion:
         aliases: What stands for it; "default" is what the name alone asks for, "latest" the newest that is ready.
         digest: sha256 of the bundle's manifest, hex; empty until the version is ready.
         numerics_id: Outputs are bit-identical wherever this id is the same; empty until the version is ready.
+        reason: Why it failed, in a few words; empty if it did not. Its operator is told more.
     """
 
     version: str
@@ -27,6 +28,7 @@ class ModelVersion:
     aliases: tuple[str, ...]
     digest: str
     numerics_id: str
+    reason: str = ""
 
     @classmethod
     def from_message(cls, message: service_pb2.ModelVersion) -> "ModelVersion":
@@ -39,6 +41,7 @@ class ModelVersion:
             aliases=tuple(message.aliases),
             digest=message.digest,
             numerics_id=message.numerics_id,
+            reason=message.reason,
         )
 
 
@@ -46,13 +49,16 @@ class ModelVersion:
 class ModelSummary:
     """One line of the server's list of models.
 
+    What lies between name and versions is that of the version that the name alone asks for, and empty while that one is not
+    ready.
+
     Attributes:
         name: What requests call it.
         version: Version its builder gave it.
         digest: sha256 of the bundle's manifest, hex.
         numerics_id: Outputs are bit-identical wherever this id is the same.
         description: One sentence.
-        versions: All that the server knows of, newest first; the other attributes are those of the default one.
+        versions: All that the server knows of, newest first, and why one failed.
     """
 
     name: str
@@ -73,6 +79,11 @@ class ModelSummary:
             description=message.description,
             versions=tuple(ModelVersion.from_message(version) for version in message.versions),
         )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the name alone may be asked for."""
+        return bool(self.digest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -100,18 +100,20 @@ class ModelSummary(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., description: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "state", "aliases", "digest", "numerics_id")
+    __slots__ = ("version", "state", "aliases", "digest", "numerics_id", "reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: VersionState
     aliases: _containers.RepeatedScalarFieldContainer[str]
     digest: str
     numerics_id: str
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ...) -> None: ...
+    reason: str
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[VersionState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ..., numerics_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)

@@ -21,6 +21,8 @@ from labelmint_service.models.references import DEFAULT, LATEST, Reference, read
 from labelmint_service.models.served import ServedModel
 
 _SHOWN = 64
+_LISTED = 8
+"""Versions that an error names: it has to fit the metadata of an answer."""
 
 
 class VersionState(Enum):
@@ -41,13 +43,19 @@ class Version:
         name: Name of the version.
         state: How far it is.
         model: What serves it; None until it is ready.
-        reason: Why it failed.
+        reason: Why it failed, for operators.
+        brief_reason: Why it failed, for every caller.
     """
 
     name: str
     state: VersionState
     model: ServedModel | None = None
     reason: str = ""
+    brief_reason: str = ""
+
+    def __str__(self) -> str:
+        told = f"{self.name} is {self.state.value}"
+        return f"{told}: {self.brief_reason}" if self.brief_reason else told
 
 
 @dataclass(slots=True)
@@ -126,15 +134,18 @@ class ModelCatalog:
 
     def __iter__(self) -> Iterator[ServedModel]:
         """The default version of each model that has one."""
-        for entry in self._entries.values():
-            default = entry.standing_for(DEFAULT)
-            if default is not None:
-                yield entry.ready()[default]
+        yield from (default for name in self._entries if (default := self.default(name)) is not None)
 
     @property
     def names(self) -> list[str]:
         """Names of all models, those without a ready version too."""
         return list(self._entries)
+
+    def default(self, name: str) -> ServedModel | None:
+        """What the name of a model alone asks for; None if that is not ready."""
+        entry = self._entries[name]
+        standing = entry.standing_for(DEFAULT)
+        return None if standing is None else entry.ready()[standing]
 
     def versions(self, name: str) -> list[Version]:
         """Versions of a model, newest first; none if there is no such model."""
@@ -246,10 +257,12 @@ class ModelCatalog:
             version = standing or ""
             others = [model for name, model in ready.items() if name != version]
         if version not in ready:
-            states = ", ".join(f"{one.name} is {one.state.value}" for one in entry.versions.values())
+            meant = [one for one in self.versions(wanted.name) if version in {one.name, ""}]
+            is_coming = any(one.state in {VersionState.LOADING, VersionState.WARMING} for one in meant)
+            others = ", ".join([f"{wanted.name}@{name}" for name in ready][:_LISTED]) or "another model"
             raise ModelNotReadyError(
-                f"{field} is {str(wanted)!r}, which is not ready ({states}); ask again later, or for "
-                f"{', '.join(ready) or 'another model'}",
+                f"{field} is {str(wanted)!r}, which is not ready ({'; '.join(map(str, meant[:_LISTED]))}); "
+                f"{'ask again later' if is_coming else 'tell the operator'}, or ask for {others}",
                 field=field,
             )
         return [ready[version], *others]

@@ -24,6 +24,7 @@ from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog, Version, VersionState
 from labelmint_service.models.references import Reference
 from labelmint_service.models.served import ServedModel
+from labelmint_service.repository.failures import brief_reason
 from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.structured_logs import log_event
 
@@ -198,7 +199,8 @@ class Lifecycle:
     def _report_failure(self, wanted: Reference, error: Exception) -> None:
         is_ours = not isinstance(error, LabelmintError)
         reason = "an unexpected error; the server's log has it" if is_ours else str(error)
-        failed = Version(name=wanted.version, state=VersionState.FAILED, reason=reason)
+        brief = brief_reason(error)
+        failed = Version(name=wanted.version, state=VersionState.FAILED, reason=reason, brief_reason=brief)
         self._catalog.put(wanted.name, failed)
         self._metrics.model_loads.labels(wanted.name, "error").inc()
         log_event(

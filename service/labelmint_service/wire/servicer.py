@@ -11,7 +11,7 @@ from labelmint.v1 import service_pb2
 from labelmint_service.access.control import Caller
 from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.wire.calls import Call, CallAnswerer, Context, parsed
-from labelmint_service.wire.version_messages import version_messages
+from labelmint_service.wire.version_messages import summary_message, version_messages
 
 SERVICE_NAME = "labelmint.v1.LabelMint"
 
@@ -52,23 +52,12 @@ class LabelMintServicer:
         )
 
     async def list_models(self, requests: AsyncIterator[bytes], context: Context) -> service_pb2.ListModelsResponse:
-        """Name the served models, those that the caller may see."""
+        """Name the models, those that the caller may see, also where no version is ready."""
 
         async def work(_call: Call, caller: Caller) -> service_pb2.ListModelsResponse:
             await self._calls.receive(service_pb2.ListModelsRequest, requests)
-            return service_pb2.ListModelsResponse(
-                models=[
-                    service_pb2.ModelSummary(
-                        name=model.name,
-                        version=model.bundle.manifest.version,
-                        digest=model.bundle.digest,
-                        numerics_id=model.numerics.id,
-                        description=model.bundle.manifest.description,
-                        versions=version_messages(self._sampling.catalog, model.name),
-                    )
-                    for model in self._sampling.catalog.limited_to(caller.models)
-                ],
-            )
+            catalog = self._sampling.catalog.limited_to(caller.models)
+            return service_pb2.ListModelsResponse(models=[summary_message(catalog, name) for name in catalog.names])
 
         return await self._calls.answer(SERVICE_NAME, "ListModels", context, work)
 

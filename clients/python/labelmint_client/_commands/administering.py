@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from labelmint_client._admin import AdminClient, RepositoryVersion
+from labelmint_client._commands.tables import table
 
 Action = Literal["list", "load", "unload", "set-alias", "remove-alias"]
 
@@ -106,9 +107,7 @@ def administer(client: AdminClient, settings: AdminSettings) -> str:
 def _listing(versions: list[RepositoryVersion], *, as_json: bool) -> str:
     if as_json:
         return json.dumps([asdict(version) for version in versions], indent=2, ensure_ascii=False)
-    rows = [dict(zip(_COLUMNS, _COLUMNS, strict=True)), *(_row(version) for version in versions)]
-    widths = {column: max(len(row[column]) for row in rows) for column in _COLUMNS}
-    return "\n".join("  ".join(row[column].ljust(widths[column]) for column in _COLUMNS).rstrip() for row in rows)
+    return table(_COLUMNS, [_row(version) for version in versions])
 
 
 def _row(version: RepositoryVersion) -> dict[str, str]:

@@ -1,31 +1,34 @@
 """`labelmint models` and `labelmint show`."""
 
 import json
+from dataclasses import asdict
 
 from google.protobuf import json_format
 
-from labelmint_client._model import Model
+from labelmint_client._commands.tables import table
+from labelmint_client._model import Model, ModelSummary, ModelVersion
 from labelmint_client._sync import Client
 
 _COLUMNS = ("name", "version", "digest", "numerics_id", "description")
+_VERSION_COLUMNS = ("version", "state", "aliases", "reason")
 
 
 def models_text(client: Client, *, as_json: bool) -> str:
-    """List the models of a server.
+    """List the models of a server; below them their versions, where there are several or one is not ready.
 
     Args:
         client: Connected to it.
-        as_json: As a JSON list instead of a table.
+        as_json: As a JSON list instead of tables.
 
     Raises:
         ClientError: The server does not answer.
     """
-    rows = [{column: getattr(model, column) for column in _COLUMNS} for model in client.list_models()]
+    models = client.list_models()
     if as_json:
-        return json.dumps(rows, indent=2, ensure_ascii=False)
-    for row in rows:
-        row |= {column: row[column][:12] for column in ("digest", "numerics_id")}
-    return _table([dict.fromkeys(_COLUMNS, "") | {column: column for column in _COLUMNS}, *rows])
+        return json.dumps([asdict(model) for model in models], indent=2, ensure_ascii=False)
+    text = table(_COLUMNS, [_model_row(model) for model in models])
+    rows = [_version_row(model, version) for model in models if _has_more(model) for version in model.versions]
+    return f"{text}\n\n{table(_VERSION_COLUMNS, rows)}" if rows else text
 
 
 def model_text(client: Client, name: str, *, as_json: bool) -> str:
@@ -44,6 +47,25 @@ def model_text(client: Client, name: str, *, as_json: bool) -> str:
         manifest = json_format.MessageToDict(model.manifest, preserving_proto_field_name=True)
         return json.dumps({"numerics_id": model.numerics_id, "manifest": manifest}, indent=2, ensure_ascii=False)
     return "\n".join(f"{label + ':':<18}{value}" for label, value in _facts(model) if value)
+
+
+def _has_more(model: ModelSummary) -> bool:
+    """Whether there is more to be said of a model than its line does."""
+    return len(model.versions) > 1 or not model.is_ready
+
+
+def _model_row(model: ModelSummary) -> dict[str, str]:
+    row: dict[str, str] = {column: getattr(model, column) for column in _COLUMNS}
+    return row | {column: row[column][:12] for column in ("digest", "numerics_id")}
+
+
+def _version_row(model: ModelSummary, version: ModelVersion) -> dict[str, str]:
+    return {
+        "version": f"{model.name}@{version.version}",
+        "state": version.state,
+        "aliases": ",".join(version.aliases),
+        "reason": version.reason,
+    }
 
 
 def _facts(model: Model) -> list[tuple[str, str]]:
@@ -73,8 +95,3 @@ def _facts(model: Model) -> list[tuple[str, str]]:
         ("attribution", licence.attribution),
         ("terms", licence.url),
     ]
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    widths = {column: max(len(row[column]) for row in rows) for column in _COLUMNS}
-    return "\n".join("  ".join(row[column].ljust(widths[column]) for column in _COLUMNS).rstrip() for row in rows)

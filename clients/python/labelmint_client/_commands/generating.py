@@ -175,7 +175,8 @@ def generate_dataset(client: Client, settings: GenerateSettings) -> Outcome:
 
 
 def _only_model(client: Client) -> str:
-    names = [model.name for model in client.list_models()]
+    models = client.list_models()
+    names = [model.name for model in models if model.is_ready] or [model.name for model in models]
     if len(names) == 1:
         return names[0]
     raise InvalidArgumentError(

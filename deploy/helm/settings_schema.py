@@ -10,7 +10,9 @@ from typing import Any
 from labelmint_service.settings import ServiceSettings
 
 SCHEMA_FILE = Path(__file__).parent / "labelmint" / "values.schema.json"
-SET_BY_THE_CHART = frozenset({"bundle", "host", "port", "metrics", "metrics_host", "metrics_port", "ready_file"})
+SET_BY_THE_CHART = frozenset(
+    {"bundle", "model_repository", "host", "port", "metrics", "metrics_host", "metrics_port", "ready_file"}
+)
 
 
 def settings_schema() -> dict[str, Any]:  # Any: JSON

@@ -21,7 +21,12 @@ NAME = f"{RELEASE}-labelmint"
 DEFAULTS: Object = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 FULL: Object = yaml.safe_load((HERE / "full_values.yaml").read_text(encoding="utf-8"))
 GPU: Object = {"gpu": {"enabled": True, "runtimeClassName": "nvidia"}, "settings": {"engine": "onnxruntime"}}
-CASES: dict[str, Object] = {"defaults": {}, "gpu": GPU, "full": FULL}
+# What FULL cannot have besides bundles.
+REPOSITORY: Object = {
+    "repository": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}, "folder": "gans/live"},
+    "settings": {"poll_interval_s": 30.0, "admin_port": 50052},
+}
+CASES: dict[str, Object] = {"defaults": {}, "gpu": GPU, "full": FULL, "repository": REPOSITORY}
 
 
 def render(values: Object) -> dict[str, Object]:

@@ -16,7 +16,21 @@ import kubernetes_validate
 
 from labelmint_client import Tls
 from labelmint_client._commands.arguments import parse_arguments
-from tests.deploy.chart import CASES, CHART, DEFAULTS, FULL, GPU, NAME, ROOT, container, pod, render, settings_of
+from labelmint_service.settings import ServiceSettings
+from tests.deploy.chart import (
+    CASES,
+    CHART,
+    DEFAULTS,
+    FULL,
+    GPU,
+    NAME,
+    REPOSITORY,
+    ROOT,
+    container,
+    pod,
+    render,
+    settings_of,
+)
 
 # The oldest Kubernetes that the chart takes, and the newest whose schemas are at hand.
 KUBERNETES = ["1.30", "1.37"]
@@ -177,6 +191,31 @@ def test_bundles_and_secrets_are_mounted_where_settings_look_for_them() -> None:
     assert volumes["bundles"]["persistentVolumeClaim"]["claimName"] == "bundles"
     assert mounts["secret-tls"] == "/etc/labelmint/tls"
     assert volumes["secret-tls"]["secret"]["secretName"] == "labelmint-tls"
+
+
+@pytest.mark.parametrize("folder", ["", "gans/live"])
+def test_model_repository_is_mounted_where_the_server_looks_for_it(folder: str) -> None:
+    volume = {"nfs": {"server": "files.example.org", "path": "/models"}}
+    objects = render({"repository": {"volume": volume, "folder": folder}})
+    volumes = {one["name"]: one for one in pod(objects)["spec"]["volumes"]}
+    mounts = {one["name"]: one for one in container(objects)["volumeMounts"]}
+    assert volumes["models"] == {"name": "models", **volume}
+    assert mounts["models"]["readOnly"] is True
+    assert settings_of(objects)["model_repository"] == "/".join([mounts["models"]["mountPath"], folder]).rstrip("/")
+    assert "bundle" not in settings_of(objects)
+
+
+def test_without_a_repository_there_is_neither_its_volume_nor_an_admin_service() -> None:
+    objects = render({})
+    assert {"model_repository", "admin_port"}.isdisjoint(settings_of(objects))
+    assert "models" not in {one["name"] for one in pod(objects)["spec"]["volumes"]}
+
+
+def test_admin_service_of_a_repository_is_reached_from_inside_the_pod_alone() -> None:
+    objects = render(REPOSITORY)
+    settings = ServiceSettings.model_validate(settings_of(objects))
+    assert (settings.admin_host, settings.admin_port) == ("127.0.0.1", 50052)
+    assert '"port": 50052' not in json.dumps([one for one in objects.values() if one["kind"] != "ConfigMap"])
 
 
 # --- network ----------------------------------------------------------------------------------------------------------

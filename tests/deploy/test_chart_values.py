@@ -19,6 +19,7 @@ from tests.deploy.chart import (
     FULL,
     NAME,
     NAMESPACE,
+    REPOSITORY,
     ROOT,
     Object,
     container,
@@ -49,6 +50,8 @@ def test_server_starts_from_file_and_variables_with_the_values(
     folders = CASES[case].get("bundles", {}).get("folders")
     if folders:
         assert settings.bundle == tuple(Path("/bundles", folder) for folder in folders)
+    folder = CASES[case].get("repository", {}).get("folder")
+    assert settings.model_repository == (Path("/models", folder) if folder else None)
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
@@ -86,7 +89,11 @@ def test_schema_knows_every_setting_that_the_chart_does_not_set_itself() -> None
         {"settings": {"port": 1234}},
         {"image": {"digest": "latest"}},
         {"gpu": {"enable": True}},
+        {"settings": {"model_repository": "/models"}},
         {"bundles": {"folders": ["../secrets"]}},
+        {"repository": {"folder": "../secrets"}},
+        {"repository": {"volume": {"emptyDir": {}, "hostPath": {"path": "/"}}}},
+        {"repository": {"claim": "models"}},
         {"secrets": [{"name": "tls", "secret": "tls"}]},
         {"ports": {"grpc": 443}},
         {"autoscaling": {"targets": {"labelmint_waiting_streams": 0}}},
@@ -107,6 +114,11 @@ def test_schema_refuses(values: Object) -> None:
     [
         ({"bundles": {"folders": ["cars"]}}, "bundles.volume is empty"),
         ({"bundles": {"volume": {"emptyDir": {}}}}, "bundles.folders is empty"),
+        ({"repository": {"folder": "live"}}, "repository.volume is empty"),
+        (
+            {"repository": {"volume": {"emptyDir": {}}}, "bundles": {"folders": ["a"], "volume": {"emptyDir": {}}}},
+            "a server has one or the other",
+        ),
         ({"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}}, "metrics.enabled is false"),
         ({"metrics": {"enabled": False}, "autoscaling": {"enabled": True}}, "metrics.enabled is false"),
         ({"settings": {"tracing": True}}, "networkPolicy.egress is empty"),
@@ -125,25 +137,29 @@ def test_schema_refuses(values: Object) -> None:
             "autoscaling.targets is empty",
         ),
     ],
-    ids=["no volume", "no folders", "monitor", "autoscaler", "tracing", "tls", "client tls", "no targets"],
+    ids=["no volume", "no folders", "no repository", "both", "monitor", "autoscaler", "tracing", "tls", "client tls", "no targets"],
 )
 def test_contradictions_are_named(values: Object, message: str) -> None:
     with pytest.raises(helm_python.HelmRenderError, match=message):
         render(values)
 
 
+ANY_KEYS = {"settings", "autoscaling.behavior", "bundles.volume", "repository.volume"}
+
+
 def keys(values: Any, prefix: str = "") -> set[str]:  # Any: YAML
     return {f"{prefix}{name}" for name in values} | {
         nested
         for name, value in values.items()
-        if isinstance(value, dict) and f"{prefix}{name}" not in {"settings", "autoscaling.behavior", "bundles.volume"}
+        if isinstance(value, dict) and f"{prefix}{name}" not in ANY_KEYS
         for nested in keys(value, f"{prefix}{name}.")
     }
 
 
 def test_full_values_say_everything_that_can_be_said() -> None:
+    said = keys(FULL) | keys(REPOSITORY)
     # Recreate has no rolling update; tags and schema know no more keys than the defaults show.
-    missing = {key for key in keys(DEFAULTS) - keys(FULL) if not key.startswith("strategy.rollingUpdate")}
+    missing = {key for key in keys(DEFAULTS) - said if not key.startswith("strategy.rollingUpdate")}
     assert missing == set()
 
 
@@ -151,3 +167,5 @@ def test_notes_name_the_addresses() -> None:
     text = notes({"autoscaling": {"enabled": True}})
     assert f"dns:///{NAME}-headless.{NAMESPACE}:50051" in text
     assert "prometheus-adapter" in text
+    assert "serving the embedded model." in text
+    assert "serving what lies in its model repository." in notes(REPOSITORY)

@@ -1,5 +1,6 @@
 """The compose file: well formed, confined, and its parts point at each other."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ pytest.importorskip("compose_spec", reason="compose-spec has no wheel for this p
 
 import compose_spec
 
+from labelmint_service.settings import load_settings
+
 COMPOSE = Path(__file__).parent.parent.parent / "deploy" / "compose"
 TEXT = (COMPOSE / "compose.yaml").read_text(encoding="utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]  # Any: YAML
+REPOSITORY_TEXT = (COMPOSE / "repository.yaml").read_text(encoding="utf-8")
 
 
 def check(text: str) -> None:
@@ -22,8 +26,9 @@ def check(text: str) -> None:
     compose_spec.PyOptions(apply_merge=True).from_yaml(text).validate()
 
 
-def test_file_fits_the_specification_of_compose() -> None:
-    check(TEXT)
+@pytest.mark.parametrize("text", [TEXT, REPOSITORY_TEXT], ids=["compose", "repository"])
+def test_file_fits_the_specification_of_compose(text: str) -> None:
+    check(re.sub(r"\$\{LABELMINT_MODELS:\?[^}]+\}", "/srv/models", text))
 
 
 @pytest.mark.parametrize("key", ["read_only", "healthcheck", "stop_grace_period", "depends_on", "condition"])
@@ -52,6 +57,17 @@ def test_mounted_files_are_there(name: str) -> None:
         source = volume.split(":")[0]
         if source.startswith("."):
             assert (COMPOSE / source).exists(), source
+
+
+def test_repository_is_mounted_read_only_where_the_server_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    [(name, over)] = yaml.safe_load(REPOSITORY_TEXT)["services"].items()
+    [volume] = over["volumes"]
+    for variable, value in (SERVICES[name]["environment"] | over["environment"]).items():
+        monkeypatch.setenv(variable, value)
+
+    assert load_settings([]).model_repository == Path(volume["target"])
+    assert volume["source"].startswith("${LABELMINT_MODELS:?")
+    assert (volume["read_only"], volume["bind"]["create_host_path"]) == (True, False)
 
 
 def inside(service: str, path: str) -> Path:

@@ -51,6 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $_ := set $own "bundle" $paths -}}
 {{- end -}}
+{{- if .Values.repository.volume -}}
+{{- $_ := set $own "model_repository" (list "/models" .Values.repository.folder | compact | join "/") -}}
+{{- end -}}
 {{- merge $own .Values.settings $derived | toPrettyJson -}}
 {{- end -}}
 

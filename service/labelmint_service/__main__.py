@@ -14,6 +14,7 @@ from typing import NoReturn
 from labelmint.errors import LabelmintError
 from labelmint.memory import keep_freed_memory
 from labelmint_service.access import cli as access_cli
+from labelmint_service.hangups import hangups_compare_settings
 from labelmint_service.loading import load_models
 from labelmint_service.open_files import allow_open_files
 from labelmint_service.ready_file import Readiness, remove_ready_file
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_level, settings.log_format)
         keep_freed_memory()
         allow_open_files(settings.max_connections)
-        with _sigterm_interrupts():
+        with _sigterm_interrupts(), hangups_compare_settings(given, settings):
             remove_ready_file(settings.ready_file)
             # Outside the event loop, so that a signal ends the loading and does not wait for it.
             models = load_models(settings)

@@ -137,7 +137,18 @@ def test_schema_refuses(values: Object) -> None:
             "autoscaling.targets is empty",
         ),
     ],
-    ids=["no volume", "no folders", "no repository", "both", "monitor", "autoscaler", "tracing", "tls", "client tls", "no targets"],
+    ids=[
+        "no volume",
+        "no folders",
+        "no repository",
+        "both",
+        "monitor",
+        "autoscaler",
+        "tracing",
+        "tls",
+        "client tls",
+        "no targets",
+    ],
 )
 def test_contradictions_are_named(values: Object, message: str) -> None:
     with pytest.raises(helm_python.HelmRenderError, match=message):

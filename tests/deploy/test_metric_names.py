@@ -1,5 +1,6 @@
 """Dashboard, alerts and autoscaling read what the server exports, and the dashboard leaves nothing of it out."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ pytest.importorskip("promql_parser", reason="promql-parser has no wheel for this
 
 from tests.deploy.metrics import TARGET_LABELS, exported_series, families, grouping_labels, selectors
 
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/labelmint.json").read_text(encoding="utf-8"))
 ALERTS = yaml.safe_load((DEPLOY / "helm/labelmint/alerts.yaml").read_text(encoding="utf-8"))
 VALUES = yaml.safe_load((DEPLOY / "helm/labelmint/values.yaml").read_text(encoding="utf-8"))
@@ -110,3 +112,23 @@ def test_every_variable_of_a_query_is_one_of_the_dashboard() -> None:
     variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD["panels"])))
     assert {name for name in used if not name.startswith("__")} <= variables
+
+
+def test_every_alert_leads_to_a_cause_and_a_remedy() -> None:
+    table = (DEPLOY / "README.md").read_text(encoding="utf-8").partition("| symptom |")[2]
+    alerts = [rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]]
+    assert [alert for alert in alerts if alert not in table] == []
+
+
+def test_every_event_of_the_log_is_named_to_operators() -> None:
+    readme = (ROOT / "service/README.md").read_text(encoding="utf-8")
+    events = {
+        node.args[2].value
+        for path in (ROOT / "service/labelmint_service").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "log_event"
+        and isinstance(node.args[2], ast.Constant)
+    }
+    assert events >= {"server.ready", "call.end"}
+    assert {event for event in events if f"`{event}`" not in readme} == set()

@@ -54,18 +54,19 @@ def serve_command(*flags: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def server_process(folder: Path, *flags: str) -> Iterator[ServerProcess]:
+def server_process(folder: Path, *flags: str, stdin: int = subprocess.DEVNULL) -> Iterator[ServerProcess]:
     """Starts a server and waits until it says that it is ready; what still runs at the end is killed.
 
     Args:
         folder: For its ready file and its log.
         *flags: Of labelmint-serve, besides ports and ready file.
+        stdin: Descriptor of its standard input.
     """
     ready_file, log = folder / "ready.json", folder / "stderr.txt"
     command = serve_command("--ready-file", str(ready_file), *flags)
     with (
         log.open("w", encoding="utf-8") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
     ):
         try:
             assert process.stdout is not None
@@ -77,6 +78,14 @@ def server_process(folder: Path, *flags: str) -> Iterator[ServerProcess]:
                 )
         finally:
             process.kill()
+
+
+def wait_for_line(server: ServerProcess, *parts: str) -> None:
+    """Wait until a line of the server's log holds all of these texts."""
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
+    while not any(all(part in line for part in parts) for line in server.log.read_text(encoding="utf-8").splitlines()):
+        assert time.monotonic() < deadline, f"the log has no line with {parts}"
+        time.sleep(0.02)
 
 
 def wait_for_files(process: psutil.Process, most: int) -> None:

@@ -21,7 +21,7 @@ from tests.serving import Serving, serving
 from tests.tiny_bundle import write_tiny_bundle
 
 FAILED, READY = service_pb2.VERSION_STATE_FAILED, service_pb2.VERSION_STATE_READY
-SECRET = "the text of an error that nobody expected"  # noqa: S105 - what must not get out
+SECRET = "the text of an error that nobody expected"
 
 
 @pytest.fixture

@@ -49,8 +49,7 @@ class ModelVersion:
 class ModelSummary:
     """One line of the server's list of models.
 
-    What lies between name and versions is that of the version that the name alone asks for, and empty while that one is not
-    ready.
+    Between name and versions stands what the name alone asks for; all of it is empty while that is not ready.
 
     Attributes:
         name: What requests call it.

@@ -103,7 +103,9 @@ class ModelNotFoundError(ServiceError):
 class ModelNotReadyError(ServiceError):
     """The version that was asked for is in the repository, but not ready."""
 
-    retry_after_s = 5.0  # a guess: nobody knows how long a load takes
+    def __init__(self, message: str, *, field: str, is_coming: bool) -> None:
+        super().__init__(message, field=field)
+        self.retry_after_s = 5.0 if is_coming else None  # a guess: nobody knows how long a load takes
 
 
 class RepositoryStateError(ServiceError):

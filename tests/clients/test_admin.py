@@ -168,10 +168,15 @@ def test_model_that_is_not_ready_is_no_choice_and_says_why_if_it_is_asked_for(
         asked = main([*ask, "--out", str(tmp_path / "asked"), "--model", "broken"])
         with Client(server.address) as client:
             ready = {model.name: model.is_ready for model in client.list_models()}
+            with pytest.raises(ServerUnavailableError) as caught:
+                client.get_model("broken")
     said = capsys.readouterr().err
 
     assert (chosen, asked) == (0, 1)
-    assert "(1 is failed: a file of its bundle is missing or altered); tell the operator" in said
+    told = "model is 'broken', which is not ready (1 is failed: a file of its bundle is missing or altered); tell "
+    assert f"labelmint: {told}" in said
+    assert str(caught.value).startswith(told)
+    assert caught.value.retry_after_s is None
     assert ready == {"broken": False, "tiny": True}
 
 

@@ -69,11 +69,13 @@ def listed(running: Serving, **options: Any) -> list[service_pb2.ModelSummary]: 
     return list(running.stub().ListModels(ListModelsRequest(), timeout=TIMEOUT_S, **options).models)
 
 
-def refusal(running: Serving, model: str) -> tuple[str, str]:
+def refusal(running: Serving, model: str) -> tuple[str, str, bool]:
+    """Code, text, and whether the server says when to ask again."""
     with pytest.raises(grpc.RpcError) as caught:
         running.stub().GetModel(GetModelRequest(model=model), timeout=TIMEOUT_S)
     failure = describe_failure(caught.value)
-    return failure.code, failure.text
+    assert isinstance(caught.value, grpc.Call)
+    return failure.code, failure.text, "grpc-status-details-bin" in dict(caught.value.trailing_metadata() or ())
 
 
 @pytest.mark.parametrize(
@@ -110,11 +112,11 @@ def test_version_that_failed_says_why_and_names_nothing_of_the_server(
 
     [model] = listed(served)
     described = served.stub().GetModel(GetModelRequest(model="tiny"), timeout=TIMEOUT_S)
-    code, text = refusal(served, "tiny@2")
+    code, text, has_hint = refusal(served, "tiny@2")
     expected = [("2", FAILED, reason), ("1", READY, "")]
     assert [(one.version, one.state, one.reason) for one in model.versions] == expected
     assert list(described.versions) == list(model.versions)
-    assert code == "UNAVAILABLE"
+    assert (code, has_hint) == ("UNAVAILABLE", False)
     assert f"(2 is failed: {reason}); tell the operator, or ask for tiny@1" in text
     for answer in (str(model), str(described.versions), text):
         assert str(repository.root) not in answer
@@ -123,11 +125,30 @@ def test_version_that_failed_says_why_and_names_nothing_of_the_server(
     assert for_operators.versions[0].reason not in {"", reason}
 
 
+def test_version_that_warms_up_is_worth_asking_for_again(
+    repository: Repository, served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.add("2", 1)
+    loading = ScriptedLoading()
+    loading.held.add("2")
+    monkeypatch.setattr("labelmint_service.models.served.load_engine", loading)
+    load = served.admin().LoadModel.future(LoadModelRequest(model="tiny@2"), timeout=TIMEOUT_S)
+    engine = loading.wait_for("2")
+    [model] = listed(served)
+    code, text, has_hint = refusal(served, "tiny@2")
+    engine.let_all()
+    load.result(TIMEOUT_S)
+
+    assert (model.versions[0].state, model.versions[0].reason) == (service_pb2.VERSION_STATE_WARMING, "")
+    assert (code, has_hint) == ("UNAVAILABLE", True)
+    assert "(2 is warming); ask again later, or ask for tiny@1" in text
+
+
 def test_model_of_which_nothing_is_ready_is_listed_until_it_is_well(repository: Repository) -> None:
     flip(repository.folder("1") / "weights.bin")
     with serving([], model_repository=repository.root, poll_interval_s=0.02) as running:
         [model] = listed(running)
-        code, text = refusal(running, "tiny")
+        code, text, _ = refusal(running, "tiny")
         refused = expect_failure(running.stub().Generate(make_request(model="tiny"), timeout=TIMEOUT_S))
         repository.finish("1", 1)
         wait_for_health(running, "tiny", health_pb2.HealthCheckResponse.SERVING)
@@ -169,7 +190,7 @@ def test_error_about_a_model_of_many_versions_stays_short(repository: Repository
         repository.folder(str(number)).mkdir()
     flip(repository.folder("1") / "weights.bin")
     with serving([], model_repository=repository.root) as running:
-        code, text = refusal(running, "tiny")
+        code, text, _ = refusal(running, "tiny")
 
         assert code == "UNAVAILABLE"
         assert text.count("is failed") == 8

@@ -228,7 +228,7 @@ class FailedCall:
         text = self.details or f"status {self.code.name} without a text"
         tries = "1 attempt" if num_attempts == 1 else f"{num_attempts} attempts"
         match self.code:
-            case grpc.StatusCode.UNAVAILABLE:
+            case grpc.StatusCode.UNAVAILABLE if self.detail is None:
                 return f"no answer from {address} after {tries}: {text}; is labelmint-serve running there?"
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return f"no answer from {address} in time: {text}; give the client a larger timeout_s"

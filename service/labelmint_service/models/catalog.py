@@ -259,10 +259,11 @@ class ModelCatalog:
         if version not in ready:
             meant = [one for one in self.versions(wanted.name) if version in {one.name, ""}]
             is_coming = any(one.state in {VersionState.LOADING, VersionState.WARMING} for one in meant)
-            others = ", ".join([f"{wanted.name}@{name}" for name in ready][:_LISTED]) or "another model"
+            instead = ", ".join([f"{wanted.name}@{name}" for name in ready][:_LISTED]) or "another model"
             raise ModelNotReadyError(
                 f"{field} is {str(wanted)!r}, which is not ready ({'; '.join(map(str, meant[:_LISTED]))}); "
-                f"{'ask again later' if is_coming else 'tell the operator'}, or ask for {others}",
+                f"{'ask again later' if is_coming else 'tell the operator'}, or ask for {instead}",
                 field=field,
+                is_coming=is_coming,
             )
         return [ready[version], *others]

@@ -73,9 +73,10 @@ def refusal(running: Serving, model: str) -> tuple[str, str, bool]:
     """Code, text, and whether the server says when to ask again."""
     with pytest.raises(grpc.RpcError) as caught:
         running.stub().GetModel(GetModelRequest(model=model), timeout=TIMEOUT_S)
-    failure = describe_failure(caught.value)
-    assert isinstance(caught.value, grpc.Call)
-    return failure.code, failure.text, "grpc-status-details-bin" in dict(caught.value.trailing_metadata() or ())
+    error: BaseException = caught.value
+    assert isinstance(error, grpc.Call)
+    failure = describe_failure(error)
+    return failure.code, failure.text, "grpc-status-details-bin" in dict(error.trailing_metadata() or ())
 
 
 @pytest.mark.parametrize(

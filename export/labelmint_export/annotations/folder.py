@@ -46,17 +46,19 @@ class AnnotationSchema:
         Raises:
             AnnotationError: A list does not fit the others.
         """
-        if not 2 <= len(self.class_names) <= 255 or len(set(self.class_names)) != len(self.class_names):
+        if not 2 <= len(self.class_names) <= 255 or not _are_names(self.class_names):
             raise AnnotationError(
-                f"classes are {list(self.class_names)}, expected 2 to 255 different names", field="classes"
+                f"classes are {list(self.class_names)}, expected 2 to 255 different names, none of them empty",
+                field="classes",
             )
         if len(self.palette) != len(self.class_names):
             raise AnnotationError(
                 f"palette has {len(self.palette)} colours for {len(self.class_names)} classes", field="palette"
             )
-        if len(set(self.keypoint_names)) != len(self.keypoint_names):
+        if not _are_names(self.keypoint_names):
             raise AnnotationError(
-                f"keypoints are {list(self.keypoint_names)}, expected different names", field="keypoints"
+                f"keypoints are {list(self.keypoint_names)}, expected different names, none of them empty",
+                field="keypoints",
             )
         for name, pairs in (("skeleton", self.skeleton), ("left_right_pairs", self.left_right_pairs)):
             for pair in pairs:
@@ -64,6 +66,10 @@ class AnnotationSchema:
                     raise AnnotationError(
                         f"{name} names keypoint {max(pair)}, but there are {len(self.keypoint_names)}", field=name
                     )
+
+
+def _are_names(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == len(names) and all(name.strip() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +110,13 @@ def read_annotations(folder: Path) -> AnnotatedSet:
     Raises:
         AnnotationError: A file is missing, malformed or contradicts another; the message names it.
     """
-    schema = _read_schema(folder / "classes.json")
+    schema = _read_schema(folder)
     latents = _read_latents(folder / "latents.safetensors")
     names = sorted(path.name.removesuffix(".mask.png") for path in folder.glob("*.mask.png"))
     if not names or len(names) != len(latents["z"]):
         raise AnnotationError(
-            f"{folder} holds {len(names)} masks and {len(latents['z'])} latents, expected the same number, at least 1",
+            f"{folder} holds {len(names)} masks (*.mask.png) and {len(latents['z'])} latents, expected as many, at "
+            "least 1; import-annotations leaves out pictures that nobody labelled",
             field="masks",
         )
     pictures = [_read_picture(folder / f"{name}.png") for name in names]
@@ -135,7 +142,7 @@ def read_pictures(folder: Path) -> AnnotatedSet:
     Raises:
         AnnotationError: A file is missing, malformed or contradicts another; the message names it.
     """
-    schema = _read_schema(folder / "classes.json")
+    schema = _read_schema(folder)
     latents = _read_latents(folder / "latents.safetensors")
     found = sorted(path.name.removesuffix(".png") for path in folder.glob("*.png"))
     names = [name for name in found if not name.endswith(".mask")]
@@ -164,6 +171,12 @@ def _stack_pictures(pictures: list[npt.NDArray[np.uint8]], folder: Path) -> npt.
 
 
 def _read_latents(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise AnnotationError(
+            f"{path} does not exist, expected the latents that painted the pictures; keep the file that sample or "
+            "invert wrote beside them",
+            field="latents",
+        )
     try:
         latents = read_tensors(path)
     except CheckpointError as error:
@@ -184,7 +197,17 @@ def _read_latents(path: Path) -> dict[str, torch.Tensor]:
     return latents
 
 
-def _read_schema(path: Path) -> AnnotationSchema:
+def _read_schema(folder: Path) -> AnnotationSchema:
+    path = folder / "classes.json"
+    if not path.is_file():
+        problem = (
+            "does not exist" if not folder.exists() else "holds no classes.json" if folder.is_dir() else "is a file"
+        )
+        raise AnnotationError(
+            f"{folder} {problem}, expected a folder that sample, label, invert or import-annotations wrote; give its "
+            "path",
+            field="folder",
+        )
     record = read_json_object(path)
     try:
         return AnnotationSchema(
@@ -214,7 +237,9 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
     image = open_image(path)
     if image.mode not in ("P", "L"):
         raise AnnotationError(
-            f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids", field="mask"
+            f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids; import-annotations reads "
+            "colours too",
+            field="mask",
         )
     mask: npt.NDArray[np.uint8] = np.asarray(image)
     if mask.shape != size:
@@ -226,7 +251,8 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
     unknown = sorted(set(np.unique(mask).tolist()) - set(range(len(schema.class_names))) - {IGNORE_LABEL})
     if unknown:
         raise AnnotationError(
-            f"{path} holds label {unknown[0]}, expected 0 to {len(schema.class_names) - 1} or {IGNORE_LABEL}",
+            f"{path} holds label {unknown[0]}, expected 0 to {len(schema.class_names) - 1} or {IGNORE_LABEL}; "
+            "draw it anew, or name all of its classes",
             field="mask",
         )
     if bool((mask == IGNORE_LABEL).all()):

@@ -163,7 +163,7 @@ BAD: dict[str, Case] = {
         "is said to have 1000000000 x",
     ),
     "labelme: size no number": (labelme(BOX, imageHeight="20"), (), "imageHeight is '20', expected an integer"),
-    "labelme: no shapes": (text("00.json", "{}"), (), "shapes is None, expected a list"),
+    "labelme: no shapes": (text("00.json", "{}"), (), "00.json holds [], expected shapes as in LabelMe's files"),
     "labelme: shape no object": (text("00.json", '{"shapes": [3]}'), (), "shapes[0] is 3, expected an object"),
     "labelme: no JSON": (text("00.json", "{"), (), "00.json cannot be read as JSON"),
     "labelme: nested": (text("00.json", "[" * 200_000), (), "00.json cannot be read as JSON"),

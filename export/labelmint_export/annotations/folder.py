@@ -115,7 +115,7 @@ def read_annotations(folder: Path) -> AnnotatedSet:
     names = sorted(path.name.removesuffix(".mask.png") for path in folder.glob("*.mask.png"))
     if not names or len(names) != len(latents["z"]):
         raise AnnotationError(
-            f"{folder} holds {len(names)} masks (*.mask.png) and {len(latents['z'])} latents, expected as many, at "
+            f"{folder} holds {len(names)} masks and {len(latents['z'])} latents, expected as many, at "
             "least 1; import-annotations leaves out pictures that nobody labelled",
             field="masks",
         )
@@ -206,7 +206,7 @@ def _read_schema(folder: Path) -> AnnotationSchema:
         raise AnnotationError(
             f"{folder} {problem}, expected a folder that sample, label, invert or import-annotations wrote; give its "
             "path",
-            field="folder",
+            field=path.name,
         )
     record = read_json_object(path)
     try:

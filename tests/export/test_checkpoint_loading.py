@@ -261,7 +261,7 @@ def test_path_without_a_file_is_told(tmp_path: Path, name: str, make: Callable[[
 
 def test_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").touch()
-    with pytest.raises(CheckpointError, match=r"the file is empty; .* get it again"):
+    with pytest.raises(CheckpointError, match="the file is empty; get it again"):
         load_generator(tmp_path / "x.pkl")
 
 

@@ -8,6 +8,7 @@ LabelmintError
     ├── TrainingError     a training cannot start or go on
     ├── AnnotationError   an annotation does not fit the pictures or the classes
     ├── BuildError        a bundle or a target cannot be built or does not verify
+    ├── OutputError       a result cannot be written where it was asked for
     └── CannotRunError    an engine needs what this machine has not
 """
 
@@ -40,6 +41,10 @@ class AnnotationError(ExportError):
 
 class BuildError(ExportError):
     """A bundle or a target cannot be built, or does not verify."""
+
+
+class OutputError(ExportError):
+    """A result cannot be written where it was asked for; nothing was computed yet."""
 
 
 class CannotRunError(ExportError):

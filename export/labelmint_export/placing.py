@@ -1,10 +1,59 @@
-"""Folders that appear whole or not at all."""
+"""Where results go: places that are checked before the work, folders that appear whole or not at all."""
 
 import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from labelmint_export.errors import OutputError
+
+
+def check_file_place(path: Path, option: str, ending: str = "") -> None:
+    """Check that a file can be written to a place, before the work whose result it will hold.
+
+    Args:
+        path: Where the file goes; one that is there will be replaced.
+        option: What the place is called on the command line, such as --out.
+        ending: What the name must end in; "" for anything.
+
+    Raises:
+        OutputError: It is a folder, its name ends otherwise, or a part of its path is a file.
+    """
+    if path.is_dir():
+        raise _output_error(path, option, "which is a folder", "the name of a file", "add one")
+    if ending and path.suffix != ending:
+        raise OutputError(f"{option} is {path}, expected a name that ends in {ending}; rename it", field=_field(option))
+    _check_parents(path, option)
+
+
+def check_folder_place(path: Path, option: str) -> None:
+    """Check that a folder can be written to a place, before the work whose result it will hold.
+
+    Args:
+        path: Where the folder goes.
+        option: What the place is called on the command line, such as --out.
+
+    Raises:
+        OutputError: It is a file, or a part of its path is one.
+    """
+    if path.exists() and not path.is_dir():
+        raise _output_error(path, option, "which is a file", "a folder", "give another name")
+    _check_parents(path, option)
+
+
+def _check_parents(path: Path, option: str) -> None:
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise _output_error(path, option, f"but {nearest} is a file", "folders above it", "give another path")
+
+
+def _output_error(path: Path, option: str, got: str, expected: str, advice: str) -> OutputError:
+    return OutputError(f"{option} is {path}, {got}, expected {expected}; {advice}", field=_field(option))
+
+
+def _field(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -100,6 +102,29 @@ def test_health_is_the_status_of_a_probe(run: Run, closed_address: str) -> None:
     assert run("health", "--timeout-s", "5") == 1
     assert "the server does not serve" in run.err
     assert closed_address in run.err
+
+
+def test_health_waits_until_the_server_serves(run: Run) -> None:
+    answers = [b"\x08\x02", b"", b"\x08\x01"]  # NOT_SERVING, UNKNOWN, SERVING
+    check = grpc.unary_unary_rpc_method_handler(lambda request, context: answers.pop(0))
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})])
+    run.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        assert run("health", "--wait-s", "60") == 0
+    finally:
+        server.stop(None).wait()
+    assert run.out == "the server serves\n"
+    assert answers == []
+
+
+def test_health_waits_no_longer_than_it_may(run: Run, closed_address: str) -> None:
+    run.address = closed_address
+    before = time.monotonic()
+    assert run("health", "--wait-s", "0.6") == 1
+    assert time.monotonic() - before > 0.3
+    assert "the server does not serve" in run.err
 
 
 def test_generate_writes_exactly_what_the_client_streams(run: Run, tmp_path: Path) -> None:

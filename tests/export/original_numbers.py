@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 
 from labelmint_export.checkpoints.archives import read_checkpoint
-from labelmint_export.checkpoints.datasetgan import interpreter_from_state_dicts, stylegan1_from_state_dict
+from labelmint_export.checkpoints.datasetgan_classifiers import interpreter_from_state_dicts
+from labelmint_export.checkpoints.datasetgan_stylegan1 import stylegan1_from_state_dict
 from labelmint_export.checkpoints.loading import AnyGenerator, load_generator
 from labelmint_export.checkpoints.records import Array
 from labelmint_export.generator import Generator

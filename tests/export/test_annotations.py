@@ -202,7 +202,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "point below the picture": (move_point(3, 16.5), "shapes", "outside the 16 x 16"),
     "point not a number": (move_point(float("nan"), 3), "shapes", "outside the 16 x 16"),
     "point twice": (repeat_point, "shapes", "has left twice"),
-    "classes missing": (lambda f: (f / "classes.json").unlink(), "classes.json", r"classes\.json cannot be read"),
+    "classes missing": (lambda f: (f / "classes.json").unlink(), "classes.json", "holds no classes.json, expected"),
     "classes malformed": (lambda f: truncate(f, "classes.json"), "classes.json", r"classes\.json cannot be read"),
     "class without colour": (
         lambda f: edit(f / "classes.json", lambda r: r["classes"][0].pop("color")),

@@ -279,7 +279,7 @@ def test_crop_between_label_pixels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tap", [TapSpec("b64.conv1", 6, 16), TapSpec("b16.conv1", 9, 16)])
 def test_interpreter_of_another_generator_is_refused(generator: Generator, tmp_path: Path, tap: TapSpec) -> None:
     interpreter = make_interpreter((tap,), 16)
-    with pytest.raises(BuildError, match="the interpreter was trained on tap") as caught:
+    with pytest.raises(BuildError, match="the interpreter looks at") as caught:
         build_bundle(generator, interpreter, make_schema(), make_settings(), make_provenance(), tmp_path / "tiny")
     assert caught.value.field == "taps"
 

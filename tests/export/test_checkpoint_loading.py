@@ -229,8 +229,11 @@ def test_rosinality_state_that_does_not_fit_is_refused(change: Callable[[dict[st
     ("content", "message"),
     [
         ({"model_state_dict": {"layers.0.weight": torch.zeros(2)}}, "holds a pixel classifier of DatasetGAN"),
-        ({"weights": torch.zeros(2)}, r"holds \['weights'\], expected a snapshot of StyleGAN2-ADA"),
-        ([1, 2], "holds list, expected"),
+        (
+            {"weights": torch.zeros(2)},
+            r"no generator but a dict of 1 entries, \['weights'\] first, expected a snapshot of .*; give one of these",
+        ),
+        ([1, 2], "holds no generator but a list, expected"),
         ({"g_ema": {"style.1.weight": 3}}, "style.1.weight in .* is a int, expected an array"),
     ],
 )
@@ -238,6 +241,28 @@ def test_file_of_another_kind_is_told(tmp_path: Path, content: object, message: 
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
         load_generator(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x.safetensors"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "a folder, expected a.*; give "),
+        (lambda path: None, "no such file; give |does not exist, expected a generator.*; give "),
+    ],
+)
+def test_path_without_a_file_is_told(tmp_path: Path, name: str, make: Callable[[Path], object], message: str) -> None:
+    make(tmp_path / name)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_generator(tmp_path / name)
+    assert name in str(caught.value)
+    assert caught.value.field == "path"
+
+
+def test_empty_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").touch()
+    with pytest.raises(CheckpointError, match="the file is empty; get it again"):
+        load_generator(tmp_path / "x.pkl")
 
 
 def test_mean_latent_that_is_not_needed_or_no_array_is_refused(tmp_path: Path) -> None:

@@ -453,12 +453,17 @@ BAD: dict[str, tuple[Command, str]] = {
     ),
     "sample: generator missing": (
         lambda w, t: ["sample", "--generator", t / "no.safetensors", "--out", t / "s", "--classes", "a", "b"],
-        "no.json does not exist",
+        "no.safetensors does not exist, expected a generator from train-gan",
     ),
     "sample: count": (sample_with("--count", 0), "--count is 0"),
     "sample: seed": (sample_with("--seed", -1), "seed"),
     "sample: psi": (sample_with("--truncation-psi", "nan"), "--truncation-psi is nan"),
     "sample: class twice": (sample_with("--classes", "a", "a"), "different names"),
+    "sample: class without a name": (sample_with("--classes", "a", " "), "none of them empty"),
+    "sample: too few to pick from": (
+        sample_with("--count", 4, "--diverse", "--candidates", 3),
+        "--candidates is 3, expected at least --count, 4",
+    ),
     "sample: one class": (sample_with("--classes", "a"), "2 to 255 different names"),
     "sample: folder taken": (
         lambda w, t: [
@@ -484,13 +489,29 @@ BAD: dict[str, tuple[Command, str]] = {
             "a",
             "b",
         ],
-        "train.npy",
+        "train.npy, which is a file, expected a folder; give another name",
     ),
+    "sample: out below a file": (
+        lambda w, t: [*sample_with()(w, t)[:3], "--out", w / "train.npy" / "s", "--classes", "a", "b"],
+        "train.npy is a file, expected folders above it; give another path",
+    ),
+    "interpreter: out is a folder": (
+        lambda w, t: train_with("--out", t)(w, t),
+        ", which is a folder, expected the name of a file; add one",
+    ),
+    "interpreter: out ends otherwise": (
+        lambda w, t: train_with("--out", t / "i.json")(w, t),
+        "expected a name that ends in .safetensors; rename it",
+    ),
+    "interpreter: threads": (train_with("--threads", 0), "--threads is 0, expected at least 1"),
     "interpreter: taps": (train_with("--taps", "b99.conv1"), "tap 'b99.conv1' is unknown"),
     "interpreter: members": (train_with("--members", 0), "num_members is 0"),
     "interpreter: hidden": (train_with("--hidden", 0, 4), "hidden_widths is [0, 4]"),
     "interpreter: steps": (train_with("--steps", 0), "max_steps is 0"),
-    "interpreter: no annotations": (train_with(annotations="gan"), "classes.json cannot be read"),
+    "interpreter: no annotations": (
+        train_with(annotations="gan"),
+        "gan holds no classes.json, expected",
+    ),
     "report: count": (report_with("--count", 0), "--count is 0"),
     "report: psi": (report_with("--truncation-psi", "nan"), "--truncation-psi is nan"),
     "build: exists": (
@@ -507,11 +528,15 @@ BAD: dict[str, tuple[Command, str]] = {
     "build: commit": (build_with("--commit", "yesterday"), "provenance.commit is 'yesterday'"),
     "build: interpreter is a generator": (
         lambda w, t: build_with("--interpreter", w / "gan" / "generator.safetensors")(w, t),
-        "has format 'labelmint-generator'",
+        "is described as 'labelmint-generator'",
+    ),
+    "build: out is a file": (
+        lambda w, t: [*build_with()(w, t)[:7], "--out", w / "train.npy", "--name", "tiny", *TERMS],
+        "train.npy, which is a file, expected a folder; give another name",
     ),
     "build: interpreter missing": (
         build_with("--interpreter", "/nowhere/i.safetensors"),
-        "i.json does not exist",
+        "i.safetensors does not exist, expected an interpreter from train-interpreter",
     ),
     "verify: missing": (lambda w, t: ["verify", t / "no"], "there is no bundle at"),
     "verify: half of the sources": (

@@ -138,7 +138,7 @@ BAD: dict[str, Case] = {
     "labelme: mask no base64": (shape("mask", [[1, 1], [5, 5]], mask="%%"), (), "the mask is no PNG in base64"),
     "labelme: mask no PNG": (shape("mask", [[1, 1], [5, 5]], mask=OTHER_PNG), (), "the mask is no PNG in base64"),
     "labelme: mask missing": (shape("mask", [[1, 1], [5, 5]]), (), "mask is None, expected a text"),
-    "labelme: unknown": (labelme(UNKNOWN), (), "1 labels are unknown: 'Cat ' ("),
+    "labelme: unknown": (labelme(UNKNOWN), (), "unknown labels, 1 in all: 'Cat ' ("),
     "labelme: point of a class": (shape("point", [[1, 1]]), (), "'cat' ("),
     "labelme: area of a keypoint": (labelme(labelme_shape("nose", "rectangle", [[1, 1], [5, 5]])), (), "'nose' ("),
     "labelme: point twice": (
@@ -163,7 +163,7 @@ BAD: dict[str, Case] = {
         "is said to have 1000000000 x",
     ),
     "labelme: size no number": (labelme(BOX, imageHeight="20"), (), "imageHeight is '20', expected an integer"),
-    "labelme: no shapes": (text("00.json", "{}"), (), "shapes is None, expected a list"),
+    "labelme: no shapes": (text("00.json", "{}"), (), "00.json holds [], expected shapes as in LabelMe's files"),
     "labelme: shape no object": (text("00.json", '{"shapes": [3]}'), (), "shapes[0] is 3, expected an object"),
     "labelme: no JSON": (text("00.json", "{"), (), "00.json cannot be read as JSON"),
     "labelme: nested": (text("00.json", "[" * 200_000), (), "00.json cannot be read as JSON"),
@@ -337,6 +337,35 @@ def test_areas_from_two_files_are_refused(pictures: Path, capsys: pytest.Capture
 def test_labels_that_are_missing_are_refused(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures.parent / "labels").mkdir()
     assert "does not exist; give a file or folder" in refuse(pictures, capsys, pictures.parent / "nowhere")
+
+
+@pytest.mark.parametrize("place", [".", "c.json/report.json"])
+def test_report_that_cannot_be_written_is_refused_before_the_folder_is(
+    pictures: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    labels = write_json(pictures.parent / "labels" / "c.json", coco_record(truth()))
+    report = labels.parent / place
+    assert f"--report is {report}, " in refuse(pictures, capsys, labels, "--report", report)
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"), [("no", "does not exist"), ("c.json", "is a file"), (".", "holds no classes.json")]
+)
+def test_folder_without_pictures_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, problem: str
+) -> None:
+    labels, folder = write_json(tmp_path / "c.json", coco_record(truth())), tmp_path / place
+    arguments = ["import-annotations", "--pictures", folder, "--out", tmp_path / "out", "--labels", labels]
+    assert main([str(argument) for argument in arguments]) == 1
+    assert list(tmp_path.iterdir()) == [labels]
+    error = capsys.readouterr().err
+    assert f"{folder} {problem}, expected a folder that sample" in error
+    assert error.endswith("; give its path\n")
+
+
+def test_json_without_labels_is_refused(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = write_json(pictures.parent / "labels" / "names.json", {"classes": []})
+    assert "holds ['classes'], expected shapes as in LabelMe's files" in refuse(pictures, capsys, labels)
 
 
 def test_pictures_beside_others_are_refused(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,8 @@ from torch import nn
 from labelmint import addresses
 from labelmint.scores import image_score
 from labelmint_export.bundle.onnx_graphs import export_module
-from labelmint_export.checkpoints.datasetgan import (
-    ensemble_from_state_dicts,
-    interpreter_from_state_dicts,
+from labelmint_export.checkpoints.datasetgan_classifiers import ensemble_from_state_dicts, interpreter_from_state_dicts
+from labelmint_export.checkpoints.datasetgan_stylegan1 import (
     stylegan1_config_from_state_dict,
     stylegan1_from_state_dict,
 )

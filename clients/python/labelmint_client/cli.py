@@ -9,7 +9,7 @@ from labelmint_client._commands.arguments import Arguments, parse_arguments
 from labelmint_client._commands.demo import run_demo
 from labelmint_client._commands.describing import model_text, models_text
 from labelmint_client._commands.generating import generate_dataset
-from labelmint_client._commands.probing import health_text
+from labelmint_client._commands.probing import wait_for_health
 from labelmint_client._commands.settings import DemoSettings, GenerateSettings
 from labelmint_client._errors import ClientError
 from labelmint_client._security import token_from_environment
@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with _client(arguments) as client:
                     print(model_text(client, arguments.model, as_json=arguments.as_json))
             case "health":
-                is_serving, text = health_text(
-                    arguments.address, arguments.model, arguments.timeout_s, arguments.security.tls
+                is_serving, text = wait_for_health(
+                    arguments.address,
+                    arguments.model,
+                    arguments.timeout_s,
+                    arguments.security.tls,
+                    wait_s=arguments.wait_s,
                 )
                 print(text, file=sys.stdout if is_serving else sys.stderr)
                 return 0 if is_serving else _FAILED

@@ -63,5 +63,7 @@ def open_image(path: Path) -> Image.Image:
                 )
             image.load()
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise AnnotationError(f"{path} cannot be read as a picture ({error})", field=path.name) from error
+        raise AnnotationError(
+            f"{path} cannot be read as a picture ({error}); save it anew, as PNG", field=path.name
+        ) from error
     return image

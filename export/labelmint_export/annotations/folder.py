@@ -19,51 +19,11 @@ import numpy.typing as npt
 import torch
 
 from labelmint_export.annotations.files import open_image, read_json_object
+from labelmint_export.annotations.schema import AnnotationSchema, read_schema
 from labelmint_export.errors import AnnotationError, CheckpointError
 from labelmint_export.generator.snapshots import read_tensors
 
 IGNORE_LABEL = 255
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotationSchema:
-    """Names and colours of what is annotated."""
-
-    class_names: tuple[str, ...]
-    """Class i has pixel value i."""
-    palette: tuple[tuple[int, int, int], ...]
-    """sRGB, one a class."""
-    keypoint_names: tuple[str, ...] = ()
-    """K names, in the order of every keypoint array."""
-    skeleton: tuple[tuple[int, int], ...] = ()
-    """Pairs of keypoints that are drawn as lines."""
-    left_right_pairs: tuple[tuple[int, int], ...] = ()
-    """Pairs of keypoints that swap in a mirrored picture."""
-
-    def __post_init__(self) -> None:
-        """Check the names.
-
-        Raises:
-            AnnotationError: A list does not fit the others.
-        """
-        if not 2 <= len(self.class_names) <= 255 or len(set(self.class_names)) != len(self.class_names):
-            raise AnnotationError(
-                f"classes are {list(self.class_names)}, expected 2 to 255 different names", field="classes"
-            )
-        if len(self.palette) != len(self.class_names):
-            raise AnnotationError(
-                f"palette has {len(self.palette)} colours for {len(self.class_names)} classes", field="palette"
-            )
-        if len(set(self.keypoint_names)) != len(self.keypoint_names):
-            raise AnnotationError(
-                f"keypoints are {list(self.keypoint_names)}, expected different names", field="keypoints"
-            )
-        for name, pairs in (("skeleton", self.skeleton), ("left_right_pairs", self.left_right_pairs)):
-            for pair in pairs:
-                if not all(0 <= index < len(self.keypoint_names) for index in pair):
-                    raise AnnotationError(
-                        f"{name} names keypoint {max(pair)}, but there are {len(self.keypoint_names)}", field=name
-                    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +64,13 @@ def read_annotations(folder: Path) -> AnnotatedSet:
     Raises:
         AnnotationError: A file is missing, malformed or contradicts another; the message names it.
     """
-    schema = _read_schema(folder / "classes.json")
+    schema = read_schema(folder)
     latents = _read_latents(folder / "latents.safetensors")
     names = sorted(path.name.removesuffix(".mask.png") for path in folder.glob("*.mask.png"))
     if not names or len(names) != len(latents["z"]):
         raise AnnotationError(
-            f"{folder} holds {len(names)} masks and {len(latents['z'])} latents, expected the same number, at least 1",
+            f"{folder} holds {len(names)} masks and {len(latents['z'])} latents, expected as many, at "
+            "least 1; import-annotations leaves out pictures that nobody labelled",
             field="masks",
         )
     pictures = [_read_picture(folder / f"{name}.png") for name in names]
@@ -135,7 +96,7 @@ def read_pictures(folder: Path) -> AnnotatedSet:
     Raises:
         AnnotationError: A file is missing, malformed or contradicts another; the message names it.
     """
-    schema = _read_schema(folder / "classes.json")
+    schema = read_schema(folder)
     latents = _read_latents(folder / "latents.safetensors")
     found = sorted(path.name.removesuffix(".png") for path in folder.glob("*.png"))
     names = [name for name in found if not name.endswith(".mask")]
@@ -164,6 +125,12 @@ def _stack_pictures(pictures: list[npt.NDArray[np.uint8]], folder: Path) -> npt.
 
 
 def _read_latents(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise AnnotationError(
+            f"{path} does not exist, expected the latents that painted the pictures; keep the file that sample or "
+            "invert wrote beside them",
+            field="latents",
+        )
     try:
         latents = read_tensors(path)
     except CheckpointError as error:
@@ -184,28 +151,6 @@ def _read_latents(path: Path) -> dict[str, torch.Tensor]:
     return latents
 
 
-def _read_schema(path: Path) -> AnnotationSchema:
-    record = read_json_object(path)
-    try:
-        return AnnotationSchema(
-            class_names=tuple(str(entry["name"]) for entry in record["classes"]),
-            palette=tuple(_color(entry["color"]) for entry in record["classes"]),
-            keypoint_names=tuple(str(name) for name in record.get("keypoints", [])),
-            skeleton=tuple((int(a), int(b)) for a, b in record.get("skeleton", [])),
-            left_right_pairs=tuple((int(a), int(b)) for a, b in record.get("left_right_pairs", [])),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise AnnotationError(
-            f"{path} is malformed ({error!r}), expected classes with name and color", field="classes"
-        ) from error
-
-
-def _color(value: object) -> tuple[int, int, int]:
-    if not isinstance(value, list) or len(value) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in value):
-        raise ValueError(f"color {value!r} is not three numbers from 0 to 255")
-    return (value[0], value[1], value[2])
-
-
 def _read_picture(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(open_image(path).convert("RGB"))
 
@@ -214,7 +159,9 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
     image = open_image(path)
     if image.mode not in ("P", "L"):
         raise AnnotationError(
-            f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids", field="mask"
+            f"{path} has mode {image.mode}, expected an indexed or grey PNG of class ids; import-annotations reads "
+            "colours too",
+            field="mask",
         )
     mask: npt.NDArray[np.uint8] = np.asarray(image)
     if mask.shape != size:
@@ -226,7 +173,8 @@ def _read_mask(path: Path, size: tuple[int, ...], schema: AnnotationSchema) -> n
     unknown = sorted(set(np.unique(mask).tolist()) - set(range(len(schema.class_names))) - {IGNORE_LABEL})
     if unknown:
         raise AnnotationError(
-            f"{path} holds label {unknown[0]}, expected 0 to {len(schema.class_names) - 1} or {IGNORE_LABEL}",
+            f"{path} holds label {unknown[0]}, expected 0 to {len(schema.class_names) - 1} or {IGNORE_LABEL}; "
+            "draw it anew, or name all of its classes",
             field="mask",
         )
     if bool((mask == IGNORE_LABEL).all()):

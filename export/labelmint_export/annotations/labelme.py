@@ -45,6 +45,12 @@ def _read_file(path: Path, line_width: float | None) -> PictureLabels:
     regions: list[Region] = []
     points: list[Point] = []
     size = _size_of(record, path)
+    if "shapes" not in record:
+        raise AnnotationError(
+            f"{path} holds {[key[:40] for key in record][:8]}, expected shapes as in LabelMe's files or annotations as "
+            "in COCO's; give the labels alone",
+            field="shapes",
+        )
     for index, entry in enumerate(objects_of(record, "shapes", str(path))):
         where = f"{path}, shape {index}"
         label, kind = text_of(entry, "label", where), text_of(entry, "shape_type", where)

@@ -77,8 +77,8 @@ class Names:
         if unknown:
             listed = "; ".join(f"{label!r} ({where})" for label, where in list(unknown.items())[:8])
             raise AnnotationError(
-                f"{len(unknown)} labels are unknown: {listed}. Expected {self._known()}; areas are classes and points "
-                "are keypoints. Use --rename LABEL=NAME, --skip LABEL, or for areas --ignore LABEL",
+                f"unknown labels, {len(unknown)} in all: {listed}. Expected {self._known()}; areas are classes and "
+                "points are keypoints. Use --rename LABEL=NAME, --skip LABEL, or for areas --ignore LABEL",
                 field="labels",
             )
 

@@ -10,9 +10,21 @@ from PIL import Image
 from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator.snapshots import write_json, write_tensors
-from labelmint_export.placing import placed_whole
+from labelmint_export.placing import check_folder_place, placed_whole
 
 LABELME_VERSION = "5.5.0"
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that an annotation folder can be written to a place, before the work whose result it will hold.
+
+    Raises:
+        AnnotationError: The folder already holds something.
+        OutputError: It is a file, or a part of its path is one.
+    """
+    check_folder_place(folder, "--out")
+    if folder.exists() and any(folder.iterdir()):
+        raise AnnotationError(f"{folder} is not empty; give a new folder so that no annotation is lost", field="folder")
 
 
 def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
@@ -20,9 +32,9 @@ def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
 
     Raises:
         AnnotationError: The folder already holds something, or the names are not in ascending order.
+        OutputError: It is a file, or a part of its path is one.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise AnnotationError(f"{folder} is not empty; give a new folder so that no annotation is lost", field="folder")
+    check_new_folder(folder)
     names = _names_of(annotated)
     with placed_whole(folder) as staging:
         _write_files(annotated, names, staging)

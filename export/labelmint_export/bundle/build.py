@@ -19,7 +19,7 @@ from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
 from labelmint_export.heatmaps import PEAK_RULE
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.placing import placed_whole
+from labelmint_export.placing import check_folder_place, placed_whole
 
 GRAPHS = ("mapping", "synthesis", "interpreter", "model")
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -51,8 +51,10 @@ def build_bundle(
 
     Raises:
         BuildError: The parts do not fit each other, the folder exists, or parity misses a tolerance.
+        OutputError: The folder is a file, or a part of its path is one.
         ManifestError: A name or text of the settings is none that a manifest may hold.
     """
+    check_folder_place(out, "--out")
     if out.exists() and not overwrite:
         raise BuildError(f"{out} exists; give another folder, or --overwrite to replace it", field="out")
     if out.exists() and not (out / MANIFEST_NAME).is_file():

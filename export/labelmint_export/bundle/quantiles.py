@@ -70,7 +70,8 @@ def _scores(
 ) -> npt.NDArray[np.float64]:
     scores = []
     starts = range(0, plan.num_samples, plan.batch_size)
-    for start in tqdm(starts, desc=f"calibration psi {psi:g}", mininterval=2.0, dynamic_ncols=True):
+    described = f"calibration psi {psi:g}" + ("" if class_index is None else f" class {class_index}")
+    for start in tqdm(starts, desc=described, mininterval=2.0, dynamic_ncols=True):
         indices = np.arange(start, start + plan.batch_size, dtype=np.uint64)
         feeds = make_feeds(backbone, CALIBRATION_SEED, indices, psi, class_index)
         outputs = run_model(feeds)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.errors import BuildError
-from labelmint_export.generator import Backbone
+from labelmint_export.generator import Backbone, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.ranges import require_at_least
 
@@ -124,9 +124,16 @@ def _check_taps(generator: Backbone, interpreter: Interpreter) -> None:
     available = {tap.name: tap for tap in generator.feature_specs}
     for tap in interpreter.config.taps:
         if available.get(tap.name) != tap:
+            has = "none of that name" if (own := available.get(tap.name)) is None else _describe_tap(own)
             raise BuildError(
-                f"the interpreter was trained on tap {tap}, the generator has {available.get(tap.name)}", field="taps"
+                f"the interpreter looks at {tap.name}, {_describe_tap(tap)}; the generator has {has}; give the "
+                "generator that the interpreter learned from, or train it anew",
+                field="taps",
             )
+
+
+def _describe_tap(tap: TapSpec) -> str:
+    return f"{tap.channels} channels of {tap.resolution} x {tap.resolution}"
 
 
 def _check_names(interpreter: Interpreter, schema: AnnotationSchema) -> None:

@@ -48,9 +48,13 @@ def read_checkpoint(path: Path) -> object:
 
 
 def _read_file(path: Path) -> bytes:
+    if path.is_dir():
+        raise CheckpointError("this is a folder, expected a file; give the path of a .pt or .pkl file", field="path")
     if not path.is_file():
         raise CheckpointError("there is no such file; give the path of a .pt or .pkl file", field="path")
     size = path.stat().st_size
+    if size == 0:
+        raise CheckpointError("the file is empty; get it again from where it was published", field="path")
     if size > MAX_FILE_BYTES:
         raise CheckpointError(
             f"the file has {size} bytes, expected at most {MAX_FILE_BYTES}; save the generator alone, without "

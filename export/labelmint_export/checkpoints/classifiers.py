@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from labelmint_export.checkpoints.archives import read_checkpoint
-from labelmint_export.checkpoints.datasetgan import StateDict, interpreter_from_state_dicts
+from labelmint_export.checkpoints.datasetgan_classifiers import interpreter_from_state_dicts
+from labelmint_export.checkpoints.state_dicts import StateDict
 from labelmint_export.errors import CheckpointError
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter

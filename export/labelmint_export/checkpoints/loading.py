@@ -8,7 +8,7 @@ import numpy as np
 
 from labelmint_export.checkpoints import rosinality, stylegan2, stylegan3
 from labelmint_export.checkpoints.archives import read_checkpoint
-from labelmint_export.checkpoints.datasetgan import stylegan1_from_state_dict
+from labelmint_export.checkpoints.datasetgan_stylegan1 import stylegan1_from_state_dict
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
 from labelmint_export.checkpoints.tflib import find_generator, is_stylegan1
 from labelmint_export.checkpoints.tflib_stylegan1 import stylegan1_from_network
@@ -24,7 +24,7 @@ AnyGenerator: TypeAlias = Generator | StyleGAN1Generator | StyleGAN3Generator
 KINDS = (
     "a snapshot of StyleGAN2-ADA, of the StyleGAN3 programs, or of the TensorFlow programs of StyleGAN and StyleGAN2 "
     "(.pkl), a StyleGAN2 of rosinality's program (.pt), a StyleGAN1 of DatasetGAN's program (.pt), or labelmint's own "
-    ".safetensors"
+    ".safetensors; give one of these"
 )
 AVERAGED = ("G_ema", "g_running", "generator", "state_dict")
 """Where programs keep the generator inside a snapshot."""
@@ -121,7 +121,9 @@ def _recognise(content: object, path: Path) -> tuple[str, Make]:
             )
         if "model_state_dict" in content:
             raise CheckpointError(
-                f"{path} holds a pixel classifier of DatasetGAN, expected a generator: {KINDS}", field="path"
+                f"{path} holds a pixel classifier of DatasetGAN, expected a generator: {KINDS}, and the folder of the "
+                "classifiers to import-interpreter",
+                field="path",
             )
     if isinstance(content, ModuleRecord) and "synthesis" in content.modules:
         is_third = "input" in content.modules["synthesis"].modules
@@ -139,8 +141,10 @@ def _recognise(content: object, path: Path) -> tuple[str, Make]:
             f"{path} holds TensorFlow networks, none of which has a mapping and a synthesis network, expected {KINDS}",
             field="path",
         )
-    keys = [str(name)[:40] for name in content][:8] if isinstance(content, dict) else type(content).__name__
-    raise CheckpointError(f"{path} holds {keys}, expected {KINDS}", field="path")
+    held = f"a {type(content).__name__}"
+    if isinstance(content, dict):
+        held = f"a dict of {len(content)} entries, {[str(name)[:40] for name in content][:8]} first"
+    raise CheckpointError(f"{path} holds no generator but {held}, expected {KINDS}", field="path")
 
 
 def _without_wrapper(content: dict[object, object]) -> dict[object, object]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, read_pictures, write_annotations
+from labelmint_export.annotations.writing import check_new_folder
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
@@ -75,6 +76,7 @@ def toonhead_schema() -> AnnotationSchema:
 def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
     if arguments.count < 1:
         raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
+    check_new_folder(arguments.out)
     if not 0 <= arguments.truncation_psi <= 1:
         raise AnnotationError(
             f"--truncation-psi is {arguments.truncation_psi}, expected a number from 0 to 1", field="truncation_psi"
@@ -89,7 +91,13 @@ def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
     interpreter = None if uncertain is None else load_interpreter(uncertain)
     known = [read_pictures(folder) for folder in arguments.annotated]
     picks = bool(arguments.diverse or uncertain or known)
-    pool = max(arguments.candidates, arguments.count) if picks else arguments.count
+    if picks and arguments.candidates < arguments.count:
+        raise AnnotationError(
+            f"--candidates is {arguments.candidates}, expected at least --count, {arguments.count}, pictures to pick "
+            "from; give more",
+            field="candidates",
+        )
+    pool = arguments.candidates if picks else arguments.count
     indices = np.arange(pool, dtype=np.uint64)
     z, c = draw_latents(generator.config, arguments.seed, indices, arguments.generator_class)
     with torch.no_grad():
@@ -104,9 +112,9 @@ def _pictures(generator: Backbone, ws: torch.Tensor) -> np.ndarray[tuple[int, ..
 
 def run_sample(arguments: argparse.Namespace) -> str:
     """Write pictures with empty masks (every pixel 255) for a person to fill."""
+    schema = name_classes(arguments.classes, arguments.keypoints)
     generator, chosen = _paint(arguments)
     pictures = _pictures(generator, chosen.ws)
-    schema = name_classes(arguments.classes, arguments.keypoints)
     masks = np.full(pictures.shape[:3], 255, np.uint8)
     keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
     write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, chosen.z, chosen.ws), arguments.out)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import DatasetError, TrainingError
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.curve import read_log, save_curve
@@ -48,7 +49,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--frechet-images", type=int, default=2000, help="pictures a distance (default 2000)")
     parser.add_argument("--snapshot-images", type=int, default=20_000, help="pictures between snapshots")
     parser.add_argument("--state-images", type=int, default=5_000, help="pictures between writes of the state")
-    parser.add_argument("--threads", type=int, help="threads of torch")
+    add_threads(parser)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train")
     for field in dataclasses.fields(TrainConfig):
         if field.name not in ("generator", "discriminator_channels"):
@@ -161,8 +162,7 @@ def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) ->
 
 def run_train(arguments: argparse.Namespace) -> str:
     """Train until the pictures or the time are used up."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    use_threads(arguments)
     pictures = open_pictures(arguments.pictures)
     device = _device_of(arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)

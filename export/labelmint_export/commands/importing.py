@@ -9,9 +9,11 @@ from labelmint_export.annotations.importing import import_labels
 from labelmint_export.annotations.painting import ImportSettings, Overlap
 from labelmint_export.annotations.palettes import palette_of_schema, parse_palette
 from labelmint_export.annotations.sources import FORMATS, ReadSettings, read_labels
+from labelmint_export.annotations.writing import check_new_folder
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator.snapshots import write_json
+from labelmint_export.placing import check_file_place
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,6 +63,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run_import(arguments: argparse.Namespace) -> str:
     """Read, draw, write the folder and give the report."""
+    check_new_folder(arguments.out)
+    if arguments.report is not None:
+        check_file_place(arguments.report, "--report")
     pictures = _with_names(read_pictures(arguments.pictures), arguments.classes, arguments.keypoints)
     schema = pictures.schema
     reading = ReadSettings(

@@ -4,12 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from labelmint_export.annotations import read_annotations
 from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.checkpoints.classifiers import read_classifiers
 from labelmint_export.commands.checkpoints import add_generator, read_generator
+from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import AnnotationError
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 from labelmint_export.interpreter.report import judge
@@ -17,6 +16,7 @@ from labelmint_export.interpreter.storage import load_interpreter, save_interpre
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
 from labelmint_export.oracle.network import load_segmenter
+from labelmint_export.placing import check_file_place
 
 TAPS_HELP = f"layers to look at, or one of {', '.join(TAP_SETS)}; the outputs of all layers if not given"
 
@@ -34,7 +34,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--steps", type=int, default=InterpreterTraining().max_steps, help="at most (default %(default)s)"
     )
     train.add_argument("--seed", type=int, default=0, help="of weights and pixels (default 0)")
-    train.add_argument("--threads", type=int, help="threads of torch")
+    add_threads(train)
     train.set_defaults(run=run_train)
 
     imported = commands.add_parser("import-interpreter", help="read the pixel classifiers that DatasetGAN trained")
@@ -59,8 +59,8 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run_train(arguments: argparse.Namespace) -> str:
     """Train and write."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    check_file_place(arguments.out, "--out", ".safetensors")
+    use_threads(arguments)
     generator = read_generator(arguments)
     annotated = read_annotations(arguments.annotations)
     num_classes = len(annotated.schema.class_names)
@@ -91,6 +91,7 @@ def run_train(arguments: argparse.Namespace) -> str:
 
 def run_import(arguments: argparse.Namespace) -> str:
     """Read and write."""
+    check_file_place(arguments.out, "--out", ".safetensors")
     generator = read_generator(arguments)
     interpreter, files = read_classifiers(
         arguments.classifiers,

@@ -9,13 +9,16 @@ import torch
 from PIL import Image
 
 from labelmint_export.annotations import AnnotatedSet, write_annotations
+from labelmint_export.annotations.writing import check_new_folder
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
+from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator.snapshots import write_json
 from labelmint_export.inversion.perceptual import load_features
 from labelmint_export.inversion.photographs import read_photographs
 from labelmint_export.inversion.projector import Inversion, InversionSettings, project
+from labelmint_export.placing import check_file_place
 
 MAX_ERROR = 10.0
 
@@ -48,7 +51,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )  # fmt: skip
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="PNG: photographs above, reconstructions below")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the errors, as JSON")
-    parser.add_argument("--threads", type=int, help="threads of torch")
+    add_threads(parser)
     parser.set_defaults(run=run_invert)
 
 
@@ -58,8 +61,11 @@ def run_invert(arguments: argparse.Namespace) -> str:
         raise AnnotationError(
             f"--max-error is {arguments.max_error}, expected more than 0, at most 255 levels", field="max_error"
         )
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    check_new_folder(arguments.out)
+    for path, option in ((arguments.sheet, "--sheet"), (arguments.report, "--report")):
+        if path is not None:
+            check_file_place(path, option)
+    use_threads(arguments)
     settings = InversionSettings(steps=arguments.steps, batch_size=arguments.batch_size)
     schema = name_classes(arguments.classes, arguments.keypoints)
     generator = read_generator(arguments)

@@ -4,8 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
+from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES
 from labelmint_export.generator.snapshots import read_json
 from labelmint_export.oracle.network import SegmenterConfig, load_segmenter, save_segmenter
@@ -25,14 +24,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak of the schedule (default 0.003)")
     parser.add_argument("--heatmap-weight", type=float, default=300.0, help="of the keypoints' loss (default 300)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default 0)")
-    parser.add_argument("--threads", type=int, help="threads of torch")
+    add_threads(parser)
     parser.set_defaults(run=run_train)
 
 
 def run_train(arguments: argparse.Namespace) -> str:
     """Train, score on held-out pictures, write."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    use_threads(arguments)
     train, test = load_labelled(arguments.train), load_labelled(arguments.test)
     config = SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=len(KEYPOINT_NAMES))
     settings = SegmenterTraining(

@@ -74,6 +74,33 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the
     return record
 
 
+def read_description(
+    path: Path, kind: str, version: int, wanted: str
+) -> dict[str, Any]:  # Any: parsed JSON, checked by the caller
+    """Read what `NAME.json` says of `NAME.safetensors`.
+
+    Args:
+        path: `NAME.safetensors`.
+        kind: Format that the description must have.
+        version: Version of the format.
+        wanted: What files of this format are and where they come from, for the errors.
+
+    Raises:
+        CheckpointError: A file is missing or malformed, or is of another kind.
+    """
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {problem}, expected {wanted} (.safetensors); give its path", field="path")
+    record = read_json(path.with_suffix(".json"))
+    if record.get("format") != kind or record.get("format_version") != version:
+        raise CheckpointError(
+            f"{path} is described as {record.get('format')!r} version {record.get('format_version')!r}, expected "
+            f"{kind!r} version {version}; give {wanted}",
+            field="format",
+        )
+    return record
+
+
 def config_to_record(config: GeneratorConfig) -> dict[str, object]:
     """Turn a shape into JSON's types."""
     record = dataclasses.asdict(config)
@@ -125,15 +152,8 @@ def load_generator(path: Path) -> Generator:
     Raises:
         CheckpointError: A file is missing, malformed or of another shape.
     """
-    record_path = path.with_suffix(".json")
-    record = read_json(record_path)
-    if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{record_path} has format {record.get('format')!r} version {record.get('format_version')!r}, expected "
-            f"{FORMAT!r} version {FORMAT_VERSION}",
-            field="format",
-        )
-    config = config_from_record(record.get("config", {}), record_path)
+    record = read_description(path, FORMAT, FORMAT_VERSION, "a generator from train-gan")
+    config = config_from_record(record.get("config", {}), path.with_suffix(".json"))
     return load_module(lambda: Generator(config), path)
 
 

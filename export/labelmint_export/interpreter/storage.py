@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.generator import TapSpec
-from labelmint_export.generator.snapshots import load_module, read_json, write_json, write_tensors
+from labelmint_export.generator.snapshots import load_module, read_description, write_json, write_tensors
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig
 
 FORMAT = "labelmint-interpreter"
@@ -39,13 +39,7 @@ def load_interpreter(path: Path) -> Interpreter:
     Raises:
         CheckpointError: A file is missing, malformed or of another shape.
     """
-    record = read_json(path.with_suffix(".json"))
-    if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path.with_suffix('.json')} has format {record.get('format')!r}, expected {FORMAT!r} version "
-            f"{FORMAT_VERSION}",
-            field="format",
-        )
+    record = read_description(path, FORMAT, FORMAT_VERSION, "an interpreter from train-interpreter")
     try:
         fields = dict(record["config"])
         fields["taps"] = tuple(TapSpec(**tap) for tap in fields["taps"])

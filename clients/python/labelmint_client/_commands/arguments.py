@@ -33,6 +33,7 @@ class Arguments:
         security: How it is reached.
         model: Model to show or to ask for.
         timeout_s: How long an answer may take, seconds.
+        wait_s: How long "health" asks again, seconds.
         as_json: Whether to print JSON.
         generate: Settings of "generate".
         demo: Settings of "demo".
@@ -44,6 +45,7 @@ class Arguments:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     model: str = ""
     timeout_s: float = 0.0
+    wait_s: float = 0.0
     as_json: bool = False
     generate: GenerateSettings | None = None
     demo: DemoSettings | None = None
@@ -81,6 +83,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
                 security=security,
                 model=values.model or "",
                 timeout_s=values.timeout_s,
+                wait_s=values.wait_s,
             )
         case "generate":
             if values.count is None and values.end_index is None:
@@ -170,13 +173,20 @@ def _add_show(commands: _Commands) -> None:
 
 def _add_health(commands: _Commands) -> None:
     health = commands.add_parser(
-        "health", help="ask once whether a server, or one of its models, serves", allow_abbrev=False
+        "health", help="ask whether a server, or one of its models, serves", allow_abbrev=False
     )
     add_reaching(health)
     health.add_argument(
         "model", metavar="MODEL", nargs="?", help="NAME or NAME@VERSION (default: the server as a whole)"
     )
     health.add_argument("--timeout-s", type=seconds, default=3.0, metavar="S", help="default: 3")
+    health.add_argument(
+        "--wait-s",
+        type=seconds,
+        default=0.0,
+        metavar="S",
+        help="ask again until it serves, so long (default: ask once)",
+    )
 
 
 def _add_generate(commands: _Commands) -> None:

@@ -1,4 +1,6 @@
-"""`labelmint health`: asks once, as an orchestrator's probe does."""
+"""`labelmint health`: asks once, as an orchestrator's probe does, or until the answer is yes."""
+
+import time
 
 import grpc
 
@@ -10,16 +12,21 @@ _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
 """HealthCheckResponse(status=SERVING): a message of one field, not worth another library."""
 _MAX_NAME = 127
+_PAUSE_S = 0.25
+"""Between two questions, long beside what an answer takes and short beside a start."""
 
 
-def health_text(address: str, model: str, timeout_s: float, tls: Tls | None) -> tuple[bool, str]:
-    """Ask a server whether it serves.
+def wait_for_health(
+    address: str, model: str, timeout_s: float, tls: Tls | None, *, wait_s: float = 0.0
+) -> tuple[bool, str]:
+    """Ask a server whether it serves, again and again until it does or the time is over.
 
     Args:
         address: "host:port".
         model: Name of a model; "" for the server as a whole.
-        timeout_s: How long the answer may take, seconds.
+        timeout_s: How long an answer may take, seconds.
         tls: For a server with TLS. A token is never needed.
+        wait_s: After which time the last answer counts, seconds; 0 asks once.
 
     Returns:
         Whether it serves, and a line that says so, with the reason if it does not.
@@ -27,6 +34,15 @@ def health_text(address: str, model: str, timeout_s: float, tls: Tls | None) -> 
     Raises:
         InvalidArgumentError: The address is none, or a file of `tls` cannot be read.
     """
+    deadline = time.monotonic() + wait_s
+    while True:
+        is_serving, text = _ask(address, model, timeout_s, tls)
+        if is_serving or time.monotonic() + _PAUSE_S > deadline:
+            return is_serving, text
+        time.sleep(_PAUSE_S)
+
+
+def _ask(address: str, model: str, timeout_s: float, tls: Tls | None) -> tuple[bool, str]:
     name = model.encode()[:_MAX_NAME]
     request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
     what = model or "the server"

@@ -26,8 +26,9 @@ more=(--train "$WORK/points.npz" --test "$WORK/oracle-test.npz" "${threads[@]}")
 [ ! -e "$WORK/reports/oracle.partial" ] || mv "$WORK/reports/oracle".{partial,json}
 
 # The generator. First an autoencoder at three resolutions, each grown out of the one before, whose decoder is synthesis:
-# reconstructions tell a young generator where every part belongs. Then the mapping learns where the pictures of the set are,
-# which is the beginning of the adversarial training; one step of that follows, and shows that nothing else moved.
+# reconstructions tell a young generator where every part belongs. Then each of 20,000 pictures gets a w of its own, which
+# descends together with synthesis: what an encoder overlooks, eyebrows above all, comes out. At the end of that stage the
+# mapping learns where the pictures of the set are.
 channels=4:128,8:128,16:128,32:96,64:48,128:24
 of_discriminator=4:128,8:128,16:128,32:64,64:32,128:16
 stage() { # name, resolution, pictures, further settings
@@ -43,8 +44,8 @@ auto() { # resolution, pictures, learning rate, further settings
 auto 32 52000 0.008
 auto 64 114000 0.006 --start-from "$WORK/auto32"
 auto 128 "${PICTURES_AT_128:-235000}" 0.005 --start-from "$WORK/auto64"
-stage gan 128 16 --start-from "$WORK/auto128" --reconstruction-rate 1 --reconstruction-interval 1 --prior-steps 9000 \
-	--learning-rate 0.0005 --r1-gamma 1 --path-length-weight 0 --style-mixing 0
+stage gan 128 "${CODE_IMAGES:-240000}" --start-from "$WORK/auto128" --code-images "${CODE_IMAGES:-240000}" \
+	--learning-rate 0.003 --prior-steps 9000
 
 # Sixteen labelled pictures, the interpreter, and what the oracle says of it on pictures that nobody labelled.
 generator=(--generator "$WORK/gan/generator.safetensors")
@@ -65,7 +66,7 @@ report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@
 report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/features.safetensors"
 [ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 8000 \
 	--feature-network "$WORK/features.safetensors" --out "$WORK/nearest.png"
-run curve --logs "$WORK"/auto{32,64,128}/log.jsonl --out "$WORK/curve.png"
+run curve --logs "$WORK"/{auto{32,64,128},gan}/log.jsonl --out "$WORK/curve.png"
 
 attribution='Remix of "ToonHead" (https://www.figma.com/community/file/1589627891082866389) by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), drawn with DiceBear (https://www.dicebear.com). Changes: pose and colours were varied, a generative model was trained on the pictures and paints these.'
 [ -e "$WORK/bundle" ] || run build "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --out "$WORK/bundle" \
@@ -80,8 +81,9 @@ if [ "${1:-}" = install ]; then
 	mkdir -p service/labelmint_service/bundles export/toonhead
 	cp -r "$WORK/bundle" service/labelmint_service/bundles/toonhead
 	cp -r "$WORK/annotations" "$WORK/reports" "$WORK/nearest.png" "$WORK/curve.png" export/toonhead/
-	run keep-networks --training "$WORK/auto128" --out export/toonhead/networks # to go on from: --start-from
+	run keep-networks --training "$WORK/gan" --out export/toonhead/networks # to go on from: --start-from
 	cp "$WORK/gan/generator.safetensors" "$WORK/gan/generator.json" export/toonhead/
 	for size in 32 64 128; do cp "$WORK/auto$size/log.jsonl" "export/toonhead/log-$size.jsonl"; done
+	cp "$WORK/gan/log.jsonl" export/toonhead/log-codes.jsonl
 	cp "$(ls "$WORK"/gan/grid-*.png | tail -n 1)" export/toonhead/grid.png
 fi

@@ -12,7 +12,7 @@ from labelmint_export.gan import codes as module
 from labelmint_export.gan.autoencoder import decoding_parameters
 from labelmint_export.gan.codes import code_step, make_codes, share_of_rate
 from labelmint_export.gan.config import TrainConfig
-from labelmint_export.gan.growing import start_from
+from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.pictures import to_range
 from labelmint_export.gan.state import load_state, make_state
 from labelmint_export.pyramid import laplacian_levels
@@ -131,6 +131,26 @@ def test_codes_go_along_and_further_pictures_get_theirs(tmp_path: Path) -> None:
     with torch.no_grad():
         seen, _ = known.autoencoding.encoder(pictures)
     torch.testing.assert_close(tensors["codes.w"][4:], seen, rtol=0, atol=1e-5)
+
+
+def test_codes_are_kept_until_a_discriminator_judges(tmp_path: Path) -> None:
+    run_until(make_state(make_coding_config(), CPU), 28, tmp_path / "coded")
+    save_networks(load_networks(tmp_path / "coded"), tmp_path / "kept")
+    tensors = safetensors.torch.load_file(tmp_path / "kept" / "networks.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {"ema", "encoder", "codes"}
+    kept, whole = load_networks(tmp_path / "kept"), load_networks(tmp_path / "coded")
+    assert (kept.mapping_fitted, kept.adversarial, whole.adversarial) == (True, False, False)
+    assert kept.codes is not None
+    assert whole.codes is not None
+    torch.testing.assert_close(kept.codes, whole.codes, rtol=1e-3, atol=1e-3)  # float16
+    for ours, theirs in ((kept.generator, whole.ema), (kept.discriminator.blocks, whole.discriminator.blocks)):
+        for name, tensor in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
+    config = dataclasses.replace(make_coding_config(), autoencoder_images=0)
+    assert start_from(tmp_path / "kept", config, CPU).codes is not None
+    judged = dataclasses.replace(make_coding_config(), autoencoder_images=0, code_images=0)
+    run_until(start_from(tmp_path / "kept", judged, CPU), 4, tmp_path / "judged")
+    assert load_networks(tmp_path / "judged").adversarial
 
 
 def test_codes_do_not_outlive_another_autoencoder(tmp_path: Path) -> None:

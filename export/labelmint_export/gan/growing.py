@@ -1,8 +1,8 @@
 """Starting a training from the networks of another: of a lower resolution, or of the same one without its optimisers.
 
 `networks.safetensors` and `networks.json` hold what is worth keeping of a training that may go on one day: generator,
-averaged generator and discriminator in float16. A tenth of the resumable state, and not bit for bit what was. Of an
-autoencoder they hold the averaged generator and the encoder: nothing else of it has learned anything.
+averaged generator and discriminator in float16. A tenth of the resumable state, and not bit for bit what was. Before a
+discriminator has judged anything they hold the averaged generator, the encoder and the codes: nothing else has learned.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ FORMAT = "labelmint-gan-networks"
 FORMAT_VERSION = 1
 NETWORKS = ("generator", "ema", "discriminator", "encoder")
 NETWORKS_OF_AUTOENCODER = ("ema", "encoder")
+CODES = "codes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,10 @@ class Networks:
     """Pictures seen so far, at all resolutions."""
     mapping_fitted: bool
     """False while synthesis knows w from an encoder or from codes alone."""
+    adversarial: bool
+    """Whether the discriminator has begun to judge."""
     codes: torch.Tensor | None = None
-    """float32 [P, D], the w of the first pictures of the set; not kept beyond the resumable state."""
+    """float32 [P, D], the w of the first pictures of the set; not kept once a discriminator moves what they mean."""
 
 
 def networks_of(state: TrainState) -> Networks:
@@ -57,6 +60,7 @@ def networks_of(state: TrainState) -> Networks:
         float(state.path_length_mean),
         state.images_before + state.images_seen,
         state.mapping_fitted,
+        state.mapping_fitted and (state.codes is None or state.images_seen > state.config.unfitted_images),
         None if state.codes is None else state.codes.w,
     )
 
@@ -71,10 +75,12 @@ def save_networks(networks: Networks, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{key}": tensor.half()
-        for name in _kept(networks.mapping_fitted)
+        for name in _kept(networks.adversarial)
         if getattr(networks, name) is not None
         for key, tensor in getattr(networks, name).state_dict().items()
     }
+    if networks.codes is not None and not networks.adversarial:
+        tensors[CODES] = networks.codes.half()
     write_tensors(folder / "networks.safetensors", tensors)
     write_json(
         folder / "networks.json",
@@ -84,13 +90,14 @@ def save_networks(networks: Networks, folder: Path) -> None:
             "config": config_to_json(networks.config),
             "images": networks.images,
             "mapping_fitted": networks.mapping_fitted,
+            "adversarial": networks.adversarial,
             "path_length_mean": networks.path_length_mean,
         },
     )
 
 
-def _kept(mapping_fitted: bool) -> tuple[str, ...]:
-    return NETWORKS if mapping_fitted else NETWORKS_OF_AUTOENCODER
+def _kept(adversarial: bool) -> tuple[str, ...]:
+    return NETWORKS if adversarial else NETWORKS_OF_AUTOENCODER
 
 
 def load_networks(folder: Path) -> Networks:
@@ -110,6 +117,7 @@ def load_networks(folder: Path) -> Networks:
     config = config_from_json(record.get("config"), record_path)
     try:
         fitted = bool(record["mapping_fitted"])
+        adversarial = bool(record.get("adversarial", fitted))  # earlier files knew no codes
         length, images = float(record["path_length_mean"]), int(record["images"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -117,14 +125,23 @@ def load_networks(folder: Path) -> Networks:
         ) from error
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     made = networks_of(make_state(config, torch.device("cpu")))
-    for name in _kept(fitted):
+    for name in _kept(adversarial):
         start = f"{name}."
         part = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
         if getattr(made, name) is not None:
             load_weights(getattr(made, name), part, path)
-    if not fitted:
+    if not adversarial:
         made.generator.load_state_dict(made.ema.state_dict())
-    return dataclasses.replace(made, path_length_mean=length, images=images, mapping_fitted=fitted)
+        if made.encoder is not None:
+            made.discriminator.blocks.load_state_dict(made.encoder.blocks.state_dict())
+    return dataclasses.replace(
+        made,
+        path_length_mean=length,
+        images=images,
+        mapping_fitted=fitted,
+        adversarial=adversarial,
+        codes=tensors.get(CODES),
+    )
 
 
 def start_from(folder: Path, config: TrainConfig, device: torch.device) -> TrainState:

@@ -44,11 +44,11 @@ auto() { # resolution, pictures, learning rate, further settings
 auto 32 52000 0.008
 auto 64 114000 0.006 --start-from "$WORK/auto32"
 auto 128 "${PICTURES_AT_128:-235000}" 0.005 --start-from "$WORK/auto64"
-stage gan 128 "${CODE_IMAGES:-240000}" --start-from "$WORK/auto128" --code-images "${CODE_IMAGES:-240000}" \
+stage codes 128 "${CODE_IMAGES:-240000}" --start-from "$WORK/auto128" --code-images "${CODE_IMAGES:-240000}" \
 	--learning-rate 0.003 --prior-steps 9000
 
 # Sixteen labelled pictures, the interpreter, and what the oracle says of it on pictures that nobody labelled.
-generator=(--generator "$WORK/gan/generator.safetensors")
+generator=(--generator "$WORK/codes/generator.safetensors")
 annotations=(--annotations "$WORK/annotations")
 interpreter=(--interpreter "$WORK/interpreter.safetensors")
 # A person would look at some sixteens and take one in which every part occurs several times: that of seed 2 has beards.
@@ -66,7 +66,7 @@ report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@
 report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/features.safetensors"
 [ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 8000 \
 	--feature-network "$WORK/features.safetensors" --out "$WORK/nearest.png"
-run curve --logs "$WORK"/{auto{32,64,128},gan}/log.jsonl --out "$WORK/curve.png"
+run curve --logs "$WORK"/{auto{32,64,128},codes}/log.jsonl --out "$WORK/curve.png"
 
 attribution='Remix of "ToonHead" (https://www.figma.com/community/file/1589627891082866389) by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), drawn with DiceBear (https://www.dicebear.com). Changes: pose and colours were varied, a generative model was trained on the pictures and paints these.'
 [ -e "$WORK/bundle" ] || run build "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --out "$WORK/bundle" \
@@ -81,9 +81,9 @@ if [ "${1:-}" = install ]; then
 	mkdir -p service/labelmint_service/bundles export/toonhead
 	cp -r "$WORK/bundle" service/labelmint_service/bundles/toonhead
 	cp -r "$WORK/annotations" "$WORK/reports" "$WORK/nearest.png" "$WORK/curve.png" export/toonhead/
-	run keep-networks --training "$WORK/gan" --out export/toonhead/networks # to go on from: --start-from
-	cp "$WORK/gan/generator.safetensors" "$WORK/gan/generator.json" export/toonhead/
+	run keep-networks --training "$WORK/codes" --out export/toonhead/networks # to go on from: --start-from
+	cp "$WORK/codes/generator.safetensors" "$WORK/codes/generator.json" export/toonhead/
 	for size in 32 64 128; do cp "$WORK/auto$size/log.jsonl" "export/toonhead/log-$size.jsonl"; done
-	cp "$WORK/gan/log.jsonl" export/toonhead/log-codes.jsonl
-	cp "$(ls "$WORK"/gan/grid-*.png | tail -n 1)" export/toonhead/grid.png
+	cp "$WORK/codes/log.jsonl" export/toonhead/log-codes.jsonl
+	cp "$(ls "$WORK"/codes/grid-*.png | tail -n 1)" export/toonhead/grid.png
 fi

@@ -44,7 +44,7 @@ class BuildError(ExportError):
 
 
 class OutputError(ExportError):
-    """A result cannot be written where it was asked for; nothing was computed yet."""
+    """A result cannot be written where it was asked for."""
 
 
 class CannotRunError(ExportError):

@@ -1,4 +1,4 @@
-"""SIGHUP ends no stream: the log then says which settings have changed and wait for a restart.
+"""SIGHUP ends no stream of a server without a terminal: the log says which changed settings wait for a restart.
 
 Nothing is taken over: tokens, certificates and models are read again by themselves, all else is fixed at the start.
 """
@@ -25,19 +25,21 @@ _STDIN = 0
 def hangups_compare_settings(argv: Sequence[str], settings: ServiceSettings) -> Iterator[None]:
     """Compare the settings with those in force on each SIGHUP, until the block ends.
 
-    To a server that was started from a terminal it says that the terminal is gone: there it does as SIGTERM does.
+    To a server that was started from a terminal it says that the terminal is gone: there it does as SIGTERM does, once,
+    for shell and system may both send it. A server that was told to ignore it (nohup) goes on doing so.
 
     Args:
         argv: Command line without the program's name.
         settings: Those in force.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         yield
         return
     has_terminal = os.isatty(_STDIN)  # asked now, for one that is gone says no
 
     def on_hangup(_number: int, _frame: object) -> None:
         if has_terminal:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.raise_signal(signal.SIGTERM)
         else:  # a handler that logs could interrupt a line of the log
             threading.Thread(target=_compare, args=(argv, settings), name="settings", daemon=True).start()
@@ -66,5 +68,7 @@ def _compare(argv: Sequence[str], settings: ServiceSettings) -> None:
         logging.WARNING if waiting else logging.INFO,
         "settings.compared",
         waiting=",".join(waiting) or None,
-        message="these settings are not in force; restart the server for them" if waiting else "all are in force",
+        message="these settings are not in force; restart the server for them"
+        if waiting
+        else "what the file says is in force; flags and variables that changed reach a new process only",
     )

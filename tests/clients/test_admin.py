@@ -146,13 +146,13 @@ def test_models_tells_of_every_version_and_why_one_failed(
     assert (head.split()[0], line.split()[0], empty) == ("name", "tiny", "")
     assert [one.split(maxsplit=2) for one in versions] == [
         ["version", "state", "aliases         reason"],
-        ["tiny@2", "failed", "a file of its bundle is missing or altered"],
+        ["tiny@2", "failed", "a file of its bundle is missing, altered or cannot be read"],
         ["tiny@1", "ready", "default,latest"],
     ]
     assert main(["models", "--address", running.address, "--json"]) == 0
     [model] = json.loads(capsys.readouterr().out)
     assert [(one["state"], one["reason"]) for one in model["versions"]] == [
-        ("failed", "a file of its bundle is missing or altered"),
+        ("failed", "a file of its bundle is missing, altered or cannot be read"),
         ("ready", ""),
     ]
 
@@ -173,7 +173,10 @@ def test_model_that_is_not_ready_is_no_choice_and_says_why_if_it_is_asked_for(
     said = capsys.readouterr().err
 
     assert (chosen, asked) == (0, 1)
-    told = "model is 'broken', which is not ready (1 is failed: a file of its bundle is missing or altered); tell "
+    told = (
+        "model is 'broken', which is not ready "
+        "(1 is failed: a file of its bundle is missing, altered or cannot be read); tell "
+    )
     assert f"labelmint: {told}" in said
     assert str(caught.value).startswith(told)
     assert caught.value.retry_after_s is None

@@ -119,11 +119,11 @@ def test_health_waits_until_the_server_serves(run: Run) -> None:
     assert answers == []
 
 
-def test_health_waits_no_longer_than_it_may(run: Run, closed_address: str) -> None:
+def test_health_asks_again_before_it_gives_up(run: Run, closed_address: str) -> None:
     run.address = closed_address
     before = time.monotonic()
     assert run("health", "--wait-s", "0.6") == 1
-    assert time.monotonic() - before > 0.3
+    assert 0.3 < time.monotonic() - before < 30
     assert "the server does not serve" in run.err
 
 

@@ -134,7 +134,8 @@ def test_codes_go_along_and_further_pictures_get_theirs(tmp_path: Path) -> None:
 
 
 def test_codes_are_kept_until_a_discriminator_judges(tmp_path: Path) -> None:
-    run_until(make_state(make_coding_config(), CPU), 28, tmp_path / "coded")
+    uneven = dataclasses.replace(make_coding_config(), code_images=18)  # the last batch goes beyond
+    run_until(make_state(uneven, CPU), 28, tmp_path / "coded")
     save_networks(load_networks(tmp_path / "coded"), tmp_path / "kept")
     tensors = safetensors.torch.load_file(tmp_path / "kept" / "networks.safetensors")
     assert {name.split(".")[0] for name in tensors} == {"ema", "encoder", "codes"}
@@ -147,7 +148,9 @@ def test_codes_are_kept_until_a_discriminator_judges(tmp_path: Path) -> None:
         for name, tensor in theirs.state_dict().items():
             torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
     config = dataclasses.replace(make_coding_config(), autoencoder_images=0)
-    assert start_from(tmp_path / "kept", config, CPU).codes is not None
+    going_on = start_from(tmp_path / "kept", config, CPU).codes
+    assert going_on is not None
+    assert torch.equal(going_on.w, kept.codes)
     judged = dataclasses.replace(make_coding_config(), autoencoder_images=0, code_images=0)
     run_until(start_from(tmp_path / "kept", judged, CPU), 4, tmp_path / "judged")
     assert load_networks(tmp_path / "judged").adversarial

@@ -26,7 +26,7 @@ def test_hangup_names_what_waits_for_a_restart_and_ends_no_stream(bundles: dict[
         stream = server.stub().Generate(endless, metadata=token, timeout=TIMEOUT_S)
         batches = [next(stream)]
         server.signal(signal.SIGHUP)
-        wait_for_line(server, "event=settings.compared", "level=info", "all are in force")
+        wait_for_line(server, "event=settings.compared", "level=info", "what the file says is in force")
         config.write_text(f"{told}max_streams = 9\ngrace_s = 7\n", encoding="utf-8")
         server.signal(signal.SIGHUP)
         # The flag goes before the file, so that grace_s waits for nothing.

@@ -82,7 +82,7 @@ def refusal(running: Serving, model: str) -> tuple[str, str, bool]:
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ("altered", "a file of its bundle is missing or altered"),
+        ("altered", "a file of its bundle is missing, altered or cannot be read"),
         ("empty", "there is no bundle in its folder"),
         ("future", "its manifest is malformed, or newer than the server"),
         ("other", "its bundle is that of another model"),
@@ -158,7 +158,7 @@ def test_model_of_which_nothing_is_ready_is_listed_until_it_is_well(repository: 
         assert (model.name, model.version, model.digest, model.numerics_id) == ("tiny", "", "", "")
         assert [one.state for one in model.versions] == [FAILED]
         assert (code, refused.code) == ("UNAVAILABLE", "UNAVAILABLE")
-        assert "(1 is failed: a file of its bundle is missing or altered)" in text
+        assert "(1 is failed: a file of its bundle is missing, altered or cannot be read)" in text
         assert refused.text == text
         assert [(one.state, one.reason) for one in well.versions] == [(READY, "")]
         assert well.digest == repository.digest(1)
@@ -176,6 +176,11 @@ def test_model_whose_default_is_not_ready_is_listed_with_what_is(repository: Rep
             ("2", FAILED, []),
             ("1", READY, ["latest"]),
         ]
+        code, text, _ = refusal(running, "tiny")
+        assert code == "UNAVAILABLE"
+        assert "(2 is failed: a file of its bundle is missing" in text
+        assert "1 is ready" not in text
+        assert "tell the operator, or ask for tiny@1" in text
 
 
 def test_whom_a_model_is_closed_to_is_told_nothing_of_it(repository: Repository, tmp_path: Path) -> None:

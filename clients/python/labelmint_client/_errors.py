@@ -241,7 +241,11 @@ class FailedCall:
                 return f"the server at {address} failed ({self.code.name}{where}): {text}"
             case _:
                 hint_s = self.hint.retry_after_s
-                return text if hint_s is None else f"{text} (after {tries}; another may succeed in {_duration(hint_s)})"
+                if hint_s is not None:
+                    text += f" (after {tries}; another may succeed in {_duration(hint_s)})"
+                elif self.code is grpc.StatusCode.UNAVAILABLE:
+                    text += f" (server {address}, after {tries})"
+                return text
 
 
 def _duration(seconds: float) -> str:

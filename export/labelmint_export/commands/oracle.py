@@ -10,6 +10,7 @@ from labelmint_export.generator.snapshots import read_json
 from labelmint_export.oracle.network import SegmenterConfig, load_segmenter, save_segmenter
 from labelmint_export.oracle.sets import load_labelled
 from labelmint_export.oracle.training import SegmenterTraining, evaluate_segmenter, train_segmenter
+from labelmint_export.placing import check_file_place
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,6 +32,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run_train(arguments: argparse.Namespace) -> str:
     """Train, score on held-out pictures, write."""
     use_threads(arguments)
+    check_file_place(arguments.out, "--out", ".safetensors")
     train, test = load_labelled(arguments.train), load_labelled(arguments.test)
     config = SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=len(KEYPOINT_NAMES))
     settings = SegmenterTraining(

@@ -60,7 +60,7 @@ def networks_of(state: TrainState) -> Networks:
         float(state.path_length_mean),
         state.images_before + state.images_seen,
         state.mapping_fitted,
-        state.mapping_fitted and (state.codes is None or state.images_seen > state.config.unfitted_images),
+        state.has_judged,
         None if state.codes is None else state.codes.w,
     )
 

@@ -67,6 +67,11 @@ class TrainState:
         """Real pictures shown at this resolution."""
         return self.step * self.config.batch_size
 
+    @property
+    def has_judged(self) -> bool:
+        """Whether the discriminator has learned: the last step was an adversarial one."""
+        return self.images_seen - self.config.batch_size >= self.config.unfitted_images
+
 
 def _make_adam(module: torch.nn.Module, config: TrainConfig, interval: int) -> torch.optim.Adam:
     """Make up for the step that lazy regularisation adds every `interval` (Karras et al. 2020, appendix B)."""
@@ -235,8 +240,8 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
     load_weights(state.generator, _part(tensors, "generator"), path)
     load_weights(state.discriminator, _part(tensors, "discriminator"), path)
     load_weights(state.ema, _part(tensors, "ema"), path)
-    seen = record["step"] * state.config.batch_size
-    judged = seen - state.config.batch_size >= state.config.unfitted_images  # the last step was an adversarial one
+    state.step = record["step"]
+    judged = state.has_judged
     _restore_optimizer("generator_optimizer", state.generator_optimizer, tensors, path, stepped=judged)
     _restore_optimizer("discriminator_optimizer", state.discriminator_optimizer, tensors, path, stepped=judged)
     if state.autoencoding is not None:

@@ -65,10 +65,12 @@ class _Entry:
     Attributes:
         versions: By name.
         aliases: Version by alias; None for one whose version is not ready.
+        meant: Version by alias, as it was asked for, ready or not.
     """
 
     versions: dict[str, Version] = field(default_factory=dict)
     aliases: dict[str, str | None] = field(default_factory=dict)
+    meant: dict[str, str] = field(default_factory=dict)
 
     def ready(self) -> dict[str, ServedModel]:
         """Versions that serve, newest first."""
@@ -203,6 +205,7 @@ class ModelCatalog:
             return wanted if wanted in ready else before if before in ready else None
 
         entry.aliases = {alias: standing(alias, wanted) for alias, wanted in aliases.items()}
+        entry.meant = dict(aliases)
         self.on_change()
 
     def find(self, text: str, *, field: str) -> list[ServedModel]:
@@ -248,7 +251,7 @@ class ModelCatalog:
             try:
                 standing = entry.standing_for(wanted.version or DEFAULT)
             except KeyError:
-                known = ", ".join([*entry.versions, *entry.aliases, LATEST])
+                known = ", ".join([*entry.versions, *entry.aliases, LATEST][:_LISTED])
                 raise ModelNotFoundError(
                     f"{field} is {str(wanted)!r}, but model {wanted.name!r} has no such version or alias, expected one "
                     f"of {known}; choose one of these",
@@ -257,7 +260,9 @@ class ModelCatalog:
             version = standing or ""
             others = [model for name, model in ready.items() if name != version]
         if version not in ready:
-            meant = [one for one in self.versions(wanted.name) if version in {one.name, ""}]
+            name = version or entry.meant.get(wanted.version or DEFAULT, "")
+            absent = [one for one in self.versions(wanted.name) if one.name not in ready]
+            meant = [one for one in absent if one.name == name] or absent
             is_coming = any(one.state in {VersionState.LOADING, VersionState.WARMING} for one in meant)
             instead = ", ".join([f"{wanted.name}@{name}" for name in ready][:_LISTED]) or "another model"
             raise ModelNotReadyError(

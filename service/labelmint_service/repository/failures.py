@@ -8,7 +8,7 @@ from labelmint_service.errors import EngineStartError, ModelMemoryError, Version
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (BundleNotFoundError, "there is no bundle in its folder"),
     (ManifestError, "its manifest is malformed, or newer than the server"),
-    (BundleError, "a file of its bundle is missing or altered"),
+    (BundleError, "a file of its bundle is missing, altered or cannot be read"),
     (ModelMemoryError, "it needs more memory than it may have"),
     (VersionFolderError, "its bundle is that of another model"),
     (EngineStartError, "the engine of the server does not run it"),

@@ -92,7 +92,7 @@ def test_what_is_no_bundle_is_never_overwritten(exported: BuiltBundle, tmp_path:
     else:
         out.write_text("years of work")
     with pytest.raises(
-        (BuildError, OutputError), match="exists and is no bundle|is a file, expected a folder"
+        (BuildError, OutputError), match=r"exists and is no bundle|is a file, expected a folder"
     ) as caught:
         build_again(exported, out, overwrite=True)
     assert caught.value.field == "out"

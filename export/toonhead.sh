@@ -86,4 +86,5 @@ if [ "${1:-}" = install ]; then
 	for size in 32 64 128; do cp "$WORK/auto$size/log.jsonl" "export/toonhead/log-$size.jsonl"; done
 	cp "$WORK/codes/log.jsonl" export/toonhead/log-codes.jsonl
 	cp "$(ls "$WORK"/codes/grid-*.png | tail -n 1)" export/toonhead/grid.png
+	cp "$(ls "$WORK"/codes/grid-*.png | tail -n 2 | head -n 1)" export/toonhead/reconstructions.png # before the mapping
 fi

@@ -391,7 +391,7 @@ BAD: dict[str, tuple[Command, str]] = {
             "--feature-network",
             w / "gan" / "generator.safetensors",
         ],
-        "has format 'labelmint-generator'",
+        "is described as 'labelmint-generator'",
     ),
     "nearest: too few": (nearest_with("--count", 4), "count is 4 pictures, expected at least 5"),
     "nearest: size": (nearest_with(), "pictures are 32 pixels wide, the generator's 16"),

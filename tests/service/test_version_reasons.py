@@ -183,6 +183,15 @@ def test_model_whose_default_is_not_ready_is_listed_with_what_is(repository: Rep
         assert "tell the operator, or ask for tiny@1" in text
 
 
+def test_alias_of_a_version_that_is_missing_names_it(repository: Repository) -> None:
+    repository.write('{"aliases": {"default": "9"}}')
+    with serving([], model_repository=repository.root) as running:
+        code, text, _ = refusal(running, "tiny")
+
+        assert code == "UNAVAILABLE"
+        assert "which is not ready (9 is not there); tell the operator, or ask for tiny@1" in text
+
+
 def test_whom_a_model_is_closed_to_is_told_nothing_of_it(repository: Repository, tmp_path: Path) -> None:
     flip(repository.folder("1") / "weights.bin")
     clients = ClientFile(tmp_path / "clients.toml", friend={"models": ["tiny"]}, stranger={"models": ["other"]})

@@ -52,16 +52,16 @@ class Networks:
 def networks_of(state: TrainState) -> Networks:
     """Take the networks out of a state."""
     return Networks(
-        state.config,
-        state.generator,
-        state.ema,
-        state.discriminator,
-        None if state.autoencoding is None else state.autoencoding.encoder,
-        float(state.path_length_mean),
-        state.images_before + state.images_seen,
-        state.mapping_fitted,
-        state.has_judged,
-        None if state.codes is None else state.codes.w,
+        config=state.config,
+        generator=state.generator,
+        ema=state.ema,
+        discriminator=state.discriminator,
+        encoder=None if state.autoencoding is None else state.autoencoding.encoder,
+        path_length_mean=float(state.path_length_mean),
+        images=state.images_before + state.images_seen,
+        mapping_fitted=state.mapping_fitted,
+        adversarial=state.has_judged,
+        codes=None if state.codes is None else state.codes.w,
     )
 
 

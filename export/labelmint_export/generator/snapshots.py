@@ -75,14 +75,14 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the
 
 
 def read_description(
-    path: Path, kind: str, version: int, wanted: str
+    path: Path, kind: str, version: int | None, wanted: str
 ) -> dict[str, Any]:  # Any: parsed JSON, checked by the caller
     """Read what `NAME.json` says of `NAME.safetensors`.
 
     Args:
         path: `NAME.safetensors`.
         kind: Format that the description must have.
-        version: Version of the format.
+        version: Version of the format; None for one without versions.
         wanted: What files of this format are and where they come from, for the errors.
 
     Raises:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from labelmint_export.errors import CheckpointError, TrainingError
-from labelmint_export.generator.snapshots import load_module, read_json, write_json, write_tensors
+from labelmint_export.generator.snapshots import load_module, read_description, write_json, write_tensors
 from labelmint_export.heatmaps import find_peaks
 
 FORMAT = "labelmint-segmenter"
@@ -167,9 +167,7 @@ def load_segmenter(path: Path) -> Segmenter:
     Raises:
         CheckpointError: A file is missing, malformed or of another shape.
     """
-    record = read_json(path.with_suffix(".json"))
-    if record.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {record.get('format')!r}, expected {FORMAT!r}", field="format")
+    record = read_description(path, FORMAT, None, "a network from train-oracle")
     try:
         config = SegmenterConfig(
             num_classes=int(record["num_classes"]),

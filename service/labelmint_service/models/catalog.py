@@ -262,11 +262,12 @@ class ModelCatalog:
         if version not in ready:
             name = version or entry.meant.get(wanted.version or DEFAULT, "")
             absent = [one for one in self.versions(wanted.name) if one.name not in ready]
-            meant = [one for one in absent if one.name == name] or absent
+            meant = [one for one in absent if name in {one.name, ""}]
+            reasons = "; ".join(map(str, meant[:_LISTED])) or f"{name} is not there"
             is_coming = any(one.state in {VersionState.LOADING, VersionState.WARMING} for one in meant)
             instead = ", ".join([f"{wanted.name}@{name}" for name in ready][:_LISTED]) or "another model"
             raise ModelNotReadyError(
-                f"{field} is {str(wanted)!r}, which is not ready ({'; '.join(map(str, meant[:_LISTED]))}); "
+                f"{field} is {str(wanted)!r}, which is not ready ({reasons}); "
                 f"{'ask again later' if is_coming else 'tell the operator'}, or ask for {instead}",
                 field=field,
                 is_coming=is_coming,

@@ -11,6 +11,7 @@ from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import AnnotationError
 from labelmint_export.interpreter.ensemble import InterpreterConfig
+from labelmint_export.interpreter.recolouring import FINE_SIDE, recolour, save_recoloured
 from labelmint_export.interpreter.report import judge
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
@@ -34,6 +35,21 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--steps", type=int, default=InterpreterTraining().max_steps, help="at most (default %(default)s)"
     )
     train.add_argument("--seed", type=int, default=0, help="of weights and pixels (default 0)")
+    train.add_argument(
+        "--recoloured-copies",
+        type=int,
+        default=0,
+        help="learn also from so many copies of each picture in the colours of others, with its labels (default 0)",
+    )
+    train.add_argument(
+        "--recolour-from",
+        type=int,
+        metavar="INDEX",
+        help=f"first w that is another picture's in a copy (default: of the first layer at {FINE_SIDE} x {FINE_SIDE})",
+    )
+    train.add_argument(
+        "--recoloured-sheet", type=Path, help="PNG to write: a row for each picture and its copies; no part may move"
+    )
     add_threads(train)
     train.set_defaults(run=run_train)
 
@@ -60,6 +76,8 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run_train(arguments: argparse.Namespace) -> str:
     """Train and write."""
     check_file_place(arguments.out, "--out", ".safetensors")
+    if arguments.recoloured_sheet is not None:
+        check_file_place(arguments.recoloured_sheet, "--recoloured-sheet", ".png")
     use_threads(arguments)
     generator = read_generator(arguments)
     annotated = read_annotations(arguments.annotations)
@@ -73,7 +91,12 @@ def run_train(arguments: argparse.Namespace) -> str:
         hidden_widths=(first, second),
         num_keypoints=len(annotated.schema.keypoint_names),
     )
-    settings = InterpreterTraining(max_steps=arguments.steps, seed=arguments.seed)
+    settings = InterpreterTraining(
+        max_steps=arguments.steps,
+        seed=arguments.seed,
+        recoloured_copies=arguments.recoloured_copies,
+        recolour_from=arguments.recolour_from,
+    )
     interpreter = train_interpreter(generator, annotated, config, settings)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     provenance: dict[str, object] = {
@@ -84,8 +107,14 @@ def run_train(arguments: argparse.Namespace) -> str:
         "generator_sha256": sha256_of_files([arguments.generator]),
         "steps": settings.max_steps,
         "seed": settings.seed,
+        "recoloured_copies": settings.recoloured_copies,
     }
     save_interpreter(interpreter, arguments.out, provenance)
+    if arguments.recoloured_sheet is not None:
+        copies = settings.recoloured_copies
+        recoloured = recolour(generator, annotated, copies, settings.recolour_from)
+        arguments.recoloured_sheet.parent.mkdir(parents=True, exist_ok=True)
+        save_recoloured(recoloured, copies, arguments.recoloured_sheet)
     return f"wrote {arguments.out}: {config.num_members} members on {config.num_features} features"
 
 

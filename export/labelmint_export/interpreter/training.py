@@ -1,7 +1,7 @@
 """Training of an interpreter from annotated pictures.
 
 Every member sees its own pixels, shuffled across pictures, and stops early on pictures that it does not learn from:
-member m holds back one eighth of the annotated pictures, another eighth for each m.
+member m holds back one eighth of the annotated pictures with their recoloured copies, another eighth for each m.
 
 Legend: N pictures, M members, b pixels of a member's batch, D features, C classes, K keypoints.
 """
@@ -24,6 +24,7 @@ from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
 from labelmint_export.interpreter.features import FeaturePool, fill_pool
+from labelmint_export.interpreter.recolouring import recolour
 from labelmint_export.interpreter.sampling import (
     PixelMasses,
     PixelSampler,
@@ -55,6 +56,10 @@ class InterpreterTraining:
     """Pixels of the held-back pictures in each look."""
     seed: int = 0
     """Of initial weights and pixels."""
+    recoloured_copies: int = 0
+    """Copies of each annotated picture in the colours of others, with the same labels; see `recolouring`."""
+    recolour_from: int | None = None
+    """Index of the first w that is another picture's in such a copy; None takes that of the first layer at 64 x 64."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -63,7 +68,18 @@ class InterpreterTraining:
             TrainingError: A field is out of range.
         """
         require_at_least(self, 1, "max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels")
+        require_at_least(self, 0, "recoloured_copies")
         require_positive(self, "learning_rate")
+
+
+def _check_latents(generator: Backbone, annotated: AnnotatedSet) -> None:
+    expected = (generator.config.num_ws, generator.config.w_dim)
+    if tuple(annotated.ws.shape[1:]) != expected:
+        raise AnnotationError(
+            f"ws of the annotations has shape {list(annotated.ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; "
+            "the annotations belong to another generator",
+            field="ws",
+        )
 
 
 def paint_annotated(generator: Backbone, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:
@@ -75,13 +91,7 @@ def paint_annotated(generator: Backbone, annotated: AnnotatedSet) -> Iterator[Ma
     Raises:
         AnnotationError: A picture is not what the generator paints from its latent, or latents do not fit.
     """
-    expected = (generator.config.num_ws, generator.config.w_dim)
-    if tuple(annotated.ws.shape[1:]) != expected:
-        raise AnnotationError(
-            f"ws of the annotations has shape {list(annotated.ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; "
-            "the annotations belong to another generator",
-            field="ws",
-        )
+    _check_latents(generator, annotated)
     for index in range(len(annotated)):
         with torch.no_grad():
             output = generator.synthesis(annotated.ws[index : index + 1], "const")
@@ -118,21 +128,26 @@ def train_interpreter(
 
     Raises:
         AnnotationError: The annotations do not fit the generator or the shape.
-        TrainingError: The loss is not finite.
+        TrainingError: The loss is not finite, or the pictures cannot be recoloured as wanted.
     """
     if annotated.masks.shape[1:] != (config.label_resolution, config.label_resolution):
         raise AnnotationError(
             f"masks are {list(annotated.masks.shape[1:])}, expected {[config.label_resolution] * 2}", field="masks"
         )
-    pool = FeaturePool(config.taps, config.label_resolution, len(annotated))
-    fill_pool(pool, paint_annotated(generator, annotated))
-    return train_on_pool(pool, annotated, config, settings)
+    _check_latents(generator, annotated)
+    learned = recolour(generator, annotated, settings.recoloured_copies, settings.recolour_from)
+    pool = FeaturePool(config.taps, config.label_resolution, len(learned))
+    fill_pool(pool, paint_annotated(generator, learned))
+    return train_on_pool(pool, learned, config, settings)
 
 
 def train_on_pool(
     pool: FeaturePool, annotated: AnnotatedSet, config: InterpreterConfig, settings: InterpreterTraining
 ) -> Interpreter:
-    """Train an interpreter on features that were already taken; see `train_interpreter`."""
+    """Train an interpreter on features that were already taken; see `train_interpreter`.
+
+    `annotated` holds the recoloured copies already, in the order of `recolour`.
+    """
     torch.manual_seed(settings.seed)
     interpreter = Interpreter(config)
     masks = torch.from_numpy(np.ascontiguousarray(annotated.masks))
@@ -165,14 +180,14 @@ def train_on_pool(
     return interpreter
 
 
-def _split(kept_in_row: torch.Tensor, member: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split rows of pixels into those a member learns from and those it is judged on: bool [N, H] each."""
-    count = kept_in_row.shape[0]
+def _split(kept_in_row: torch.Tensor, member: int, copies: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split rows of pixels into those a member learns from and those it is judged on: bool [(1 + R) N, H] each."""
+    count = kept_in_row.shape[0] // (1 + copies)
     held = torch.zeros_like(kept_in_row, dtype=torch.bool)
     if count >= 4:
         share = max(1, count // 8)
         for k in range(share):
-            held[(member * share + k) % count] = True
+            held[(member * share + k) % count :: count] = True  # a picture and its copies
     else:  # too few pictures: every eighth row of each
         held[:, member % 8 :: 8] = True
     if not int(kept_in_row[held].sum()) or not int(kept_in_row[~held].sum()):
@@ -195,7 +210,7 @@ def _train_members(
 ) -> None:
     members = ensemble.linear1.weight.shape[0]
     random = torch.Generator().manual_seed(settings.seed)
-    splits = [_split(masses.kept_in_row, m) for m in range(members)]
+    splits = [_split(masses.kept_in_row, m, settings.recoloured_copies) for m in range(members)]
     learners = [PixelSampler(masses, learn) for learn, _ in splits]
     validation = _draw([PixelSampler(masses, held) for _, held in splits], settings.validation_pixels, random)
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=settings.learning_rate)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labelmint_export.errors import OutputError
@@ -18,9 +18,10 @@ def check_file_place(path: Path, option: str, ending: str = "") -> None:
         ending: What the name must end in; "" for anything.
 
     Raises:
-        OutputError: It is a folder, its name ends otherwise, or a part of its path is a file.
+        OutputError: It is a folder, its name ends otherwise, a part of its path is a file, or nothing may be written
+            there.
     """
-    if path.is_dir():
+    if _is(path.is_dir):
         raise _output_error(path, option, "which is a folder", "the name of a file", "add one")
     if ending and path.suffix != ending:
         raise OutputError(f"{option} is {path}, expected a name that ends in {ending}; rename it", field=_field(option))
@@ -35,17 +36,28 @@ def check_folder_place(path: Path, option: str) -> None:
         option: What the place is called on the command line, such as --out.
 
     Raises:
-        OutputError: It is a file, or a part of its path is one.
+        OutputError: It is a file, a part of its path is one, or nothing may be written there.
     """
-    if path.exists() and not path.is_dir():
+    if _is(path.exists) and not _is(path.is_dir):
         raise _output_error(path, option, "which is a file", "a folder", "give another name")
     _check_parents(path, option)
 
 
 def _check_parents(path: Path, option: str) -> None:
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
-    if not nearest.is_dir():
+    nearest = next(parent for parent in path.absolute().parents if _is(parent.exists))
+    if not _is(nearest.is_dir):
         raise _output_error(path, option, f"but {nearest} is a file", "folders above it", "give another path")
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise _output_error(
+            path, option, f"but nothing may be written to {nearest}", "a folder that is yours", "give another path"
+        )
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """Ask something about a path; what lies in a folder that may not be looked into is taken as missing."""
+    with contextlib.suppress(PermissionError):
+        return question()
+    return False
 
 
 def _output_error(path: Path, option: str, got: str, expected: str, advice: str) -> OutputError:

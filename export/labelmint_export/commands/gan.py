@@ -24,6 +24,7 @@ from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
 from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.oracle.network import Segmenter, load_segmenter
+from labelmint_export.placing import check_file_place, check_folder_place
 
 SHAPE_FIELDS = ("z_dim", "w_dim", "c_dim", "mapping_layers", "hidden_dim", "image_channels")
 """What a new generator may choose beside its widths."""
@@ -162,6 +163,7 @@ def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) ->
 
 def run_train(arguments: argparse.Namespace) -> str:
     """Train until the pictures or the time are used up."""
+    check_folder_place(arguments.out, "--out")
     use_threads(arguments)
     pictures = open_pictures(arguments.pictures)
     device = _device_of(arguments.device)
@@ -219,6 +221,7 @@ def run_frechet(arguments: argparse.Namespace) -> str:
 
 def run_nearest(arguments: argparse.Namespace) -> str:
     """Write the sheet."""
+    check_file_place(arguments.out, "--out", ".png")
     generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
     pictures = open_pictures(arguments.pictures)[: max(arguments.count, 0)]
     if len(pictures) < NEIGHBOURS:
@@ -236,6 +239,7 @@ def run_nearest(arguments: argparse.Namespace) -> str:
 
 def run_keep(arguments: argparse.Namespace) -> str:
     """Write the networks of a training."""
+    check_folder_place(arguments.out, "--out")
     networks = load_networks(arguments.training)
     save_networks(networks, arguments.out)
     return f"wrote {arguments.out}: the networks after {networks.images} pictures"
@@ -243,5 +247,6 @@ def run_keep(arguments: argparse.Namespace) -> str:
 
 def run_curve(arguments: argparse.Namespace) -> str:
     """Draw the logs."""
+    check_file_place(arguments.out, "--out", ".png")
     save_curve([read_log(path) for path in arguments.logs], arguments.out)
     return f"wrote {arguments.out}"

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from labelmint_export.datasets.folder import ImageFolderSet
 from labelmint_export.datasets.toonhead import KEYPOINT_NAMES, Split, ToonHeadSet
 from labelmint_export.errors import DatasetError
+from labelmint_export.placing import check_file_place
 
 CHUNK = 500
 
@@ -41,6 +42,7 @@ def run_render(arguments: argparse.Namespace) -> str:
     wanted = ".npz" if arguments.labels else ".npy"
     if out.suffix != wanted:
         raise DatasetError(f"--out is {out}, expected a name that ends in {wanted}", field="out")
+    check_file_place(out, "--out")
     if arguments.images is not None:
         if arguments.labels or arguments.count is not None:
             raise DatasetError("--images goes without --labels and --count: a folder has no labels", field="images")

@@ -12,6 +12,7 @@ from labelmint_export.errors import BuildError
 from labelmint_export.generator.snapshots import write_json
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter
+from labelmint_export.placing import check_folder_place
 from labelmint_export.targets.deployed import make_target_model
 from labelmint_export.targets.precision import PRECISIONS
 from labelmint_export.targets.registry import TARGETS, find_target
@@ -92,6 +93,7 @@ def load_parts(
 
 def run_export(arguments: argparse.Namespace) -> str:
     """Write every target in every precision that was asked for."""
+    check_folder_place(arguments.out, "--out")
     low, best, high = arguments.profile
     settings = TargetSettings(
         profile=BatchProfile(min_batch=low, opt_batch=best, max_batch=high),

@@ -38,7 +38,7 @@ def wait_for_health(
     while True:
         is_serving, text = _ask(address, model, timeout_s, tls)
         if is_serving or time.monotonic() + _PAUSE_S > deadline:
-            return is_serving, text
+            return is_serving, text if is_serving or not wait_s else f"{text} (asked for {wait_s:g} s)"
         time.sleep(_PAUSE_S)
 
 

@@ -34,16 +34,16 @@ WIDTH = 512
 NUM_BLOCKS = 4
 FREQUENCIES = 32
 FLOW_RATE = 1e-3
-MAPPING_RATE = 1.0
+MAPPING_RATE = 2.0
 """Mean change of a weight by a step after the warm-up; the mapping multiplies weights by 0.01 / sqrt(inputs)."""
 MUON_RATIO = 0.2
 """Mean change of a weight by a step of torch's Muon, divided by its learning rate."""
 WARMUP_STEPS = 200
 AVERAGE_DECAY = 0.999
 PATH_STEPS = 16
-PAIRS_PER_STEP = 10
+PAIRS_PER_STEP = 20
 """New pairs (z, w) for each step of the mapping, up to MAX_PAIRS."""
-MAX_PAIRS = 100_000
+MAX_PAIRS = 200_000
 HELD_OUT_SHARE = 20
 """One of so many pairs is not learned but measured with."""
 
@@ -242,7 +242,7 @@ def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, sca
 
 
 def _make_mapping_optimizers(mapping: MappingNetwork) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices, Adam for the biases: in 1,500 steps a fifth of Adam's error."""
+    """Muon (Jordan et al. 2024) for the matrices, which Adam moves several times slower, and Adam for the biases."""
     matrices = [parameter for parameter in mapping.parameters() if parameter.ndim == 2]
     others = [parameter for parameter in mapping.parameters() if parameter.ndim != 2]
     return [

@@ -28,28 +28,36 @@ def check_file_place(path: Path, option: str, ending: str = "") -> None:
     _check_parents(path, option)
 
 
-def check_folder_place(path: Path, option: str) -> None:
+def check_folder_place(path: Path, option: str, *, filled: bool = False) -> None:
     """Check that a folder can be written to a place, before the work whose result it will hold.
 
     Args:
         path: Where the folder goes.
         option: What the place is called on the command line, such as --out.
+        filled: Whether a folder that is there gets new files; else it is replaced as a whole.
 
     Raises:
         OutputError: It is a file, a part of its path is one, or nothing may be written there.
     """
     if _is(path.exists) and not _is(path.is_dir):
         raise _output_error(path, option, "which is a file", "a folder", "give another name")
-    _check_parents(path, option)
+    if filled and _is(path.exists):
+        _check_writing(path, path, option)
+    else:
+        _check_parents(path, option)
 
 
 def _check_parents(path: Path, option: str) -> None:
-    nearest = next(parent for parent in path.absolute().parents if _is(parent.exists))
+    nearest = next((parent for parent in path.absolute().parents if _is(parent.exists)), path)
     if not _is(nearest.is_dir):
         raise _output_error(path, option, f"but {nearest} is a file", "folders above it", "give another path")
-    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    _check_writing(nearest, path, option)
+
+
+def _check_writing(folder: Path, path: Path, option: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise _output_error(
-            path, option, f"but nothing may be written to {nearest}", "a folder that is yours", "give another path"
+            path, option, f"but nothing may be written to {folder}", "a folder that is yours", "give another path"
         )
 
 

@@ -125,7 +125,7 @@ def test_health_asks_again_before_it_gives_up(run: Run, closed_address: str) -> 
     assert run("health", "--wait-s", "0.6") == 1
     assert 0.3 < time.monotonic() - before < 30
     assert "the server does not serve" in run.err
-    assert "(asked for 0.6 s)" in run.err
+    assert re.search(r"\(asked for \d+\.\d s\)", run.err)
 
 
 def test_generate_writes_exactly_what_the_client_streams(run: Run, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.embedded.graph import run_model_graph
 
 SEED = 77
 COUNT = 24
+RECOLOURED_COPIES = 3
+"""As `export/toonhead.sh` has it."""
 
 
 @pytest.mark.slow
@@ -27,7 +29,7 @@ def test_interpreter_trained_anew_from_the_annotations_is_the_shipped_one(
     """Trainings on other processors round differently, so labels are compared and not weights."""
     taps = [tap.name for tap in embedded.manifest.taps]
     arguments = ["--generator", sources / "generator.safetensors", "--annotations", sources / "annotations"]
-    arguments += ["--taps", *taps]
+    arguments += ["--taps", *taps, "--recoloured-copies", RECOLOURED_COPIES]
     out = tmp_path / "interpreter.safetensors"
     assert main(["train-interpreter", *map(str, arguments), "--out", str(out)]) == 0
 

@@ -221,7 +221,7 @@ def test_peak_scores_are_those_of_the_plain_interpreter(
     pool_and_interpreter: tuple[FeaturePool, Interpreter, torch.Tensor],
 ) -> None:
     pool, interpreter, scores = pool_and_interpreter
-    torch.testing.assert_close(peak_scores(interpreter, pool), scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(peak_scores(interpreter, pool, 9), scores, rtol=0, atol=1e-4)
 
 
 def test_thresholds_separate_what_was_seen_from_what_was_not(

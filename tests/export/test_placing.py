@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from labelmint_export.cli import main
 from labelmint_export.errors import OutputError
 from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_service.settings import EMBEDDED_BUNDLE
 
 NOBODY = 65534
 MISSING = "missing.safetensors"
@@ -45,25 +48,78 @@ def test_ending_of_a_picture_is_checked_first(command: str, tmp_path: Path, caps
     assert "expected a name that ends in .png" in capsys.readouterr().err
 
 
+def test_file_of_verify_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("here")
+    place = tmp_path / "file" / "report.json"
+    arguments = ["--generator", MISSING, "--interpreter", MISSING, "--engine", "bundle", "--json", str(place)]
+    assert main(["verify", str(EMBEDDED_BUNDLE), *arguments]) == 1
+    assert f"--json is {place}" in capsys.readouterr().err
+
+
+def test_folders_of_a_picture_are_made(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"images": 10, "resolution": 8, "reconstruction": 0.5}\n')
+    out = tmp_path / "none" / "there" / "curve.png"
+    assert main(["curve", "--logs", str(log), "--out", str(out)]) == 0
+    assert out.is_file()
+
+
+# --- folders of others ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def as_nobody(base: Path) -> Iterator[None]:
+    """Become a user who owns nothing below `base` that is not his, but can look at it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    folders = [base, *base.parents[:2]]  # pytest's are closed to others
+    modes = [folder.stat().st_mode for folder in folders]
+    for folder in folders:
+        folder.chmod(0o755)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for folder, mode in zip(folders, modes, strict=True):
+            folder.chmod(mode)
+
+
+def make_folder(path: Path, owner: int) -> Path:
+    path.mkdir(mode=0o755)
+    os.chown(path, owner, -1)
+    return path
+
+
 @pytest.mark.parametrize("check", [check_file_place, check_folder_place])
-def test_folder_that_belongs_to_others_is_refused(check: object, tmp_path: Path) -> None:
-    assert callable(check)
+def test_place_in_a_folder_of_others_is_refused(check: Callable[[Path, str], None], tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o755)
     check(theirs / "deep" / "result", "--out")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # pytest's are closed to others
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(NOBODY)
-    else:
-        theirs.chmod(0o555)
-    try:
-        with pytest.raises(OutputError, match=r"nothing may be written to .*theirs, expected a folder that") as caught:
-            check(theirs / "deep" / "result", "--out")
-    finally:
-        if root:
-            os.seteuid(0)
-        else:
-            theirs.chmod(0o755)
+    with as_nobody(tmp_path), pytest.raises(OutputError, match=r"nothing may be written to .*theirs, ") as caught:
+        check(theirs / "deep" / "result", "--out")
     assert caught.value.field == "out"
+
+
+def test_folder_that_is_filled_may_lie_among_those_of_others(tmp_path: Path) -> None:
+    with as_nobody(tmp_path):
+        pass  # skips where nobody can be played
+    mine = make_folder(tmp_path / "mine", NOBODY)
+    with as_nobody(tmp_path):
+        check_folder_place(mine, "--out", filled=True)
+        with pytest.raises(OutputError, match="nothing may be written to"):
+            check_folder_place(mine, "--out")
+
+
+def test_folder_of_others_is_not_filled(tmp_path: Path) -> None:
+    with as_nobody(tmp_path):
+        pass
+    parent = make_folder(tmp_path / "parent", NOBODY)
+    theirs = make_folder(parent / "theirs", 0)
+    with as_nobody(tmp_path), pytest.raises(OutputError, match=r"nothing may be written to .*theirs, "):
+        check_folder_place(theirs, "--out", filled=True)
+
+
+def test_root_of_the_file_system_is_no_error_of_ours() -> None:
+    check_folder_place(Path("/"), "--out", filled=True)
+    check_folder_place(Path("/"), "--out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,19 +12,22 @@ import pytest
 import torch
 from PIL import Image
 
-from labelmint_export.annotations import AnnotatedSet
+from labelmint_export.annotations import AnnotatedSet, write_annotations
+from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.cli import main
-from labelmint_export.errors import TrainingError
+from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator, GeneratorConfig, SynthesisOutput
+from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.recolouring import first_fine_w, recolour, save_recoloured
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
 from labelmint_export.metrics import confusion, miou
 from tests.export.painted_generator import SIDE, TAPS, PaintedGenerator, as_generator, draw_annotated, truth_of
-from tests.export.tiny_parts import make_annotated, make_generator, make_generator_of, stack_taps
+from tests.export.tiny_parts import make_annotated, make_generator, make_generator_of, make_schema, stack_taps
 
+CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 CHANNELS = {4: 8, 8: 7, 16: 6, 32: 5, 64: 4, 128: 3}
 
 
@@ -46,6 +50,7 @@ def test_copies_keep_coarse_ws_and_labels_and_take_fine_ws_of_another_picture_ea
 ) -> None:
     whole = recolour(large, annotated, 3)
     assert len(whole) == 16
+    assert whole.num_copies == 3
     assert torch.equal(whole.ws[:4], annotated.ws)
     donors = []
     for r in range(1, 4):
@@ -68,13 +73,9 @@ def test_features_below_64_stay_and_the_picture_changes(large: Generator, annota
     assert not torch.equal(own.image, copy.image)
 
 
-def test_no_copies_are_the_pictures_themselves(large: Generator, annotated: AnnotatedSet) -> None:
-    assert recolour(large, annotated, 0) is annotated
-
-
 def test_sheet_has_a_row_for_each_picture(large: Generator, annotated: AnnotatedSet, tmp_path: Path) -> None:
     whole = recolour(large, annotated, 2)
-    save_recoloured(whole, 2, tmp_path / "sheet.png")
+    save_recoloured(whole, tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (4 * 128, 3 * 128, 3)
     for picture in range(4):
@@ -117,10 +118,9 @@ def test_copies_part_colours_from_shapes() -> None:
     swapped = with_colours(painted, unseen, torch.where(unseen.ws[:, 0, 2] > plain.ws[:, 0, 2].median(), -2.0, 2.0))
     scores = {}
     for copies in (0, 5):
-        settings = InterpreterTraining(
-            max_steps=400, pixels_per_member=256, evaluate_steps=50, recoloured_copies=copies, recolour_from=1
-        )
-        interpreter = train_interpreter(as_generator(painted), told, config, settings)
+        settings = InterpreterTraining(max_steps=400, pixels_per_member=256, evaluate_steps=50)
+        learned = recolour(as_generator(painted), told, copies, 1) if copies else told
+        interpreter = train_interpreter(as_generator(painted), learned, config, settings)
         labels = FusedInterpreter(interpreter)(stack_taps(painted.synthesis(swapped.ws).taps, TAPS)).label.numpy()
         scores[copies] = miou(confusion(labels, truth_of(swapped.ws).masks, 3))
     assert scores[5] > 0.9
@@ -130,11 +130,11 @@ def test_copies_part_colours_from_shapes() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("copies", "given"), [(4, "4"), (-1, "-1")])
+@pytest.mark.parametrize(("copies", "given"), [(4, "4"), (0, "0"), (-1, "-1")])
 def test_more_copies_than_other_pictures_are_refused(
     large: Generator, annotated: AnnotatedSet, copies: int, given: str
 ) -> None:
-    with pytest.raises(TrainingError, match=f"recoloured_copies is {given}, expected 0 to 3") as caught:
+    with pytest.raises(TrainingError, match=f"recoloured_copies is {given}, expected 1 to 3") as caught:
         recolour(large, annotated, copies)
     assert caught.value.field == "recoloured_copies"
 
@@ -149,17 +149,85 @@ def test_first_w_outside_the_generator_is_refused(large: Generator, annotated: A
 def test_generator_without_fine_layers_needs_a_choice() -> None:
     small = make_generator(16)
     annotated = make_annotated(small, 3)
-    assert len(recolour(small, annotated, 1)) == 6, "the colours of its last layer have a w of their own"
+    with pytest.raises(TrainingError, match=r"recolour_from is not given, expected 1 to 5: .* 64 x 64") as caught:
+        recolour(small, annotated, 1)
+    assert caught.value.field == "recolour_from"
     assert len(recolour(small, annotated, 1, 2)) == 6
 
 
-def test_command_refuses_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    generator = Path("export/toonhead/generator.safetensors")
-    annotations = ["--generator", str(generator), "--annotations", "export/toonhead/annotations"]
-    out = ["--out", str(tmp_path / "interpreter.safetensors")]
-    sheet = ["--recoloured-sheet", str(tmp_path / "look.jpg")]
-    assert main(["train-interpreter", *annotations, *out, "--recoloured-copies", "16"]) == 1
-    assert "recoloured_copies is 16, expected 0 to 15" in capsys.readouterr().err
-    assert main(["train-interpreter", *annotations, *out, *sheet]) == 1
-    assert "ends in .png" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_stylegan3_needs_a_choice_and_keeps_the_layers_before_it() -> None:
+    """Its w 0 belongs to the Fourier features, so that layer k reads w k + 1."""
+    generator = load_generator(CHECKPOINTS / "stylegan3_r_32_c10.pkl")
+    ws = torch.randn(2, generator.config.num_ws, generator.config.w_dim, generator=torch.Generator().manual_seed(0))
+    pictures = to_uint8(generator.synthesis(ws, "const").image)
+    masks, keypoints = np.zeros(pictures.shape[:3], np.uint8), np.zeros((2, 3, 3), np.float32)
+    annotated = AnnotatedSet(make_schema(), pictures, masks, keypoints, torch.zeros(2, generator.config.z_dim), ws)
+    with pytest.raises(TrainingError, match=r"recolour_from is not given, .* StyleGAN3's"):
+        recolour(generator, annotated, 1)
+    ws = recolour(generator, annotated, 1, 5).ws
+    own, copy = (generator.synthesis(part, "const") for part in (ws[:2], ws[2:]))
+    same = [torch.equal(own.taps[tap.name], copy.taps[tap.name]) for tap in generator.tap_specs]
+    assert same == [True] * 4 + [False] * (len(same) - 4)
+
+
+@pytest.mark.parametrize("broken", ["enlarged", "rolled"])
+def test_pictures_of_another_generator_are_refused_before_copies_are_painted(
+    large: Generator, annotated: AnnotatedSet, broken: str
+) -> None:
+    wrong = replace(annotated, ws=annotated.ws.roll(1, 0))
+    if broken == "enlarged":
+        wrong = replace(
+            annotated,
+            pictures=annotated.pictures.repeat(2, 1).repeat(2, 2),
+            masks=annotated.masks.repeat(2, 1).repeat(2, 2),
+        )
+    with pytest.raises(AnnotationError, match="picture 0 "):
+        recolour(large, wrong, 1)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+SMALL = ["--members", "2", "--hidden", "6", "4", "--steps", "2"]
+
+
+@pytest.fixture
+def work(large: Generator, annotated: AnnotatedSet, tmp_path: Path) -> Path:
+    save_generator(large, tmp_path / "generator.safetensors", {})
+    write_annotations(annotated, tmp_path / "drawn")
+    return tmp_path
+
+
+def train(work: Path, *arguments: str) -> int:
+    generator = ["--generator", str(work / "generator.safetensors")]
+    out = ["--out", str(work / "made" / "interpreter.safetensors")]
+    return main(["train-interpreter", *generator, "--annotations", str(work / "drawn"), *out, *SMALL, *arguments])
+
+
+def test_command_writes_sheet_and_provenance(work: Path) -> None:
+    assert train(work, "--recoloured-copies", "2", "--recoloured-sheet", str(work / "look" / "sheet.png")) == 0
+    with Image.open(work / "look" / "sheet.png") as sheet:
+        assert sheet.size == (3 * 128, 4 * 128)
+    provenance = json.loads((work / "made" / "interpreter.json").read_text())["provenance"]
+    assert provenance["num_annotated_images"] == 4
+    assert (provenance["recoloured_copies"], provenance["recolour_from"]) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--recoloured-copies", "4"], "recoloured_copies is 4, expected 1 to 3"),
+        (["--recoloured-copies", "-1"], "recoloured_copies is -1, expected 1 to 3"),
+        (["--recoloured-copies", "1", "--recolour-from", "12"], "recolour_from is 12, expected 1 to 11"),
+        (["--recolour-from", "7"], "recolour_from is given and recoloured_copies is 0"),
+        (["--recoloured-sheet", "look.png"], "recoloured_sheet is given and recoloured_copies is 0"),
+        (["--recoloured-copies", "1", "--recoloured-sheet", "look.jpg"], "ends in .png"),
+    ],
+)
+def test_command_refuses_before_anything_is_written(
+    work: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(work.iterdir())
+    assert train(work, *arguments) == 1
+    assert said in capsys.readouterr().err
+    assert sorted(work.iterdir()) == before

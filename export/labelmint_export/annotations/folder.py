@@ -43,6 +43,8 @@ class AnnotatedSet:
     """float32 [N, num_ws, w_dim]."""
     names: tuple[str, ...] = ()
     """N names of the files without their endings, ascending; empty: numbers."""
+    num_copies: int = 0
+    """R recoloured copies of each picture: those of the last R / (1 + R) are copies, in the order of the first ones."""
 
     def __len__(self) -> int:
         """Number of pictures."""

@@ -163,7 +163,7 @@ def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) ->
 
 def run_train(arguments: argparse.Namespace) -> str:
     """Train until the pictures or the time are used up."""
-    check_folder_place(arguments.out, "--out")
+    check_folder_place(arguments.out, "--out", filled=True)
     use_threads(arguments)
     pictures = open_pictures(arguments.pictures)
     device = _device_of(arguments.device)
@@ -233,13 +233,14 @@ def run_nearest(arguments: argparse.Namespace) -> str:
             "some that can be shown beside them",
             field="pictures",
         )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_nearest(network, paint_many(generator, 8), pictures, arguments.out)
     return f"wrote {arguments.out}"
 
 
 def run_keep(arguments: argparse.Namespace) -> str:
     """Write the networks of a training."""
-    check_folder_place(arguments.out, "--out")
+    check_folder_place(arguments.out, "--out", filled=True)
     networks = load_networks(arguments.training)
     save_networks(networks, arguments.out)
     return f"wrote {arguments.out}: the networks after {networks.images} pictures"
@@ -248,5 +249,7 @@ def run_keep(arguments: argparse.Namespace) -> str:
 def run_curve(arguments: argparse.Namespace) -> str:
     """Draw the logs."""
     check_file_place(arguments.out, "--out", ".png")
-    save_curve([read_log(path) for path in arguments.logs], arguments.out)
+    logs = [read_log(path) for path in arguments.logs]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    save_curve(logs, arguments.out)
     return f"wrote {arguments.out}"

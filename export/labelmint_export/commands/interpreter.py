@@ -4,14 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from labelmint_export.annotations import read_annotations
+from labelmint_export.annotations import files_of, read_annotations, read_joined
 from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.checkpoints.classifiers import read_classifiers
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.threads import add_threads, use_threads
-from labelmint_export.errors import AnnotationError
+from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.interpreter.ensemble import InterpreterConfig
-from labelmint_export.interpreter.recolouring import FINE_SIDE, recolour, save_recoloured
+from labelmint_export.interpreter.recolouring import FINE_SIDE, choose_first_w, recolour, save_recoloured
 from labelmint_export.interpreter.report import judge
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
@@ -26,7 +26,14 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Add the commands of this stage."""
     train = commands.add_parser("train-interpreter", help="train the style interpreter from annotated pictures")
     add_generator(train)
-    train.add_argument("--annotations", type=Path, required=True, help="folder from `label`, or filled after `sample`")
+    train.add_argument(
+        "--annotations",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="from `label` or `import-annotations`; several are learned from together",
+    )
     train.add_argument("--out", type=Path, required=True, help=".safetensors to write")
     train.add_argument("--taps", nargs="+", metavar="LAYER", help=TAPS_HELP)
     train.add_argument("--members", type=int, default=10, help="pixel classifiers (default 10)")
@@ -39,16 +46,20 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--recoloured-copies",
         type=int,
         default=0,
-        help="learn also from so many copies of each picture in the colours of others, with its labels (default 0)",
+        help="learn also from so many copies of each picture in the colours of others (style mixing), with its labels; "
+        "memory grows as many times (default 0)",
     )
     train.add_argument(
         "--recolour-from",
         type=int,
         metavar="INDEX",
-        help=f"first w that is another picture's in a copy (default: of the first layer at {FINE_SIDE} x {FINE_SIDE})",
+        help="index of the first of the ws that is another picture's in a copy (default: of the first layer at "
+        f"{FINE_SIDE} x {FINE_SIDE})",
     )
     train.add_argument(
-        "--recoloured-sheet", type=Path, help="PNG to write: a row for each picture and its copies; no part may move"
+        "--recoloured-sheet",
+        type=Path,
+        help="PNG to write before the training: a row for each picture and its copies; no part may move",
     )
     add_threads(train)
     train.set_defaults(run=run_train)
@@ -76,11 +87,24 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run_train(arguments: argparse.Namespace) -> str:
     """Train and write."""
     check_file_place(arguments.out, "--out", ".safetensors")
-    if arguments.recoloured_sheet is not None:
-        check_file_place(arguments.recoloured_sheet, "--recoloured-sheet", ".png")
+    _check_recolouring(arguments)
     use_threads(arguments)
     generator = read_generator(arguments)
-    annotated = read_annotations(arguments.annotations)
+    annotated = read_joined(arguments.annotations)
+    provenance: dict[str, object] = {
+        "num_annotated_images": len(annotated),
+        "annotations_sha256": sha256_of_files(files_of(arguments.annotations)),
+        "generator_sha256": sha256_of_files([arguments.generator]),
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+    }
+    if arguments.recoloured_copies:
+        first_w = choose_first_w(generator, arguments.recolour_from)
+        provenance |= {"recoloured_copies": arguments.recoloured_copies, "recolour_from": first_w}
+        annotated = recolour(generator, annotated, arguments.recoloured_copies, first_w)
+        if arguments.recoloured_sheet is not None:  # before the training: who sees a part move can stop it
+            arguments.recoloured_sheet.parent.mkdir(parents=True, exist_ok=True)
+            save_recoloured(annotated, arguments.recoloured_sheet)
     num_classes = len(annotated.schema.class_names)
     first, second = arguments.hidden or ((128, 32) if num_classes < 32 else (256, 128))
     config = InterpreterConfig(
@@ -91,31 +115,23 @@ def run_train(arguments: argparse.Namespace) -> str:
         hidden_widths=(first, second),
         num_keypoints=len(annotated.schema.keypoint_names),
     )
-    settings = InterpreterTraining(
-        max_steps=arguments.steps,
-        seed=arguments.seed,
-        recoloured_copies=arguments.recoloured_copies,
-        recolour_from=arguments.recolour_from,
-    )
+    settings = InterpreterTraining(max_steps=arguments.steps, seed=arguments.seed)
     interpreter = train_interpreter(generator, annotated, config, settings)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    provenance: dict[str, object] = {
-        "num_annotated_images": len(annotated),
-        "annotations_sha256": sha256_of_files(
-            sorted(path for path in arguments.annotations.iterdir() if path.is_file())
-        ),
-        "generator_sha256": sha256_of_files([arguments.generator]),
-        "steps": settings.max_steps,
-        "seed": settings.seed,
-        "recoloured_copies": settings.recoloured_copies,
-    }
     save_interpreter(interpreter, arguments.out, provenance)
-    if arguments.recoloured_sheet is not None:
-        copies = settings.recoloured_copies
-        recoloured = recolour(generator, annotated, copies, settings.recolour_from)
-        arguments.recoloured_sheet.parent.mkdir(parents=True, exist_ok=True)
-        save_recoloured(recoloured, copies, arguments.recoloured_sheet)
     return f"wrote {arguments.out}: {config.num_members} members on {config.num_features} features"
+
+
+def _check_recolouring(arguments: argparse.Namespace) -> None:
+    if not arguments.recoloured_copies:
+        for option in ("recoloured_sheet", "recolour_from"):
+            if getattr(arguments, option) is not None:
+                raise TrainingError(
+                    f"{option} is given and recoloured_copies is 0, expected at least 1; give --recoloured-copies too",
+                    field="recoloured_copies",
+                )
+    if arguments.recoloured_sheet is not None:
+        check_file_place(arguments.recoloured_sheet, "--recoloured-sheet", ".png")
 
 
 def run_import(arguments: argparse.Namespace) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from labelmint.bundle import open_bundle
 from labelmint.v1 import bundle_pb2
-from labelmint_export.annotations import AnnotationSchema, read_annotations
+from labelmint_export.annotations import AnnotationSchema, files_of, read_joined
 from labelmint_export.bundle.build import build_bundle, sha256_of_files
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.bundle.settings import BuildSettings
@@ -33,7 +33,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add_generator(build)
     build.add_argument("--interpreter", type=Path, required=True, help=".safetensors from train-interpreter")
     names = build.add_mutually_exclusive_group(required=True)
-    names.add_argument("--annotations", type=Path, help="folder that was learned from, for the names and colours")
+    names.add_argument(
+        "--annotations", type=Path, nargs="+", help="folders that were learned from, for the names and colours"
+    )
     names.add_argument("--classes", nargs="+", metavar="NAME", help="names of an imported interpreter's classes")
     build.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     build.add_argument("--name", required=True, help="model name that requests use")
@@ -132,8 +134,8 @@ def _names_of(arguments: argparse.Namespace) -> tuple[AnnotationSchema, bundle_p
     )
     if arguments.annotations is None:
         return name_classes(arguments.classes), provenance
-    annotated = read_annotations(arguments.annotations)
-    files = sorted(path for path in arguments.annotations.iterdir() if path.is_file())
+    annotated = read_joined(arguments.annotations)
+    files = files_of(arguments.annotations)
     provenance.annotations_sha256, provenance.num_annotated_images = sha256_of_files(files), len(annotated)
     return annotated.schema, provenance
 

@@ -12,7 +12,7 @@ from labelmint_export.errors import BuildError
 from labelmint_export.generator.snapshots import write_json
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter
-from labelmint_export.placing import check_folder_place
+from labelmint_export.placing import check_file_place, check_folder_place
 from labelmint_export.targets.deployed import make_target_model
 from labelmint_export.targets.precision import PRECISIONS
 from labelmint_export.targets.registry import TARGETS, find_target
@@ -93,7 +93,7 @@ def load_parts(
 
 def run_export(arguments: argparse.Namespace) -> str:
     """Write every target in every precision that was asked for."""
-    check_folder_place(arguments.out, "--out")
+    check_folder_place(arguments.out, "--out", filled=True)
     low, best, high = arguments.profile
     settings = TargetSettings(
         profile=BatchProfile(min_batch=low, opt_batch=best, max_batch=high),
@@ -139,6 +139,8 @@ def verify_engines(arguments: argparse.Namespace, bundle: Bundle) -> str:
         raise BuildError(
             "--engine compares with the float64 reference; give --generator and --interpreter", field="engine"
         )
+    if arguments.json is not None:
+        check_file_place(arguments.json, "--json")
     names = list_engines(arguments.targets) if arguments.engine == ALL else arguments.engine.split(",")
     generator, interpreter, _ = load_parts(arguments, bundle.manifest.provenance)
     verification = EngineVerification(
@@ -151,6 +153,7 @@ def verify_engines(arguments: argparse.Namespace, bundle: Bundle) -> str:
     )
     reports = verification.compare(names)
     if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.json, to_record(reports, bundle, arguments.samples))
     table = format_table(reports)
     missed = [r.engine for r in reports if not (r.holds or (arguments.engine == ALL and not r.ran))]

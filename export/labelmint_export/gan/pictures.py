@@ -92,4 +92,6 @@ def save_grid(pictures: npt.NDArray[np.uint8], columns: int, path: Path) -> None
     count, height, width, _ = pictures.shape
     rows = count // columns
     sheet = pictures.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)  # [R, H, columns, W, 3]
-    Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(path)
+    partial = path.with_name(f"{path.name}.partial")
+    Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(partial, format="PNG")
+    partial.replace(path)

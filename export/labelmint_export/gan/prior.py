@@ -35,9 +35,10 @@ NUM_BLOCKS = 4
 FREQUENCIES = 32
 FLOW_RATE = 1e-3
 MAPPING_RATE = 2.0
-"""Mean change of a weight by a step after the warm-up; the mapping multiplies weights by 0.01 / sqrt(inputs)."""
+"""Root mean square by which a step after the warm-up changes the weights of a matrix, and Adam's rate for the biases;
+the mapping multiplies weights by 0.01 / sqrt(inputs)."""
 MUON_RATIO = 0.2
-"""Mean change of a weight by a step of torch's Muon, divided by its learning rate."""
+"""The same for torch's Muon with a learning rate of 1."""
 WARMUP_STEPS = 200
 AVERAGE_DECAY = 0.999
 PATH_STEPS = 16
@@ -211,7 +212,7 @@ def follow(field: VelocityField, begin: torch.Tensor, compute_dtype: torch.dtype
     """
     ends = []
     step = 1.0 / PATH_STEPS
-    for x in torch.split(begin, 2_000):
+    for x in tqdm(torch.split(begin, 2_000), desc="paths", unit="batch", mininterval=2.0):
         place = x
         for index in range(PATH_STEPS):
             time = x.new_full([len(x)], index * step)
@@ -242,7 +243,7 @@ def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, sca
 
 
 def _make_mapping_optimizers(mapping: MappingNetwork) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices, which Adam moves several times slower, and Adam for the biases."""
+    """Muon (Jordan et al. 2024) for the matrices, Adam for the biases."""
     matrices = [parameter for parameter in mapping.parameters() if parameter.ndim == 2]
     others = [parameter for parameter in mapping.parameters() if parameter.ndim != 2]
     return [

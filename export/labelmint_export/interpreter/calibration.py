@@ -15,15 +15,15 @@ OUTSIDE = 0.02
 
 
 @torch.no_grad()
-def peak_scores(interpreter: Interpreter, pool: FeaturePool) -> torch.Tensor:
-    """Largest value of each averaged heatmap on each picture of a pool: float32 [N, K]."""
+def peak_scores(interpreter: Interpreter, pool: FeaturePool, count: int) -> torch.Tensor:
+    """Largest value of each averaged heatmap on each of the first `count` pictures of a pool: float32 [count, K]."""
     assert interpreter.regressors is not None
     side = pool.label_resolution
     members = interpreter.config.num_keypoint_members
     columns = torch.arange(side)
     num_rows = max(1, PIXELS_PER_CHUNK // side)
-    scores = torch.full([pool.num_images, interpreter.config.num_keypoints], -torch.inf)
-    for image in range(pool.num_images):
+    scores = torch.full([count, interpreter.config.num_keypoints], -torch.inf)
+    for image in range(count):
         for top in range(0, side, num_rows):
             rows = torch.arange(top, min(top + num_rows, side))
             grid = torch.cartesian_prod(rows, columns)
@@ -41,10 +41,10 @@ def calibrate_visibility(interpreter: Interpreter, pool: FeaturePool, visible: t
 
     Args:
         interpreter: Its `visibility_thresholds` are changed.
-        pool: Features of the annotated pictures.
+        pool: Features of the annotated pictures, and perhaps of others behind them.
         visible: bool [N, K], as annotated.
     """
-    scores = peak_scores(interpreter, pool)
+    scores = peak_scores(interpreter, pool, len(visible))
     thresholds = []
     for keypoint in range(scores.shape[1]):
         score, seen = scores[:, keypoint], visible[:, keypoint]

@@ -8,7 +8,7 @@ Legend: N pictures, M members, b pixels of a member's batch, D features, C class
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,12 @@ from tqdm import tqdm
 
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError, TrainingError
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
 from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
 from labelmint_export.interpreter.features import FeaturePool, fill_pool
-from labelmint_export.interpreter.recolouring import recolour
+from labelmint_export.interpreter.painting import paint_annotated
 from labelmint_export.interpreter.sampling import (
     PixelMasses,
     PixelSampler,
@@ -33,9 +32,6 @@ from labelmint_export.interpreter.sampling import (
     make_masses,
 )
 from labelmint_export.ranges import require_at_least, require_positive
-
-MAX_PIXEL_DIFFERENCE = 8
-"""Levels (of 255) by which the annotated picture may differ from what the generator paints now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +52,6 @@ class InterpreterTraining:
     """Pixels of the held-back pictures in each look."""
     seed: int = 0
     """Of initial weights and pixels."""
-    recoloured_copies: int = 0
-    """Copies of each annotated picture in the colours of others, with the same labels; see `recolouring`."""
-    recolour_from: int | None = None
-    """Index of the first w that is another picture's in such a copy; None takes that of the first layer at 64 x 64."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -68,48 +60,7 @@ class InterpreterTraining:
             TrainingError: A field is out of range.
         """
         require_at_least(self, 1, "max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels")
-        require_at_least(self, 0, "recoloured_copies")
         require_positive(self, "learning_rate")
-
-
-def _check_latents(generator: Backbone, annotated: AnnotatedSet) -> None:
-    expected = (generator.config.num_ws, generator.config.w_dim)
-    if tuple(annotated.ws.shape[1:]) != expected:
-        raise AnnotationError(
-            f"ws of the annotations has shape {list(annotated.ws.shape)}, expected [N, {expected[0]}, {expected[1]}]; "
-            "the annotations belong to another generator",
-            field="ws",
-        )
-
-
-def paint_annotated(generator: Backbone, annotated: AnnotatedSet) -> Iterator[Mapping[str, torch.Tensor]]:
-    """Paint each annotated picture again and give its features.
-
-    Yields:
-        Layer name -> float32 [1, C, r, r].
-
-    Raises:
-        AnnotationError: A picture is not what the generator paints from its latent, or latents do not fit.
-    """
-    _check_latents(generator, annotated)
-    for index in range(len(annotated)):
-        with torch.no_grad():
-            output = generator.synthesis(annotated.ws[index : index + 1], "const")
-        painted = to_uint8(output.image)[0]
-        if painted.shape != annotated.pictures[index].shape:
-            raise AnnotationError(
-                f"picture {index} is {list(annotated.pictures[index].shape)}, "
-                f"the generator paints {list(painted.shape)}",
-                field="pictures",
-            )
-        difference = float(np.abs(painted.astype(np.int16) - annotated.pictures[index]).mean())
-        if difference > MAX_PIXEL_DIFFERENCE:
-            raise AnnotationError(
-                f"picture {index} differs by {difference:.1f} levels from what the generator paints from its latent; "
-                "annotate the pictures that `labelmint-export label` or `sample` wrote for this generator",
-                field="pictures",
-            )
-        yield output.features
 
 
 def train_interpreter(
@@ -119,7 +70,7 @@ def train_interpreter(
 
     Args:
         generator: The one that painted them.
-        annotated: Pictures, masks, keypoints and latents.
+        annotated: Pictures, masks, keypoints and latents; recoloured copies among them are held back with theirs.
         config: Shape of the interpreter.
         settings: How to train.
 
@@ -128,26 +79,21 @@ def train_interpreter(
 
     Raises:
         AnnotationError: The annotations do not fit the generator or the shape.
-        TrainingError: The loss is not finite, or the pictures cannot be recoloured as wanted.
+        TrainingError: The loss is not finite.
     """
     if annotated.masks.shape[1:] != (config.label_resolution, config.label_resolution):
         raise AnnotationError(
             f"masks are {list(annotated.masks.shape[1:])}, expected {[config.label_resolution] * 2}", field="masks"
         )
-    _check_latents(generator, annotated)
-    learned = recolour(generator, annotated, settings.recoloured_copies, settings.recolour_from)
-    pool = FeaturePool(config.taps, config.label_resolution, len(learned))
-    fill_pool(pool, paint_annotated(generator, learned))
-    return train_on_pool(pool, learned, config, settings)
+    pool = FeaturePool(config.taps, config.label_resolution, len(annotated))
+    fill_pool(pool, paint_annotated(generator, annotated))
+    return train_on_pool(pool, annotated, config, settings)
 
 
 def train_on_pool(
     pool: FeaturePool, annotated: AnnotatedSet, config: InterpreterConfig, settings: InterpreterTraining
 ) -> Interpreter:
-    """Train an interpreter on features that were already taken; see `train_interpreter`.
-
-    `annotated` holds the recoloured copies already, in the order of `recolour`.
-    """
+    """Train an interpreter on features that were already taken; see `train_interpreter`."""
     torch.manual_seed(settings.seed)
     interpreter = Interpreter(config)
     masks = torch.from_numpy(np.ascontiguousarray(annotated.masks))
@@ -159,7 +105,8 @@ def train_on_pool(
         return (loss.view_as(weights) * weights).mean(dim=1)
 
     masses = make_masses(class_importance(masks, config.num_classes), labelled)
-    _train_members(interpreter.classifiers, pool, masses, class_loss, settings, "classifiers")
+    copies = annotated.num_copies
+    _train_members(interpreter.classifiers, pool, masses, class_loss, settings, copies, "classifiers")
     if interpreter.regressors is not None:
         side = config.label_resolution
         keypoints = torch.from_numpy(annotated.keypoints)
@@ -173,10 +120,11 @@ def train_on_pool(
             [keypoint_importance(encode_heatmaps(one[None], side, side, config.sigma_pixels)) for one in keypoints]
         )
         masses = make_masses(importance, torch.ones_like(labelled))
-        _train_members(interpreter.regressors, pool, masses, heatmap_loss, settings, "regressors")
+        _train_members(interpreter.regressors, pool, masses, heatmap_loss, settings, copies, "regressors")
     interpreter.eval().requires_grad_(False)
     if interpreter.regressors is not None:
-        calibrate_visibility(interpreter, pool, torch.from_numpy(annotated.keypoints[..., 2] > 0.5))
+        drawn = len(annotated) // (1 + copies)  # copies say nothing new about what can be seen
+        calibrate_visibility(interpreter, pool, torch.from_numpy(annotated.keypoints[:drawn, :, 2] > 0.5))
     return interpreter
 
 
@@ -206,11 +154,12 @@ def _train_members(
     masses: PixelMasses,
     loss_of_members: LossOfMembers,
     settings: InterpreterTraining,
+    copies: int,
     name: str,
 ) -> None:
     members = ensemble.linear1.weight.shape[0]
     random = torch.Generator().manual_seed(settings.seed)
-    splits = [_split(masses.kept_in_row, m, settings.recoloured_copies) for m in range(members)]
+    splits = [_split(masses.kept_in_row, m, copies) for m in range(members)]
     learners = [PixelSampler(masses, learn) for learn, _ in splits]
     validation = _draw([PixelSampler(masses, held) for _, held in splits], settings.validation_pixels, random)
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=settings.learning_rate)

@@ -34,11 +34,12 @@ def wait_for_health(
     Raises:
         InvalidArgumentError: The address is none, or a file of `tls` cannot be read.
     """
-    deadline = time.monotonic() + wait_s
+    began = time.monotonic()
     while True:
         is_serving, text = _ask(address, model, timeout_s, tls)
-        if is_serving or time.monotonic() + _PAUSE_S > deadline:
-            return is_serving, text if is_serving or not wait_s else f"{text} (asked for {wait_s:g} s)"
+        asked_s = time.monotonic() - began
+        if is_serving or asked_s + _PAUSE_S > wait_s:
+            return is_serving, text if is_serving or not wait_s else f"{text} (asked for {asked_s:.1f} s)"
         time.sleep(_PAUSE_S)
 
 

@@ -59,7 +59,8 @@ class TrainConfig:
     coded_pictures: int = 20_000
     """Pictures of the set that have a code: the first ones, as many whole batches as there are."""
     code_rate: float = 0.05
-    """Learning rate of the codes, units of w."""
+    """Learning rate of the codes, units of w. A code that moves fast finds its place, but hides from synthesis what is
+    fine: a later stage takes a fifth."""
     prior_steps: int = 10_000
     """Steps in which the mapping learns where the pictures are, before the first adversarial one."""
     compute_dtype: str = "bfloat16"

@@ -1,6 +1,6 @@
 """Annotated GAN pictures as ordinary files: PNG, LabelMe JSON and latents; other programs' labels read into them."""
 
-from labelmint_export.annotations.folder import AnnotatedSet, read_annotations, read_pictures
+from labelmint_export.annotations.folder import AnnotatedSet, concatenate, read_annotations, read_pictures
 from labelmint_export.annotations.joining import files_of, read_joined
 from labelmint_export.annotations.schema import AnnotationSchema
 from labelmint_export.annotations.writing import write_annotations
@@ -8,6 +8,7 @@ from labelmint_export.annotations.writing import write_annotations
 __all__ = [
     "AnnotatedSet",
     "AnnotationSchema",
+    "concatenate",
     "files_of",
     "read_annotations",
     "read_joined",

@@ -9,7 +9,7 @@
 Legend: N pictures, K keypoints, H rows, W columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,19 @@ class AnnotatedSet:
             masks=np.full_like(self.masks, IGNORE_LABEL),
             keypoints=np.zeros((len(self), len(schema.keypoint_names), 3), np.float32),
         )
+
+
+def concatenate(parts: Sequence[AnnotatedSet], num_copies: int = 0) -> AnnotatedSet:
+    """Put sets of the same schema and shapes one behind another; the names of their files are left out."""
+    return AnnotatedSet(
+        schema=parts[0].schema,
+        pictures=np.concatenate([part.pictures for part in parts]),
+        masks=np.concatenate([part.masks for part in parts]),
+        keypoints=np.concatenate([part.keypoints for part in parts]),
+        z=torch.cat([part.z for part in parts]),
+        ws=torch.cat([part.ws for part in parts]),
+        num_copies=num_copies,
+    )
 
 
 def read_annotations(folder: Path) -> AnnotatedSet:

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from labelmint_export.annotations.folder import AnnotatedSet, read_annotations
+from labelmint_export.annotations.folder import AnnotatedSet, concatenate, read_annotations
 from labelmint_export.errors import AnnotationError
 
 
@@ -43,16 +40,7 @@ def read_joined(folders: Sequence[Path]) -> AnnotatedSet:
                     f"[N, {', '.join(map(str, ours))}]; join what one generator painted",
                     field=name,
                 )
-    if len(parts) == 1:
-        return first
-    return AnnotatedSet(
-        schema=first.schema,
-        pictures=np.concatenate([part.pictures for part in parts]),
-        masks=np.concatenate([part.masks for part in parts]),
-        keypoints=np.concatenate([part.keypoints for part in parts]),
-        z=torch.cat([part.z for part in parts]),
-        ws=torch.cat([part.ws for part in parts]),
-    )
+    return first if len(parts) == 1 else concatenate(parts)
 
 
 def files_of(folders: Sequence[Path]) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from labelmint_export.annotations import AnnotatedSet
+from labelmint_export.annotations import AnnotatedSet, concatenate
 from labelmint_export.errors import TrainingError
 from labelmint_export.gan.pictures import save_grid, to_uint8
 from labelmint_export.generator import Backbone
@@ -65,15 +65,7 @@ def recolour(generator: Backbone, annotated: AnnotatedSet, copies: int, first_w:
         shift = 1 + copy * (count - 1) // copies  # no two copies of a picture have the same colours
         ws = torch.cat([annotated.ws[:, :first_w], annotated.ws.roll(-shift, dims=0)[:, first_w:]], dim=1)
         parts.append(replace(annotated, pictures=_paint(generator, ws), ws=ws))
-    return AnnotatedSet(
-        schema=annotated.schema,
-        pictures=np.concatenate([part.pictures for part in parts]),
-        masks=np.concatenate([part.masks for part in parts]),
-        keypoints=np.concatenate([part.keypoints for part in parts]),
-        z=torch.cat([part.z for part in parts]),
-        ws=torch.cat([part.ws for part in parts]),
-        num_copies=copies,
-    )
+    return concatenate(parts, num_copies=copies)
 
 
 def choose_first_w(generator: Backbone, wanted: int | None) -> int:

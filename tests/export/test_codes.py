@@ -40,11 +40,15 @@ def test_codes_and_synthesis_descend_as_torch_would(monkeypatch: pytest.MonkeyPa
 
     w = start[chosen].clone().requires_grad_(True)
     of_codes = torch.optim.Adam([w], lr=0.01, betas=module.BETAS)
-    of_synthesis = torch.optim.Adam(decoding_parameters(theirs), lr=0.002, betas=(0.9, 0.99))
+    kernels = [p for p in decoding_parameters(theirs) if p.ndim == 4 and p.shape[-1] == 3]
+    matrices = [torch.nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in kernels]
+    of_kernels = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")  # 0.2 * 0.01
+    known = {id(kernel) for kernel in kernels}
+    others = [p for p in decoding_parameters(theirs) if id(p) not in known]
+    of_synthesis = torch.optim.Adam(others, lr=0.002, betas=(0.9, 0.99))
     for visits in range(3):
         code_step(ours, codes, chosen, real, visits=visits, rate_share=0.5, config=config)
-        of_codes.zero_grad()
-        of_synthesis.zero_grad()
+        theirs.zero_grad()
         image = theirs.synthesis(w[:, None, :].expand(-1, config.generator.num_ws, -1), "none").image
         error = image - real
         laplacian = laplacian_levels(image, real).sum(dim=0)  # of each picture
@@ -57,6 +61,13 @@ def test_codes_and_synthesis_descend_as_torch_would(monkeypatch: pytest.MonkeyPa
             parameter.grad = gradient
         of_codes.step()
         of_synthesis.step()
+        with torch.no_grad():
+            for kernel, matrix in zip(kernels, matrices, strict=True):
+                assert kernel.grad is not None
+                matrix.grad = kernel.grad.flatten(1)
+            of_kernels.step()  # type: ignore[no-untyped-call]  # torch's method is untyped
+            for kernel, matrix in zip(kernels, matrices, strict=True):
+                kernel.copy_(matrix.view_as(kernel))
 
     torch.testing.assert_close(codes.w[chosen], w.detach(), rtol=0, atol=1e-5)
     for index in (0, 2, 4):

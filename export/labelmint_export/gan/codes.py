@@ -15,6 +15,7 @@ import torch
 
 from labelmint_export.gan.autoencoder import decode, decoding_parameters, make_adam, picture_distance
 from labelmint_export.gan.config import TrainConfig
+from labelmint_export.gan.muon import KernelDescent
 from labelmint_export.generator import Generator
 
 CUBE_WEIGHT = 30.0
@@ -39,8 +40,10 @@ class Codes:
     """float32 [P, D], Adam's running mean of each code's gradient."""
     square: torch.Tensor
     """float32 [P, D], Adam's running mean of its square."""
+    kernels: KernelDescent
+    """Of the kernels of synthesis that see more than a pixel: Muon learns in a third of the pictures what Adam does."""
     optimizer: torch.optim.Adam
-    """Of synthesis, without its noise."""
+    """Of the rest of synthesis, without its noise."""
 
     @property
     def count(self) -> int:
@@ -56,8 +59,12 @@ def make_codes(w: torch.Tensor, generator: Generator, config: TrainConfig) -> Co
         generator: Whose synthesis learns.
         config: Of the training.
     """
-    optimizer = make_adam(decoding_parameters(generator), config.learning_rate)
-    return Codes(w.clone(), torch.zeros_like(w), torch.zeros_like(w), optimizer)
+    kernels: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    for parameter in decoding_parameters(generator):
+        (kernels if parameter.ndim == 4 and parameter.shape[-1] > 1 else others).append(parameter)
+    optimizer = make_adam(others, config.learning_rate)
+    return Codes(w.clone(), torch.zeros_like(w), torch.zeros_like(w), KernelDescent(kernels), optimizer)
 
 
 def share_of_rate(progress: float) -> float:
@@ -91,13 +98,16 @@ def code_step(
     """
     w = codes.w[indices]
     w = (w + DEVIATION * torch.randn_like(w)).requires_grad_(True)
+    codes.kernels.zero_grad()
     codes.optimizer.zero_grad(set_to_none=True)
     image = decode(generator, w, getattr(torch, config.compute_dtype))
     distance = picture_distance(image, real)
     loss = distance + CUBE_WEIGHT * (image - real).abs().pow(3).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+    rate = rate_share * config.learning_rate
+    codes.kernels.step(rate)
     for group in codes.optimizer.param_groups:
-        group["lr"] = rate_share * config.learning_rate
+        group["lr"] = rate
     codes.optimizer.step()
     assert w.grad is not None
     _move(codes, indices, w.grad * len(indices), visits, rate_share * config.code_rate)

@@ -25,6 +25,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from labelmint_export.gan.autoencoder import Encoder
+from labelmint_export.gan.muon import make_muon
 from labelmint_export.gan.pictures import to_range
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.layers import normalize_second_moment
@@ -37,8 +38,6 @@ FLOW_RATE = 1e-3
 MAPPING_RATE = 2.0
 """Root mean square by which a step after the warm-up changes the weights of a matrix, and Adam's rate for the biases;
 the mapping multiplies weights by 0.01 / sqrt(inputs)."""
-MUON_RATIO = 0.2
-"""The same for torch's Muon with a learning rate of 1."""
 WARMUP_STEPS = 200
 AVERAGE_DECAY = 0.999
 PATH_STEPS = 16
@@ -243,11 +242,11 @@ def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, sca
 
 
 def _make_mapping_optimizers(mapping: MappingNetwork) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices, Adam for the biases."""
+    """Muon for the matrices, Adam for the biases."""
     matrices = [parameter for parameter in mapping.parameters() if parameter.ndim == 2]
     others = [parameter for parameter in mapping.parameters() if parameter.ndim != 2]
     return [
-        torch.optim.Muon(matrices, lr=MAPPING_RATE / MUON_RATIO, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        make_muon(matrices, MAPPING_RATE),
         torch.optim.Adam(others, lr=MAPPING_RATE, foreach=True),
     ]
 

@@ -30,6 +30,10 @@ from labelmint_export.generator.snapshots import (
 FORMAT = "labelmint-gan-state"
 FORMAT_VERSION = 1
 CODE_TENSORS = ("w", "mean", "square")
+ADAM_SHAPES: dict[str, torch.Size | None] = {"step": torch.Size([]), "exp_avg": None, "exp_avg_sq": None}
+"""What Adam remembers of a parameter; None: of its shape."""
+MUON_SHAPES: dict[str, torch.Size | None] = {"momentum_buffer": None}
+"""Likewise Muon."""
 
 
 @dataclass(slots=True)
@@ -111,21 +115,21 @@ def make_state(config: TrainConfig, device: torch.device) -> TrainState:
     )
 
 
-def _optimizer_tensors(prefix: str, optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for index, moments in optimizer.state_dict()["state"].items():
-        for name in ("step", "exp_avg", "exp_avg_sq"):
-            tensors[f"{prefix}.{index}.{name}"] = moments[name]
-    return tensors
+def _optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{prefix}.{index}.{name}": tensor
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, tensor in moments.items()
+    }
 
 
 def _restore_optimizer(
-    prefix: str, optimizer: torch.optim.Adam, tensors: dict[str, torch.Tensor], path: Path, *, stepped: bool
+    prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], path: Path, *, stepped: bool
 ) -> None:
     record = optimizer.state_dict()
     record["state"] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    shapes = {"step": torch.Size([]), "exp_avg": None, "exp_avg_sq": None}
+    shapes = ADAM_SHAPES if isinstance(optimizer, torch.optim.Adam) else MUON_SHAPES
     expected = {
         f"{prefix}.{index}.{name}": parameter.shape if shape is None else shape
         for index, parameter in enumerate(parameters)
@@ -161,6 +165,7 @@ def save_state(state: TrainState, folder: Path) -> None:
     if state.codes is not None:
         tensors |= {f"codes.{name}": getattr(state.codes, name) for name in CODE_TENSORS}
         tensors |= _optimizer_tensors("code_optimizer", state.codes.optimizer)
+        tensors |= _optimizer_tensors("kernel_optimizer", state.codes.kernels.optimizer)
     tensors["path_length_mean"] = state.path_length_mean
     tensors["random.cpu"] = torch.get_rng_state()
     if state.path_length_mean.is_cuda:
@@ -284,4 +289,5 @@ def _load_codes(state: TrainState, tensors: dict[str, torch.Tensor], path: Path)
     codes = make_codes(found["w"].to(device), state.generator, state.config)
     codes.mean, codes.square = found["mean"].to(device), found["square"].to(device)
     _restore_optimizer("code_optimizer", codes.optimizer, tensors, path, stepped=True)
+    _restore_optimizer("kernel_optimizer", codes.kernels.optimizer, tensors, path, stepped=True)
     return codes

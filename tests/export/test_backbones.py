@@ -333,3 +333,20 @@ def test_folder_without_all_classifiers_is_refused(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(2)}, folder / "model_1.pth")
     with pytest.raises(CheckpointError, match="holds no model_state_dict"):
         read_classifiers(folder, taps=taps, label_resolution=8)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_tap_depends_on_its_w_and_on_none_behind_it(tmp_path: Path, name: str) -> None:
+    path = FILES[name][0](tmp_path)
+    if not path.exists():
+        pytest.skip(f"{path} does not exist: the whole cases of the original programs are not here")
+    generator = load_generator(path)
+    ws = torch.randn(1, generator.config.num_ws, generator.config.w_dim)
+    with torch.no_grad():
+        taps = generator.synthesis(ws, "const").taps
+        for spec, w in zip(generator.tap_specs, generator.tap_ws, strict=True):
+            behind, at = ws.clone(), ws.clone()
+            behind[:, w + 1 :] += 1.0
+            at[:, w] += 1.0
+            assert torch.equal(generator.synthesis(behind, "const").taps[spec.name], taps[spec.name])
+            assert not torch.equal(generator.synthesis(at, "const").taps[spec.name], taps[spec.name])

@@ -288,7 +288,7 @@ def test_inspect_prints_shape_and_taps(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["inspect", str(DATA / "stylegan2_from_sg3_32_c5.pkl"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["kind"], told["resolution"], told["c_dim"], told["num_ws"]) == ("NVIDIA StyleGAN2", 32, 5, 8)
-    assert told["taps"][1] == {"name": "b8.conv0", "channels": 48, "resolution": 8}
+    assert told["taps"][1] == {"name": "b8.conv0", "channels": 48, "resolution": 8, "w": 1}
     assert main(["inspect", str(DATA / "rosinality_32.pt")]) == 0
     assert "kind            rosinality StyleGAN2" in capsys.readouterr().out
 

@@ -90,7 +90,10 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
         "mapping_layers": config.mapping_layers,
         "num_parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "num_features": sum(tap.channels for tap in taps),
-        "taps": [{"name": tap.name, "channels": tap.channels, "resolution": tap.resolution} for tap in taps],
+        "taps": [
+            {"name": tap.name, "channels": tap.channels, "resolution": tap.resolution, "w": w}
+            for tap, w in zip(taps, generator.tap_ws, strict=True)
+        ],
     }
 
 

@@ -43,6 +43,6 @@ def run_inspect(arguments: argparse.Namespace) -> str:
     taps = cast(list[dict[str, object]], description.pop("taps"))
     width = max(len(name) for name in description)
     lines = [f"{name:{width}}  {value}" for name, value in description.items()]
-    lines += ["", "tap             channels  resolution"]
-    lines += [f"{tap['name']!s:15} {tap['channels']!s:>8} {tap['resolution']!s:>11}" for tap in taps]
+    lines += ["", "tap             channels  resolution   w"]
+    lines += [f"{tap['name']!s:15} {tap['channels']!s:>8} {tap['resolution']!s:>11} {tap['w']!s:>3}" for tap in taps]
     return "\n".join(lines)

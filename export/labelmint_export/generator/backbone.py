@@ -145,6 +145,11 @@ class Backbone(nn.Module, abc.ABC):
         return self.synthesis.tap_specs
 
     @property
+    def tap_ws(self) -> tuple[int, ...]:
+        """Index of the last w that each tap depends on, in the order of `tap_specs`."""
+        return tuple(range(len(self.tap_specs)))
+
+    @property
     def feature_specs(self) -> tuple[TapSpec, ...]:
         """What interpreters may learn from: taps that cover the picture and nothing else, and learned inputs."""
         return self.synthesis.feature_specs

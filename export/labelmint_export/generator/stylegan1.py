@@ -255,3 +255,8 @@ class StyleGAN1Generator(Backbone):
     def architecture(self) -> str:
         """Blocks in a row, without sums, as StyleGAN2's paper calls it."""
         return "orig"
+
+    @property
+    def tap_ws(self) -> tuple[int, ...]:
+        """Index of the last w that each tap depends on: a block's second, and its first for the raw convolution."""
+        return tuple(2 * index + second for index in range(len(self.config.block_resolutions)) for second in (1, 0))

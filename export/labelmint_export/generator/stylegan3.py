@@ -251,3 +251,8 @@ class StyleGAN3Generator(Backbone):
     def architecture(self) -> str:
         """`r` turns with the picture, by filters that are square and not separable; `t` only moves."""
         return "r" if any(layer.down_radial for layer in self.config.layers) else "t"
+
+    @property
+    def tap_ws(self) -> tuple[int, ...]:
+        """Index of the last w that each tap depends on; the first w moves the Fourier features."""
+        return tuple(range(1, 1 + len(self.tap_specs)))

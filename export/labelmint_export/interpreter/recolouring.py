@@ -31,7 +31,8 @@ def first_fine_w(generator: Backbone) -> int | None:
     """
     if generator.family == "stylegan3":
         return None
-    return next((i for i, tap in enumerate(generator.tap_specs) if tap.resolution >= FINE_SIDE), None)
+    fine = [w for w, tap in zip(generator.tap_ws, generator.tap_specs, strict=True) if tap.resolution >= FINE_SIDE]
+    return min(fine, default=None)
 
 
 def recolour(generator: Backbone, annotated: AnnotatedSet, copies: int, first_w: int | None = None) -> AnnotatedSet:

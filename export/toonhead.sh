@@ -27,9 +27,9 @@ more=(--train "$WORK/points.npz" --test "$WORK/oracle-test.npz" "${threads[@]}")
 
 # The generator. First an autoencoder at three resolutions, each grown out of the one before, whose decoder is synthesis:
 # reconstructions tell a young generator where every part belongs. Then each of 20,000 pictures gets a w of its own, which
-# descends together with synthesis: what an encoder overlooks, eyebrows above all, comes out. A second stage like it lets
-# the w move a fifth as fast: synthesis then sees them where they are, and paints finer. At its end the mapping learns
-# where the pictures of the set are.
+# descends together with synthesis: what an encoder overlooks, eyebrows above all, comes out. Two more stages like it let
+# the w move a fifth as fast: synthesis then sees them where they are, and paints finer. At the end the mapping learns where
+# the pictures of the set are.
 channels=4:128,8:128,16:128,32:96,64:48,128:24
 of_discriminator=4:128,8:128,16:128,32:64,64:32,128:16
 stage() { # name, resolution, pictures, further settings
@@ -48,28 +48,39 @@ auto 128 "${PICTURES_AT_128:-235000}" 0.005 --start-from "$WORK/auto64"
 stage codes 128 "${CODE_IMAGES:-240000}" --start-from "$WORK/auto128" --code-images "${CODE_IMAGES:-240000}" \
 	--learning-rate 0.003 --prior-steps 1
 stage codes-finer 128 "${FINER_IMAGES:-240000}" --start-from "$WORK/codes" --code-images "${FINER_IMAGES:-240000}" \
+	--learning-rate 0.002 --code-rate 0.01 --prior-steps 1
+stage codes-finest 128 "${FINEST_IMAGES:-160000}" --start-from "$WORK/codes-finer" --code-images "${FINEST_IMAGES:-160000}" \
 	--learning-rate 0.002 --code-rate 0.01 --prior-steps 9000
 
-# Sixteen labelled pictures, the interpreter, and what the oracle says of it on pictures that nobody labelled.
-generator=(--generator "$WORK/codes-finer/generator.safetensors")
-annotations=(--annotations "$WORK/annotations")
-interpreter=(--interpreter "$WORK/interpreter.safetensors")
-# A person would look at some sixteens and take one in which every part occurs several times: seed 1 has beards.
-[ -e "$WORK/annotations" ] || run label "${generator[@]}" --oracle "$WORK/oracle.safetensors" --seed 1 \
-	--out "$WORK/annotations"
+# Sixteen labelled pictures: eight (a person would look at some, and take eight in which every part occurs: seed 3), then the
+# eight of 400 others that an interpreter of these is least sure of.
+generator=(--generator "$WORK/codes-finest/generator.safetensors")
+oracle=(--oracle "$WORK/oracle.safetensors")
 # Without the two coarsest layers, which know nothing of parts: the bundle has to stay below 12 MB.
-taps=(b8.conv1 b{16,32,64,128}.conv{0,1})
-[ -e "$WORK/interpreter.safetensors" ] || run train-interpreter "${generator[@]}" "${annotations[@]}" \
-	--taps "${taps[@]}" --recoloured-copies 3 --recoloured-sheet "$WORK/recoloured.png" --out "$WORK/interpreter.safetensors"
+taps=(--taps b8.conv1 b{16,32,64,128}.conv{0,1})
+first=(--annotations "$WORK/annotations/first")
+annotations=(--annotations "$WORK/annotations/"{first,second})
+interpreter=(--interpreter "$WORK/interpreter.safetensors")
+mkdir -p "$WORK/annotations"
+[ -e "$WORK/annotations/first" ] || run label "${generator[@]}" "${oracle[@]}" --seed 3 --count 8 \
+	--out "$WORK/annotations/first"
+[ -e "$WORK/eight.safetensors" ] || run train-interpreter "${generator[@]}" "${first[@]}" "${taps[@]}" \
+	--recoloured-copies 3 --out "$WORK/eight.safetensors"
+[ -e "$WORK/annotations/second" ] || run label "${generator[@]}" "${oracle[@]}" --seed 103 --count 8 \
+	--annotated "$WORK/annotations/first" --uncertain "$WORK/eight.safetensors" --out "$WORK/annotations/second"
+
+# The interpreter, and what the oracle says of it on pictures that nobody labelled.
+[ -e "$WORK/interpreter.safetensors" ] || run train-interpreter "${generator[@]}" "${annotations[@]}" "${taps[@]}" \
+	--recoloured-copies 3 --recoloured-sheet "$WORK/recoloured.png" --out "$WORK/interpreter.safetensors"
 
 report() { # name, command
 	[ -e "$WORK/reports/$1.json" ] || { run "${@:2}" >"$WORK/reports/$1.partial" && mv "$WORK/reports/$1".{partial,json}; }
 }
-report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --oracle "$WORK/oracle.safetensors"
+report interpreter report "${generator[@]}" "${interpreter[@]}" "${first[@]}" "${oracle[@]}"
 report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/oracle.safetensors"
 [ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 8000 \
 	--feature-network "$WORK/oracle.safetensors" --out "$WORK/nearest.png"
-run curve --logs "$WORK"/{auto{32,64,128},codes,codes-finer}/log.jsonl --out "$WORK/curve.png"
+run curve --logs "$WORK"/{auto{32,64,128},codes,codes-fine{r,st}}/log.jsonl --out "$WORK/curve.png"
 
 attribution='Remix of "ToonHead" (https://www.figma.com/community/file/1589627891082866389) by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), drawn with DiceBear (https://www.dicebear.com). Changes: pose and colours were varied, a generative model was trained on the pictures and paints these.'
 [ -e "$WORK/bundle" ] || run build "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --out "$WORK/bundle" \
@@ -86,10 +97,10 @@ if [ "${1:-}" = install ]; then
 	mkdir -p service/labelmint_service/bundles export/toonhead
 	cp -r "$WORK/bundle" service/labelmint_service/bundles/toonhead
 	cp -r "${parts[@]:1}" export/toonhead/
-	run keep-networks --training "$WORK/codes-finer" --out export/toonhead/networks # to go on from: --start-from
-	cp "$WORK/codes-finer/generator.safetensors" "$WORK/codes-finer/generator.json" export/toonhead/
+	run keep-networks --training "$WORK/codes-finest" --out export/toonhead/networks # to go on from: --start-from
+	cp "$WORK/codes-finest/generator.safetensors" "$WORK/codes-finest/generator.json" export/toonhead/
 	for size in 32 64 128; do cp "$WORK/auto$size/log.jsonl" "export/toonhead/log-$size.jsonl"; done
-	for stage in codes codes-finer; do cp "$WORK/$stage/log.jsonl" "export/toonhead/log-$stage.jsonl"; done
-	cp "$(ls "$WORK"/codes-finer/grid-*.png | tail -n 1)" export/toonhead/grid.png
-	cp "$(ls "$WORK"/codes-finer/grid-*.png | tail -n 2 | head -n 1)" export/toonhead/reconstructions.png # before the mapping
+	for stage in codes codes-fine{r,st}; do cp "$WORK/$stage/log.jsonl" "export/toonhead/log-$stage.jsonl"; done
+	cp "$(ls "$WORK"/codes-finest/grid-*.png | tail -n 1)" export/toonhead/grid.png
+	cp "$(ls "$WORK"/codes-finest/grid-*.png | tail -n 2 | head -n 1)" export/toonhead/reconstructions.png # before the mapping
 fi

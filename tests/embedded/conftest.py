@@ -20,6 +20,12 @@ def sources() -> Path:
 
 
 @pytest.fixture(scope="session")
+def annotated(sources: Path) -> list[Path]:
+    """Folders of the sixteen annotated pictures, in their order: eight, then the eight that these eight left unsure."""
+    return [sources / "annotations" / name for name in ("first", "second")]
+
+
+@pytest.fixture(scope="session")
 def embedded() -> Bundle:
     return open_bundle(EMBEDDED_BUNDLE)
 

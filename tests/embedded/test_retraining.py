@@ -24,11 +24,11 @@ RECOLOURED_COPIES = 3
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_interpreter_trained_anew_from_the_annotations_is_the_shipped_one(
-    embedded: Bundle, sources: Path, tmp_path: Path
+    embedded: Bundle, sources: Path, annotated: list[Path], tmp_path: Path
 ) -> None:
     """Trainings on other processors round differently, so labels are compared and not weights."""
     taps = [tap.name for tap in embedded.manifest.taps]
-    arguments = ["--generator", sources / "generator.safetensors", "--annotations", sources / "annotations"]
+    arguments = ["--generator", sources / "generator.safetensors", "--annotations", *annotated]
     arguments += ["--taps", *taps, "--recoloured-copies", RECOLOURED_COPIES]
     out = tmp_path / "interpreter.safetensors"
     assert main(["train-interpreter", *map(str, arguments), "--out", str(out)]) == 0

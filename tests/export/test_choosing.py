@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from labelmint.addresses import latents
-from labelmint_export.annotations import AnnotatedSet, read_annotations, read_pictures
+from labelmint_export.annotations import AnnotatedSet, read_joined, read_pictures
 from labelmint_export.cli import main
 from labelmint_export.errors import AnnotationError, GeneratorError
 from labelmint_export.generator import Generator
@@ -20,7 +20,7 @@ from labelmint_export.generator.snapshots import load_generator, save_generator
 from labelmint_export.interpreter.choosing import choose, look_at, score_latents, shrink_pictures
 from labelmint_export.interpreter.diversity import pick_diverse, pick_farthest, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig
-from labelmint_export.interpreter.storage import save_interpreter
+from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
 from tests.export.plain_interpreter import plain_labels
 from tests.export.tiny_parts import make_annotated, make_generator, make_interpreter
@@ -217,7 +217,7 @@ def test_uncertain_pixels_of_the_embedded_model_are_those_it_labels_wrong(
 
     The score of a picture is the mean of its most uncertain tenth: most errors have to lie there.
     """
-    annotated = read_annotations(EMBEDDED / "annotations")
+    annotated = read_joined([EMBEDDED / "annotations" / name for name in ("first", "second")])
     caught, wrong_pixels = 0, 0
     interpreter = train_on(embedded, annotated, keep)
     for one, mask in zip(annotated.ws[held], annotated.masks[held], strict=True):
@@ -237,3 +237,18 @@ def test_uncertain_pixels_of_the_embedded_model_are_those_it_labels_wrong(
     assert float(chosen.scores.min()) >= float(again.sort(descending=True).values[5]) - 1e-6
     assert not {*chosen.z[:, 0].tolist()} & {*z[:2, 0].tolist()}
     assert caught > 0.5 * wrong_pixels > 0
+
+
+def test_oracle_labels_the_pictures_that_an_interpreter_is_unsure_of(embedded: Generator, tmp_path: Path) -> None:
+    options = ["--count", 2, "--candidates", 8, "--seed", 5, "--annotated", EMBEDDED / "annotations" / "first"]
+    options += ["--uncertain", EMBEDDED / "interpreter.safetensors", "--oracle", EMBEDDED / "oracle.safetensors"]
+    arguments = ["label", "--generator", EMBEDDED / "generator.safetensors", "--out", tmp_path / "out", *options]
+    assert main([str(argument) for argument in arguments]) == 0
+
+    labelled = read_joined([tmp_path / "out"])
+    known = read_joined([EMBEDDED / "annotations" / "first"])
+    z, ws = draw(embedded, 5, 8)
+    interpreter = load_interpreter(EMBEDDED / "interpreter.safetensors")
+    chosen = choose(embedded, z, ws, 2, [known], interpreter)
+    assert torch.equal(labelled.z, chosen.z)
+    assert set(np.unique(labelled.masks)) > {0, 1}

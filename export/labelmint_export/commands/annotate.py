@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from labelmint_export.annotations import AnnotatedSet, AnnotationSchema, read_pictures, write_annotations
+from labelmint_export.annotations import AnnotatedSet, read_pictures, write_annotations
 from labelmint_export.annotations.writing import check_new_folder
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
-from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
+from labelmint_export.datasets.toonhead import CLASS_NAMES
 from labelmint_export.errors import AnnotationError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.choosing import Chosen, choose
 from labelmint_export.interpreter.storage import load_interpreter
-from labelmint_export.oracle.network import load_segmenter, predict
+from labelmint_export.oracle.annotating import annotate
+from labelmint_export.oracle.network import load_segmenter
 
 CANDIDATES = 400
 
@@ -41,14 +42,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         choice.add_argument(
             "--diverse", action="store_true", help="pick those of the candidates whose pictures differ most"
         )
-        if command is sample:
-            choice.add_argument(
-                "--uncertain",
-                type=Path,
-                metavar="INTERPRETER",
-                help="pick those of which this interpreter (.safetensors from train-interpreter) is least sure, and "
-                "that lie apart from each other and from the annotated ones",
-            )
+        choice.add_argument(
+            "--uncertain",
+            type=Path,
+            metavar="INTERPRETER",
+            help="pick those of which this interpreter (.safetensors from train-interpreter) is least sure, and that "
+            "lie apart from each other and from the annotated ones",
+        )
         command.add_argument(
             "--annotated", type=Path, nargs="+", default=[], metavar="FOLDER", help="leave out the pictures of these"
         )
@@ -60,17 +60,6 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sample.add_argument("--keypoints", nargs="*", default=[], metavar="NAME", help="points to set")
     sample.set_defaults(run=run_sample)
     label.set_defaults(run=run_label)
-
-
-def toonhead_schema() -> AnnotationSchema:
-    """Names and colours of the ToonHead set."""
-    return AnnotationSchema(
-        class_names=tuple(CLASS_NAMES),
-        palette=tuple(PALETTE),
-        keypoint_names=tuple(KEYPOINT_NAMES),
-        skeleton=tuple(SKELETON),
-        left_right_pairs=tuple(LEFT_RIGHT_PAIRS),
-    )
 
 
 def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
@@ -87,10 +76,9 @@ def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
         raise AnnotationError(
             f"--truncation-cutoff is {cutoff}, expected 0 to {generator.config.num_ws}", field="truncation_cutoff"
         )
-    uncertain = getattr(arguments, "uncertain", None)  # `label` knows no interpreter
-    interpreter = None if uncertain is None else load_interpreter(uncertain)
+    interpreter = None if arguments.uncertain is None else load_interpreter(arguments.uncertain)
     known = [read_pictures(folder) for folder in arguments.annotated]
-    picks = bool(arguments.diverse or uncertain or known)
+    picks = arguments.diverse or interpreter is not None or bool(known)
     if picks and arguments.candidates < arguments.count:
         raise AnnotationError(
             f"--candidates is {arguments.candidates}, expected at least --count, {arguments.count}, pictures to pick "
@@ -137,13 +125,8 @@ def _describe_scores(chosen: Chosen) -> str:
 def run_label(arguments: argparse.Namespace) -> str:
     """Write pictures with the oracle's masks and keypoints."""
     generator, chosen = _paint(arguments)
-    pictures = _pictures(generator, chosen.ws)
-    labels = predict(load_segmenter(arguments.oracle), pictures)
-    seen = labels.keypoints[..., 2:] > 0.5
-    keypoints = np.where(seen, labels.keypoints, 0).astype(np.float32)
-    write_annotations(
-        AnnotatedSet(toonhead_schema(), pictures, labels.mask, keypoints, chosen.z, chosen.ws), arguments.out
-    )
-    shares = np.bincount(labels.mask.ravel(), minlength=len(CLASS_NAMES)) / labels.mask.size
+    annotated = annotate(generator, load_segmenter(arguments.oracle), chosen.z, chosen.ws)
+    write_annotations(annotated, arguments.out)
+    shares = np.bincount(annotated.masks.ravel(), minlength=len(CLASS_NAMES)) / annotated.masks.size
     area = dict(zip(CLASS_NAMES, shares.round(5).tolist(), strict=True))
-    return json.dumps({"num_pictures": len(pictures), "area": area})
+    return json.dumps({"num_pictures": len(annotated), "area": area})

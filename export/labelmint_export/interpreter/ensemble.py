@@ -151,6 +151,18 @@ class PixelEnsemble(nn.Module):
         return y
 
     @torch.no_grad()
+    def take_raw(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Make the ensemble of features x out of one of (x - mean) / deviation.
+
+        Args:
+            mean: float64 [D].
+            deviation: float64 [D], positive.
+        """
+        weight = self.linear1.weight.double() / deviation
+        self.linear1.bias.copy_(self.linear1.bias.double() - weight @ mean)
+        self.linear1.weight.copy_(weight)
+
+    @torch.no_grad()
     def fold(self) -> FoldedMembers:
         """Fold each normalisation into the layer behind it; computed in float64, returned in float64."""
         scale1, shift1 = (t.double() for t in self.norm1.affine())

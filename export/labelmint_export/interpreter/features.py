@@ -12,6 +12,9 @@ import torch
 
 from labelmint_export.generator import TapSpec
 
+FLOOR = 0.05
+"""Smallest standard deviation of a feature, relative to the median of all."""
+
 
 class FeaturePool:
     """Taps of a set of pictures, and bilinear look-up of pixels in them.
@@ -41,6 +44,8 @@ class FeaturePool:
         self.num_features = start
         self._columns = {r: torch.cat(parts) for r, parts in columns.items()}
         self._ordered = bool((torch.cat([self._columns[r] for r in self._resolutions]).diff() == 1).all())
+        self._means = torch.zeros(start, dtype=torch.float64)
+        self._mean_squares = torch.zeros(start, dtype=torch.float64)
 
     def put(self, index: int, taps: Mapping[str, torch.Tensor]) -> None:
         """Store the taps of picture `index`: layer name -> float [1, C, r, r]. They are rounded to float16."""
@@ -48,8 +53,21 @@ class FeaturePool:
             start = 0
             rows = self._levels[r][index * r * r : (index + 1) * r * r]
             for spec in (s for s in self._specs if s.resolution == r):
-                rows[:, start : start + spec.channels] = taps[spec.name][0].flatten(1).t().to(torch.float16)
+                values = taps[spec.name][0].flatten(1)
+                rows[:, start : start + spec.channels] = values.t().to(torch.float16)
+                columns = self._columns[r][start : start + spec.channels]
+                self._means[columns] += values.mean(dim=1).double() / self.num_images
+                self._mean_squares[columns] += values.square().mean(dim=1).double() / self.num_images
                 start += spec.channels
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of each feature over all pictures put in: float64 [D] each.
+
+        A feature that hardly varies on these pictures counts as if it varied by FLOOR of the usual: on others it may.
+        """
+        deviation = (self._mean_squares - self._means.square()).clamp(min=0).sqrt()
+        usual = float(deviation.median()) or 1.0
+        return self._means, deviation.clamp(min=FLOOR * usual)
 
     def look_up(self, images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Interpolate features at label pixels (bilinear, align_corners false).

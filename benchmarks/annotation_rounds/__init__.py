@@ -1,0 +1,1 @@
+"""Whether it pays to let an interpreter of the first annotated pictures choose the others."""

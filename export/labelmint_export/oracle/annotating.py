@@ -1,0 +1,38 @@
+"""The oracle in a person's place: GAN pictures with its labels, as a person's work would look."""
+
+import numpy as np
+import torch
+
+from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
+from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
+from labelmint_export.gan.pictures import to_uint8
+from labelmint_export.generator import Backbone
+from labelmint_export.oracle.network import Segmenter, predict
+
+
+def toonhead_schema() -> AnnotationSchema:
+    """Names and colours of the ToonHead set."""
+    return AnnotationSchema(
+        class_names=tuple(CLASS_NAMES),
+        palette=tuple(PALETTE),
+        keypoint_names=tuple(KEYPOINT_NAMES),
+        skeleton=tuple(SKELETON),
+        left_right_pairs=tuple(LEFT_RIGHT_PAIRS),
+    )
+
+
+@torch.no_grad()
+def annotate(generator: Backbone, oracle: Segmenter, z: torch.Tensor, ws: torch.Tensor) -> AnnotatedSet:
+    """Paint pictures and label them.
+
+    Args:
+        generator: Paints them, with its stored noise.
+        oracle: Labels them.
+        z: float32 [N, z_dim].
+        ws: float32 [N, num_ws, w_dim], of the same pictures.
+    """
+    pictures = to_uint8(generator.synthesis(ws, "const").image)
+    labels = predict(oracle, pictures)
+    seen = labels.keypoints[..., 2:] > 0.5
+    keypoints = np.where(seen, labels.keypoints, 0).astype(np.float32)
+    return AnnotatedSet(toonhead_schema(), pictures, labels.mask, keypoints, z, ws)

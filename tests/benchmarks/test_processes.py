@@ -51,8 +51,8 @@ def test_server_that_cannot_start_is_an_error(tmp_path: Path) -> None:
 
 def test_peak_memory_grows_with_what_a_process_holds() -> None:
     before = peak_rss_bytes()
-    held = bytearray(b"\1") * (before or 2**28)
+    held = bytearray(b"\1") * ((before or 0) + 2**28)
     after = peak_rss_bytes()
     assert before is not None
     assert after is not None
-    assert after >= before + len(held) // 2
+    assert after >= len(held), "more than ever before"

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = {
         "benchmark": "annotation_rounds",
         **environment,
-        "configuration": {key: getattr(parsed, key) for key in ("count", "candidates", "judged", "steps", "copies")},
+        "configuration": {
+            key: getattr(parsed, key) for key in ("count", "candidates", "judged", "members", "steps", "copies")
+        },
         "runs": runs,
     }
     write_json(parsed.out / "annotation_rounds.json", report)

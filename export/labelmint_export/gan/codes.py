@@ -41,7 +41,7 @@ class Codes:
     square: torch.Tensor
     """float32 [P, D], Adam's running mean of its square."""
     kernels: KernelDescent
-    """Of the kernels of synthesis that see more than a pixel: Muon learns in a third of the pictures what Adam does."""
+    """Of the kernels of synthesis that see more than a pixel: with Muon, for the loss falls faster than with Adam."""
     optimizer: torch.optim.Adam
     """Of the rest of synthesis, without its noise."""
 

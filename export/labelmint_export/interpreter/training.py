@@ -3,9 +3,8 @@
 Every member sees its own pixels, shuffled across pictures, and stops early on pictures that it does not learn from:
 member m holds back one eighth of the annotated pictures with their recoloured copies, another eighth for each m.
 
-Members learn from standardised features. Taps differ in scale by orders of magnitude, and what tells small parts,
-eyebrows on dark skin, is often in faint ones, which Adam's equal steps would leave for last. The first layer takes the
-standardisation in at the end, so that the shape of an interpreter knows nothing of it.
+Members learn from standardised features: taps differ in scale, and Adam's equal steps would hardly use the faint ones.
+The first layer takes the standardisation in at the end, so that the shape of an interpreter knows nothing of it.
 
 Legend: N pictures, M members, b pixels of a member's batch, D features, C classes, K keypoints.
 """

@@ -20,9 +20,9 @@ def sources() -> Path:
 
 
 @pytest.fixture(scope="session")
-def annotated(sources: Path) -> list[Path]:
-    """Folders of the sixteen annotated pictures, in their order: eight, then the eight that these eight left unsure."""
-    return [sources / "annotations" / name for name in ("first", "second")]
+def annotated(sources: Path) -> Path:
+    """Folder of the sixteen annotated pictures."""
+    return sources / "annotations"
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,10 @@ def test_parity_was_measured_and_holds(embedded: Bundle) -> None:
         assert holds, check.name
 
 
-def test_bundle_was_built_from_the_committed_sources(embedded: Bundle, sources: Path, annotated: list[Path]) -> None:
+def test_bundle_was_built_from_the_committed_sources(embedded: Bundle, sources: Path, annotated: Path) -> None:
     provenance = embedded.manifest.provenance
     assert provenance.checkpoint_sha256 == sha256_of_files([sources / "generator.safetensors"])
-    files = [path for folder in annotated for path in sorted(folder.iterdir())]
+    files = sorted(annotated.iterdir())
     assert provenance.annotations_sha256 == sha256_of_files(files)
     assert provenance.num_annotated_images == 16
     assert len([path for path in files if path.name.endswith(".mask.png")]) == 16

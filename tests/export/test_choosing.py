@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from labelmint.addresses import latents
-from labelmint_export.annotations import AnnotatedSet, read_joined, read_pictures
+from labelmint_export.annotations import AnnotatedSet, read_annotations, read_pictures
 from labelmint_export.cli import main
 from labelmint_export.errors import AnnotationError, GeneratorError
 from labelmint_export.generator import Generator
@@ -165,6 +165,18 @@ def test_command_leaves_out_what_is_annotated(
         sample("fourth", "--diverse", "--uncertain", tmp_path / "i.safetensors")
 
 
+def test_picked_pictures_are_those_with_the_numbers(generator: Generator, tmp_path: Path) -> None:
+    save_generator(generator, tmp_path / "g.safetensors")
+    sample = ["sample", "--generator", str(tmp_path / "g.safetensors"), "--classes", "a", "b", "--seed", "3"]
+    assert main([*sample, "--out", str(tmp_path / "all"), "--count", "6"]) == 0
+    assert main([*sample, "--out", str(tmp_path / "picked"), "--pick", "4", "0", "5"]) == 0
+
+    everything, picked = read_pictures(tmp_path / "all"), read_pictures(tmp_path / "picked")
+    assert torch.equal(picked.z, everything.z[[4, 0, 5]])
+    np.testing.assert_array_equal(picked.pictures, everything.pictures[[4, 0, 5]])
+    assert (tmp_path / "all" / "04.png").read_bytes() == (tmp_path / "picked" / "00.png").read_bytes()
+
+
 # --- the embedded model -----------------------------------------------------------------------------------------------
 
 
@@ -217,7 +229,7 @@ def test_uncertain_pixels_of_the_embedded_model_are_those_it_labels_wrong(
 
     The score of a picture is the mean of its most uncertain tenth: most errors have to lie there.
     """
-    annotated = read_joined([EMBEDDED / "annotations" / name for name in ("first", "second")])
+    annotated = read_annotations(EMBEDDED / "annotations")
     caught, wrong_pixels = 0, 0
     interpreter = train_on(embedded, annotated, keep)
     for one, mask in zip(annotated.ws[held], annotated.masks[held], strict=True):
@@ -240,14 +252,14 @@ def test_uncertain_pixels_of_the_embedded_model_are_those_it_labels_wrong(
 
 
 def test_oracle_labels_the_pictures_that_an_interpreter_is_unsure_of(embedded: Generator, tmp_path: Path) -> None:
-    options = ["--count", 2, "--candidates", 8, "--seed", 5, "--annotated", EMBEDDED / "annotations" / "first"]
+    options = ["--count", 2, "--candidates", 8, "--seed", 6, "--annotated", EMBEDDED / "annotations"]
     options += ["--uncertain", EMBEDDED / "interpreter.safetensors", "--oracle", EMBEDDED / "oracle.safetensors"]
     arguments = ["label", "--generator", EMBEDDED / "generator.safetensors", "--out", tmp_path / "out", *options]
     assert main([str(argument) for argument in arguments]) == 0
 
-    labelled = read_joined([tmp_path / "out"])
-    known = read_joined([EMBEDDED / "annotations" / "first"])
-    z, ws = draw(embedded, 5, 8)
+    labelled = read_annotations(tmp_path / "out")
+    known = read_annotations(EMBEDDED / "annotations")
+    z, ws = draw(embedded, 6, 8)
     interpreter = load_interpreter(EMBEDDED / "interpreter.safetensors")
     chosen = choose(embedded, z, ws, 2, [known], interpreter)
     assert torch.equal(labelled.z, chosen.z)

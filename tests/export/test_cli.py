@@ -464,6 +464,12 @@ BAD: dict[str, tuple[Command, str]] = {
         sample_with("--count", 4, "--diverse", "--candidates", 3),
         "--candidates is 3, expected at least --count, 4",
     ),
+    "sample: picked twice": (sample_with("--pick", 3, 5, 3), "--pick holds 3, expected different numbers"),
+    "sample: picked below 0": (sample_with("--pick", -1), "--pick holds -1, expected different numbers from 0"),
+    "sample: picked and counted": (
+        sample_with("--pick", 3, 5, "--count", 4),
+        "--count is 4 and --pick names 2 pictures; leave --count out",
+    ),
     "sample: one class": (sample_with("--classes", "a"), "2 to 255 different names"),
     "sample: folder taken": (
         lambda w, t: [

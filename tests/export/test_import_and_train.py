@@ -20,7 +20,7 @@ from tests.export.label_files import labelme_record, labelme_shape, write_json
 # pycocotools has not caught up with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-EMBEDDED = Path(__file__).parents[2] / "export" / "toonhead" / "annotations" / "first"
+EMBEDDED = Path(__file__).parents[2] / "export" / "toonhead" / "annotations"
 
 
 def run(*arguments: object) -> None:

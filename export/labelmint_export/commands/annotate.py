@@ -21,6 +21,7 @@ from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.oracle.annotating import annotate
 from labelmint_export.oracle.network import load_segmenter
 
+COUNT = 16
 CANDIDATES = 400
 
 
@@ -31,7 +32,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for command in (sample, label):
         add_generator(command)
         command.add_argument("--out", type=Path, required=True, help="new folder")
-        command.add_argument("--count", type=int, default=16, help="pictures (default 16)")
+        command.add_argument("--count", type=int, help=f"pictures (default {COUNT}; those of --pick)")
         command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
         command.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
         command.add_argument("--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all")
@@ -49,6 +50,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             help="pick those of which this interpreter (.safetensors from train-interpreter) is least sure, and that "
             "lie apart from each other and from the annotated ones",
         )
+        choice.add_argument(
+            "--pick",
+            type=int,
+            nargs="+",
+            metavar="INDEX",
+            help="take the pictures of the seed with these numbers, picked by eye from a larger `sample`",
+        )
         command.add_argument(
             "--annotated", type=Path, nargs="+", default=[], metavar="FOLDER", help="leave out the pictures of these"
         )
@@ -63,8 +71,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
-    if arguments.count < 1:
-        raise AnnotationError(f"--count is {arguments.count}, expected at least 1", field="count")
+    count = _count(arguments)
     check_new_folder(arguments.out)
     if not 0 <= arguments.truncation_psi <= 1:
         raise AnnotationError(
@@ -78,19 +85,41 @@ def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
         )
     interpreter = None if arguments.uncertain is None else load_interpreter(arguments.uncertain)
     known = [read_pictures(folder) for folder in arguments.annotated]
-    picks = arguments.diverse or interpreter is not None or bool(known)
-    if picks and arguments.candidates < arguments.count:
+    from_many = arguments.diverse or interpreter is not None or bool(known)
+    if arguments.pick is not None:
+        indices = np.array(arguments.pick, dtype=np.uint64)
+    elif from_many and arguments.candidates < count:
         raise AnnotationError(
-            f"--candidates is {arguments.candidates}, expected at least --count, {arguments.count}, pictures to pick "
-            "from; give more",
+            f"--candidates is {arguments.candidates}, expected at least --count, {count}, pictures to choose from; "
+            "give more",
             field="candidates",
         )
-    pool = arguments.candidates if picks else arguments.count
-    indices = np.arange(pool, dtype=np.uint64)
+    else:
+        indices = np.arange(arguments.candidates if from_many else count, dtype=np.uint64)
     z, c = draw_latents(generator.config, arguments.seed, indices, arguments.generator_class)
     with torch.no_grad():
         ws = generator.mapping(z, c, arguments.truncation_psi, cutoff or None)
-    return generator, choose(generator, z, ws, arguments.count, known, interpreter, diverse=arguments.diverse)
+    return generator, choose(generator, z, ws, count, known, interpreter, diverse=arguments.diverse)
+
+
+def _count(arguments: argparse.Namespace) -> int:
+    if arguments.pick is None:
+        count = COUNT if arguments.count is None else int(arguments.count)
+        if count < 1:
+            raise AnnotationError(f"--count is {count}, expected at least 1", field="count")
+        return count
+    for place, index in enumerate(arguments.pick):
+        if not 0 <= index < 2**64 or index in arguments.pick[:place]:
+            raise AnnotationError(
+                f"--pick holds {index}, expected different numbers from 0 to 2**64 - 1; give each picture once",
+                field="pick",
+            )
+    if arguments.count not in (None, len(arguments.pick)):
+        raise AnnotationError(
+            f"--count is {arguments.count} and --pick names {len(arguments.pick)} pictures; leave --count out",
+            field="count",
+        )
+    return len(arguments.pick)
 
 
 def _pictures(generator: Backbone, ws: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

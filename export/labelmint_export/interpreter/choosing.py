@@ -71,7 +71,7 @@ def choose(
     if len(z) < count:
         raise AnnotationError(
             f"{len(z)} of {len(fresh)} candidates are not annotated yet, expected at least {count}; raise --candidates "
-            "or give another --seed",
+            "or give another --seed or --pick",
             field="candidates",
         )
     scores = None

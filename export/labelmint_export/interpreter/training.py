@@ -41,7 +41,7 @@ from labelmint_export.ranges import require_at_least, require_positive
 class InterpreterTraining:
     """Settings of one training."""
 
-    max_steps: int = 1000
+    max_steps: int = 3000
     """Optimiser steps at most."""
     pixels_per_member: int = 256
     """Pixels of a step that each member sees."""

@@ -133,9 +133,14 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--candidates", type=positive_int, default=200, help="to choose from (default %(default)s)")
     parser.add_argument("--judged", type=positive_int, default=150, help="unseen pictures (default %(default)s)")
     parser.add_argument("--members", type=positive_int, default=10, help="pixel classifiers (default %(default)s)")
-    parser.add_argument("--steps", type=positive_int, default=1000, help="of a training (default %(default)s)")
     parser.add_argument(
-        "--copies", type=natural_int, default=3, help="recoloured, of each picture (default %(default)s)"
+        "--steps",
+        type=positive_int,
+        default=InterpreterTraining().max_steps,
+        help="of a training, at most (default %(default)s)",
+    )
+    parser.add_argument(
+        "--copies", type=natural_int, default=0, help="recoloured, of each picture (default %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
     return parser

@@ -10,7 +10,13 @@ from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.diversity import pick_diverse
 from labelmint_export.interpreter.features import FeaturePool, fill_pool
 from labelmint_export.interpreter.reference import concatenate_taps
-from labelmint_export.interpreter.sampling import PixelSampler, class_importance, keypoint_importance, make_masses
+from labelmint_export.interpreter.sampling import (
+    PixelSampler,
+    class_importance,
+    class_weights,
+    keypoint_importance,
+    make_masses,
+)
 from tests.export.tiny_parts import make_taps
 
 ORDERED = (TapSpec("a", 3, 4), TapSpec("b", 2, 8), TapSpec("c", 2, 8), TapSpec("d", 1, 16))
@@ -102,6 +108,15 @@ def test_rare_classes_are_favoured_by_the_root_of_their_share() -> None:
     common, rare = importance[0, 5, 5], importance[0, 0, 0]
     assert float(rare / common) == pytest.approx(((94 / 98) / (4 / 98)) ** 0.5, rel=1e-5)
     assert bool((importance > 0).all())
+
+
+def test_rare_classes_count_more_and_the_mean_stays() -> None:
+    masks = torch.full((1, 10, 10), 255, dtype=torch.uint8)
+    masks[0, :8], masks[0, 8, :5] = 0, 1  # 80 and 5 of 85 pixels; class 2 is nowhere
+    weights = class_weights(masks, 3)
+    assert float(weights[1] / weights[0]) == pytest.approx(2.0)  # the fourth root of 80 / 5
+    assert float((80 * weights[0] + 5 * weights[1]) / 85) == pytest.approx(1.0, abs=1e-4)
+    assert bool(torch.isfinite(weights).all())
 
 
 def test_surroundings_of_keypoints_are_favoured() -> None:

@@ -1,9 +1,9 @@
-"""Which pixels members learn from.
+"""Which pixels members learn from, and how much each counts.
 
 Small parts hold few pixels: on ToonHead the mouth covers 0.3 % of a picture. Drawing pixels uniformly, as the reference
 does, spends most of the work on background. Here a pixel is drawn with a probability that favours rare classes and the
-surroundings of keypoints, and its loss is divided by that probability, so that the expected loss stays the uniform one
-(importance sampling).
+surroundings of keypoints, and its loss is divided by that probability, so that the expected loss is that of pixels drawn
+uniformly (importance sampling). What rare classes count for in that loss is decided apart, by `class_weights`.
 
 Legend: N images, P pixels of all images, C classes, K keypoints.
 """
@@ -83,11 +83,34 @@ def class_importance(masks: torch.Tensor, num_classes: int) -> torch.Tensor:
     Returns:
         float32 [N, H, W].
     """
-    counts = torch.bincount(masks.flatten().long(), minlength=256).double()
-    share = counts[:num_classes] / counts[:num_classes].sum().clamp(min=1)
     table = torch.ones(256, dtype=torch.float64)
-    table[:num_classes] = share.clamp(min=1e-6).rsqrt()
+    table[:num_classes] = _class_shares(masks, num_classes).rsqrt()
     return table[masks.long()].float()
+
+
+def class_weights(masks: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Weights of the classes in the loss: one over the fourth root of the class's share, 1 on average over the pixels.
+
+    A mean of IoUs counts every class alike, the plain loss every pixel. The plain loss gives a pixel to the likelier
+    class; the best F1 of a class, and so its best IoU, is reached where the class gets what has more than half that F1 as
+    its probability (Lipton et al. 2014, "Optimal Thresholding of Classifiers to Maximize F1 Measure").
+
+    Args:
+        masks: uint8 [N, H, W]; 255 is not labelled.
+        num_classes: C.
+
+    Returns:
+        float32 [C].
+    """
+    share = _class_shares(masks, num_classes)
+    weights = share.pow(-0.25)
+    return (weights / (weights * share).sum()).float()
+
+
+def _class_shares(masks: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Share of each class in the labelled pixels, at least a millionth: float64 [C]."""
+    counts = torch.bincount(masks.flatten().long(), minlength=256)[:num_classes].double()
+    return (counts / counts.sum().clamp(min=1)).clamp(min=1e-6)
 
 
 def keypoint_importance(heatmaps: torch.Tensor, floor: float = 0.02) -> torch.Tensor:

@@ -31,6 +31,7 @@ from labelmint_export.interpreter.sampling import (
     PixelMasses,
     PixelSampler,
     class_importance,
+    class_weights,
     keypoint_importance,
     make_masses,
 )
@@ -101,10 +102,11 @@ def train_on_pool(
     interpreter = Interpreter(config)
     masks = torch.from_numpy(np.ascontiguousarray(annotated.masks))
     labelled = masks != 255
+    weight_of_class = class_weights(masks, config.num_classes)
 
     def class_loss(outputs: torch.Tensor, pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         targets = masks.flatten()[pixels].long()
-        loss = functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+        loss = functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), weight_of_class, reduction="none")
         return (loss.view_as(weights) * weights).mean(dim=1)
 
     masses = make_masses(class_importance(masks, config.num_classes), labelled)

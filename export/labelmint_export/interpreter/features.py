@@ -82,23 +82,24 @@ class FeaturePool:
         """
         parts = []
         for r in self._resolutions:
-            level = self._levels[r]
             base = images * (r * r)
             if r == self.label_resolution:
-                parts.append(level[base + rows * r + columns].float())
+                parts.append(self._rows(r, base + rows * r + columns))
                 continue
             top, bottom, down = self._neighbours(rows, r)
             left, right, across = self._neighbours(columns, r)
-            upper = torch.lerp(level[base + top * r + left].float(), level[base + top * r + right].float(), across)
-            lower = torch.lerp(
-                level[base + bottom * r + left].float(), level[base + bottom * r + right].float(), across
-            )
+            above, below = base + top * r, base + bottom * r
+            upper = torch.lerp(self._rows(r, above + left), self._rows(r, above + right), across)
+            lower = torch.lerp(self._rows(r, below + left), self._rows(r, below + right), across)
             parts.append(torch.lerp(upper, lower, down))
         features = torch.cat(parts, dim=1)
         if self._ordered:
             return features
         order = torch.cat([self._columns[r] for r in self._resolutions])
         return torch.empty_like(features).index_copy_(1, order, features)
+
+    def _rows(self, r: int, indices: torch.Tensor) -> torch.Tensor:
+        return self._levels[r].index_select(0, indices).float()  # several times as fast as indexing with brackets
 
     def _neighbours(self, position: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         source = ((position.double() + 0.5) * (r / self.label_resolution) - 0.5).clamp(0, r - 1)

@@ -2,8 +2,8 @@
 
 Small parts hold few pixels: on ToonHead the mouth covers 0.3 % of a picture. Drawing pixels uniformly, as the reference
 does, spends most of the work on background. Here a pixel is drawn with a probability that favours rare classes and the
-surroundings of keypoints, and its loss is divided by that probability, so that the expected loss is that of pixels drawn
-uniformly (importance sampling). What rare classes count for in that loss is decided apart, by `class_weights`.
+surroundings of keypoints, and its loss is divided by that probability, so that the expected loss is that of uniformly
+drawn pixels (importance sampling). What rare classes count for in that loss is decided apart, by `class_weights`.
 
 Legend: N images, P pixels of all images, C classes, K keypoints.
 """
@@ -92,8 +92,9 @@ def class_weights(masks: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Weights of the classes in the loss: one over the fourth root of the class's share, 1 on average over the pixels.
 
     A mean of IoUs counts every class alike, the plain loss every pixel. The plain loss gives a pixel to the likelier
-    class; the best F1 of a class, and so its best IoU, is reached where the class gets what has more than half that F1 as
-    its probability (Lipton et al. 2014, "Optimal Thresholding of Classifiers to Maximize F1 Measure").
+    class; the best F1 of a class, and so its best IoU, is reached where the class gets what belongs to it with a
+    probability of more than half that F1 (Lipton et al. 2014, "Optimal Thresholding of Classifiers to Maximize F1
+    Measure").
 
     Args:
         masks: uint8 [N, H, W]; 255 is not labelled.

@@ -25,6 +25,7 @@ from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.oracle.network import Segmenter, load_segmenter
 from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_export.precision import fast_dtype
 
 SHAPE_FIELDS = ("z_dim", "w_dim", "c_dim", "mapping_layers", "hidden_dim", "image_channels")
 """What a new generator may choose beside its widths."""
@@ -56,7 +57,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         if field.name not in ("generator", "discriminator_channels"):
             kind = type(field.default)
             name = "--" + field.name.replace("_", "-")
-            parser.add_argument(name, type=kind, help=f"default {field.default}")
+            usual = "bfloat16 where the device has instructions for it, else float32"
+            default = usual if field.name == "compute_dtype" else field.default
+            parser.add_argument(name, type=kind, help=f"default {default}")
     for field in dataclasses.fields(GeneratorConfig):
         if field.name in SHAPE_FIELDS:
             parser.add_argument("--" + field.name.replace("_", "-"), type=int, help=f"default {field.default}")
@@ -101,10 +104,10 @@ def parse_channels(text: str, resolution: int, field: str) -> dict[int, int]:
         ) from error
 
 
-def _config_of(arguments: argparse.Namespace) -> TrainConfig:
+def _config_of(arguments: argparse.Namespace, device: torch.device) -> TrainConfig:
     channels = parse_channels(arguments.channels, arguments.resolution, "channels")
     of_discriminator = arguments.discriminator_channels
-    given = {
+    given = {"compute_dtype": str(fast_dtype(device)).removeprefix("torch.")} | {
         field.name: getattr(arguments, field.name)
         for field in dataclasses.fields(TrainConfig)
         if getattr(arguments, field.name, None) is not None and field.name != "discriminator_channels"
@@ -136,7 +139,7 @@ def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainSt
         state = load_state(arguments.out, device)
         tqdm.write(f"going on after {state.images_seen} pictures with the settings in {arguments.out}", file=sys.stderr)
         return state
-    config = _config_of(arguments)
+    config = _config_of(arguments, device)
     if arguments.start_from is not None:
         return start_from(arguments.start_from, config, device)
     return make_state(config, device)

@@ -64,7 +64,8 @@ class TrainConfig:
     prior_steps: int = 10_000
     """Steps in which the mapping learns where the pictures are, before the first adversarial one."""
     compute_dtype: str = "bfloat16"
-    """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling)."""
+    """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling). `train-gan`
+    takes bfloat16 only where the device has instructions for it (`precision.fast_dtype`)."""
 
     @property
     def has_encoder(self) -> bool:

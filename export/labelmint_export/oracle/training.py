@@ -5,7 +5,7 @@ Legend: N images, C classes, K keypoints, H rows, W columns.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from labelmint_export.errors import TrainingError
 from labelmint_export.heatmaps import encode_heatmaps
 from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
 from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
+from labelmint_export.precision import fast_dtype
 from labelmint_export.ranges import require_at_least, require_positive
 
 SIGMA_PIXELS = 2.0
@@ -44,8 +45,8 @@ class SegmenterTraining:
     """Standard deviation of pixel noise, in units of the [-1, 1] range."""
     blur_share: float = 0.0
     """Share of pictures that are softened, as a generator's pictures are."""
-    compute_dtype: torch.dtype = torch.bfloat16
-    """Autocast dtype; float32 switches autocast off."""
+    compute_dtype: torch.dtype = field(default_factory=lambda: fast_dtype(torch.device("cpu")))
+    """Autocast dtype; float32 switches autocast off. What this processor is fast in, if not given."""
 
     def __post_init__(self) -> None:
         """Check the ranges.

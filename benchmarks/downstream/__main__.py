@@ -18,7 +18,7 @@ from benchmarks.downstream.training import (
     STREAMED,
     render_test,
     render_training,
-    run_arm,
+    run_arms,
     use_streamed,
 )
 from benchmarks.reporting.environment import describe_environment
@@ -78,10 +78,9 @@ def run(settings: DownstreamSettings, forgotten: Collection[str] = ()) -> None:
     resolution = streamed.masks.shape[1]
     test = render_test(settings, resolution)
     learned = {STREAMED: streamed, RENDERED: render_training(settings, resolution)}
-    for seed in settings.seeds:
-        for arm in settings.arms:
-            if record.find(arm, seed) is None:
-                record.add(run_arm(learned[arm], test, settings, arm=arm, seed=seed))
+    wanted = [(arm, seed) for seed in settings.seeds for arm in settings.arms if record.find(arm, seed) is None]
+    for run in run_arms(learned, test, settings, wanted):
+        record.add(run)
     missing = [(arm, seed) for arm in ARMS for seed in settings.seeds if record.find(arm, seed) is None]
     if missing:
         record.write({"complete": False})
@@ -132,7 +131,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--seeds", type=distinct_seeds, default=(0, 1, 2), help="comma-separated; each trains both arms"
     )
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS), help="which to train now")
-    parser.add_argument("--threads", type=positive_int, help="threads of torch, processes that render")
+    parser.add_argument("--threads", type=positive_int, help="threads of a training, processes that render")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="trainings at a time; give --threads too")
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
     parser.add_argument(
         "--restart",

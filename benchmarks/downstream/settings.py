@@ -33,7 +33,8 @@ class DownstreamSettings:
         with_keypoints: Whether keypoints are learned too.
         arms: Which to train now; there is no summary before all are.
         seeds: Seeds of weights, order and augmentation; each trains both arms.
-        threads: Threads of torch and processes that render; None lets torch choose.
+        threads: Threads of a training and processes that render; None lets torch choose.
+        jobs: Trainings at a time, each in a process of its own if there are several.
         out: Folder for the results.
     """
 
@@ -54,4 +55,5 @@ class DownstreamSettings:
     arms: Sequence[str]
     seeds: tuple[int, ...]
     threads: int | None
+    jobs: int
     out: Path

@@ -3,11 +3,14 @@
 The arms differ in nothing but the pictures and labels they learn from.
 """
 
+import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from types import MappingProxyType
 
 import numpy as np
+import torch
 
 from benchmarks.downstream.settings import TEST_SEED, TRAINING_SEED, DownstreamSettings
 from benchmarks.downstream.streamed import StreamedSamples
@@ -60,6 +63,39 @@ def render_test(settings: DownstreamSettings, resolution: int) -> LabelledPictur
     return _render(settings, resolution, TEST_SEED, Split.TEST, settings.num_test)
 
 
+def run_arms(
+    learned: Mapping[str, LabelledPictures],
+    test: LabelledPictures,
+    settings: DownstreamSettings,
+    trainings: Sequence[tuple[str, int]],
+) -> Iterator[dict[str, object]]:
+    """Do several trainings, `settings.jobs` at a time.
+
+    Args:
+        learned: What each arm learns from.
+        test: To be tested on.
+        settings: How to train.
+        trainings: Arm and seed of each.
+
+    Yields:
+        What `run_arm` returns, as the trainings end.
+    """
+    if settings.jobs == 1:
+        for arm, seed in trainings:
+            yield run_arm(learned[arm], test, settings, arm=arm, seed=seed)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(settings.jobs, spawn, _begin_worker, (settings.threads,)) as pool:
+        runs = [pool.submit(run_arm, learned[arm], test, settings, arm=arm, seed=seed) for arm, seed in trainings]
+        for run in as_completed(runs):
+            yield run.result()
+
+
+def _begin_worker(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def run_arm(
     pictures: LabelledPictures, test: LabelledPictures, settings: DownstreamSettings, *, arm: str, seed: int
 ) -> dict[str, object]:
@@ -73,7 +109,7 @@ def run_arm(
         seed: Of weights, order and augmentation.
 
     Returns:
-        Arm, seed, duration and scores, ready for JSON.
+        Arm, seed, precision, duration and scores, ready for JSON.
     """
     if len(pictures.pictures) < settings.batch_size:
         raise BenchmarkError(
@@ -82,12 +118,13 @@ def run_arm(
             field="batch_size",
         )
     began = time.perf_counter()
+    training = SegmenterTraining(
+        steps=settings.steps, batch_size=settings.batch_size, seed=seed, blur_share=settings.blur_share
+    )
     network = train_segmenter(
         SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=_num_keypoints(settings)),
         pictures.shuffled_batches,
-        SegmenterTraining(
-            steps=settings.steps, batch_size=settings.batch_size, seed=seed, blur_share=settings.blur_share
-        ),
+        training,
         description=f"{arm}, seed {seed}",
     )
     scores = evaluate_segmenter(network, test, CLASS_NAMES)
@@ -95,7 +132,13 @@ def run_arm(
     assert isinstance(iou, dict)
     # JSON has no NaN: a class that neither truth nor prediction holds has no IoU.
     scores["iou"] = {name: None if np.isnan(value) else value for name, value in iou.items()}
-    return {"arm": arm, "seed": seed, "train_seconds": round(time.perf_counter() - began, 1), "scores": scores}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "compute_dtype": str(training.compute_dtype).removeprefix("torch."),
+        "train_seconds": round(time.perf_counter() - began, 1),
+        "scores": scores,
+    }
 
 
 def _num_keypoints(settings: DownstreamSettings) -> int:

@@ -53,6 +53,7 @@ def settings(bundle: Path, cache: Path, **changes: Any) -> DownstreamSettings:  
         "arms": ("streamed", "rendered"),
         "seeds": (0,),
         "threads": None,
+        "jobs": 1,
         "out": cache.parent,
     }
     return DownstreamSettings(**{**chosen, **changes})
@@ -100,6 +101,23 @@ def test_interrupted_run_goes_on_and_trains_nothing_twice(
     assert main(command(toonish, tmp_path, steps=3)) == 1
     assert "with steps 2, expected 3; give --restart" in capsys.readouterr().err
     assert record_of(tmp_path) == second
+
+
+def test_trainings_beside_each_other_give_the_same_networks(toonish: Path, tmp_path: Path) -> None:
+    small = {"samples": 8, "rendered": 8, "test": 4, "threads": 1}
+    assert main(command(toonish, tmp_path, **small)) == 0
+    one_by_one = record_of(tmp_path)["runs"]
+    assert main([*command(toonish, tmp_path, **small), "--jobs", "2", "--restart"]) == 0
+    beside = {run["arm"]: run["scores"] for run in record_of(tmp_path)["runs"]}
+    assert beside == {run["arm"]: run["scores"] for run in one_by_one}
+
+
+def test_failure_of_a_training_beside_others_is_reported(
+    toonish: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"samples": 8, "rendered": 2, "test": 4, "threads": 1, "jobs": 2}
+    assert main(command(toonish, tmp_path, **few)) == 1
+    assert "rendered has 2 pictures for batches of 4" in capsys.readouterr().err
 
 
 def test_model_of_other_classes_is_refused(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

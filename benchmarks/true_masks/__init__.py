@@ -1,0 +1,1 @@
+"""How near an interpreter's masks come to the true ones."""

@@ -1,8 +1,8 @@
 """`python -m benchmarks.true_masks`: an interpreter, and the oracle, against masks that nobody had to guess.
 
-A training in stages of codes keeps a w for each picture of the ToonHead set (`train-gan --code-images`). What synthesis
-paints from it shows the parts of that picture, whose true mask is known. So this tells what `report`, whose judge is the
-oracle, cannot: how much of what was drawn is lost on the way from the set over synthesis to the labels.
+A training in stages of codes keeps a w for each picture of the ToonHead set (`train-gan --code-images`). What
+synthesis paints from it shows the parts of that picture, whose true mask is known. So this tells what `report`, whose
+judge is the oracle, cannot: how much is lost on the way from the set over synthesis to the labels.
 """
 
 import argparse

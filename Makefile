@@ -81,13 +81,13 @@ soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
 
 fuzz: fuzz-requests fuzz-manifests fuzz-checkpoints ## Send 100,000 hostile requests and manifests, read 20,000 damaged files.
 
-fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket: half fit the schema, half are broken (5 to 12 minutes).
+fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket: half fit the schema, half are broken (5 to 13 minutes).
 	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_requests.py --fuzz-cases 40000 $(PYTEST_ARGS)
 
 fuzz-manifests: $(DEV_STAMP) ## 20,000 hostile manifests of bundles (2 to 7 minutes).
 	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_manifests.py --fuzz-cases 20000 $(PYTEST_ARGS)
 
-fuzz-checkpoints: $(DEV_STAMP) ## 20,000 damaged checkpoint files (7 minutes).
+fuzz-checkpoints: $(DEV_STAMP) ## 20,000 damaged checkpoint files (7 to 15 minutes).
 	$(DEV_VENV)/bin/python -m pytest -m fuzz tests/export/test_checkpoint_reading.py $(PYTEST_ARGS)
 
 load: $(DEV_STAMP) ## Read 200 streams for five minutes: none may break, health and memory stay; benchmarks/results.

@@ -53,7 +53,7 @@ stage codes-finest 128 "${FINEST_IMAGES:-160000}" --start-from "$WORK/codes-fine
 	--learning-rate 0.002 --code-rate 0.01 --prior-steps 9000
 
 # Sixteen labelled pictures, chosen by eye from the first 64 of a seed (`sample --seed 5 --count 64` writes those): every kind
-# of beard, eyes, eyebrows and mouth is among them, on bright skin and on dark. Another generator needs another choice.
+# of beard is among them, and eyes that are open, closed and winking, on bright skin and on dark. Another generator needs another choice.
 generator=(--generator "$WORK/codes-finest/generator.safetensors")
 oracle=(--oracle "$WORK/oracle.safetensors")
 annotations=(--annotations "$WORK/annotations")

@@ -87,8 +87,11 @@ def run_arms(
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(settings.jobs, spawn, _begin_worker, (settings.threads,)) as pool:
         runs = [pool.submit(run_arm, learned[arm], test, settings, arm=arm, seed=seed) for arm, seed in trainings]
-        for run in as_completed(runs):
-            yield run.result()
+        try:
+            for run in as_completed(runs):
+                yield run.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure, hours of trainings that have not begun yet
 
 
 def _begin_worker(threads: int | None) -> None:

@@ -16,6 +16,8 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
+# Processes that share the test suite, a file at a time; each takes up to 3 GB.
+TEST_PROCESSES ?= 2
 # Python of an environment with nvidia-pytriton: with it, `make bench` measures the transport too.
 TRITON_PYTHON ?=
 DEMO_OUT ?= out/demo
@@ -67,7 +69,7 @@ contracts: $(DEV_STAMP) ## Check which package imports which.
 	$(DEV_VENV)/bin/lint-imports
 
 pytest: $(DEV_STAMP) ## Run the test suite alone.
-	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(DEV_VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-thorough: $(DEV_STAMP) ## Run the cases that `make test` leaves out because others show the same (minutes).
 	$(DEV_VENV)/bin/python -m pytest -m thorough $(PYTEST_ARGS)

@@ -8,17 +8,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.reporting.environment import describe_origin
-from benchmarks.reporting.files import RESULTS_FOLDER, write_text
+from benchmarks.reporting.files import RESULTS_FOLDER, Document, write_text
 from benchmarks.reporting.tables import markdown_table
 
 BEGIN, END = "<!-- speed: made by `make bench` -->\n", "<!-- /speed -->\n"
 README = Path(__file__).resolve().parents[1] / "README.md"
-
-# Any: documents of JSON.
-Document = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,10 @@
 """Settings that all tests share."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Triton decides when it is first imported; its kernels are interpreted here, and compiled in processes of their own.
@@ -20,3 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fault-s", type=float, default=0.2, help="length of each flood and fault in tests/faults, seconds"
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def single_thread() -> Iterator[None]:
+    """Several processes share the suite, and most tensors are so small that more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

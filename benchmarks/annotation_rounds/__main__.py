@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from benchmarks.argument_types import distinct_seeds, natural_int, positive_int
-from benchmarks.processes.worker import ROOT, Document
-from benchmarks.reporting.environment import describe_environment
-from benchmarks.reporting.files import RESULTS_FOLDER, write_json
+from benchmarks.processes.worker import ROOT
+from benchmarks.reporting.command import run_benchmark
+from benchmarks.reporting.files import RESULTS_FOLDER, Document
 from benchmarks.reporting.tables import markdown_table
-from labelmint.errors import LabelmintError
 from labelmint_export import load_generator
 from labelmint_export.annotations import AnnotatedSet, concatenate
 from labelmint_export.generator import Backbone
@@ -45,25 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after a printed error.
     """
     parsed = _make_parser().parse_args(arguments)
-    environment = describe_environment()
-    try:
+
+    def measure() -> Document:
         generator, oracle = load_generator(parsed.generator), load_segmenter(parsed.oracle)
         runs = [run for seed in parsed.seeds for run in _compare(generator, oracle, parsed, seed)]
-    except LabelmintError as error:
-        print(f"benchmarks.annotation_rounds: {error}", file=sys.stderr)
-        return 1
-    report = {
-        "benchmark": "annotation_rounds",
-        **environment,
-        "configuration": {
-            key: getattr(parsed, key) for key in ("count", "candidates", "judged", "members", "steps", "copies")
-        },
-        "runs": runs,
-    }
-    write_json(parsed.out / "annotation_rounds.json", report)
-    print(draw_summary(runs), end="")
-    print(f"written: {parsed.out / 'annotation_rounds.json'}")
-    return 0
+        settings = ("count", "candidates", "judged", "members", "steps", "copies")
+        return {"configuration": {key: getattr(parsed, key) for key in settings}, "runs": runs}
+
+    return run_benchmark("annotation_rounds", measure, lambda report: draw_summary(report["runs"]), parsed.out)
 
 
 def _compare(generator: Backbone, oracle: Segmenter, parsed: argparse.Namespace, seed: int) -> list[Document]:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from benchmarks.argument_types import natural_int
 from benchmarks.checkpoint_import.files import save_checkpoint
-from benchmarks.processes.worker import Document, Worker
-from benchmarks.reporting.environment import describe_environment
-from benchmarks.reporting.files import RESULTS_FOLDER, write_json
+from benchmarks.processes.worker import Worker
+from benchmarks.reporting.command import run_benchmark
+from benchmarks.reporting.files import RESULTS_FOLDER, Document
 from benchmarks.reporting.tables import markdown_table
 from benchmarks.workloads.shapes import STYLEGAN2_CHANNELS
-from labelmint.errors import LabelmintError
 
 TARGETS = {"read": (20.0, 1_500_000_000), "export": (120.0, 6_000_000_000)}
 """Seconds and bytes that the stages should stay below at 1,024 x 1,024."""
@@ -32,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after a printed error. A stage above its target is a result, not an error.
     """
     parsed = _make_parser().parse_args(arguments)
-    environment = describe_environment()
-    stages: Document = {}
-    try:
+
+    def measure() -> Document:
+        stages: Document = {}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "stylegan2.pt")
             save_checkpoint({r: width for r, width in STYLEGAN2_CHANNELS.items() if r <= parsed.resolution}, path)
@@ -42,28 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with Worker("benchmarks.checkpoint_import.measuring", timeout_s=_START_TIMEOUT_S) as worker:
                     request = {"stage": stage, "path": str(path), "threads": parsed.threads}
                     stages[stage] = worker.ask(request, timeout_s=_TIMEOUT_S)
-    except LabelmintError as error:
-        print(f"benchmarks.checkpoint_import: {error}", file=sys.stderr)
-        return 1
-    report = build_report(parsed.resolution, stages, environment)
-    write_json(parsed.out / "checkpoint_import.json", report)
-    print(draw_summary(report), end="")
-    print(f"written: {parsed.out / 'checkpoint_import.json'}")
-    return 0
+        return {"resolution": parsed.resolution, "stages": judge_stages(stages)}
+
+    return run_benchmark("checkpoint_import", measure, draw_summary, parsed.out)
 
 
-def build_report(resolution: int, stages: Document, environment: Document) -> Document:
-    """Put what was measured beside the targets, ready for JSON."""
-    report: Document = {"benchmark": "checkpoint_import", **environment, "resolution": resolution, "stages": {}}
+def judge_stages(stages: Document) -> Document:
+    """Put what each stage took beside its targets, ready for JSON."""
+    judged: Document = {}
     for stage, outcome in stages.items():
         seconds, num_bytes = TARGETS[stage]
-        report["stages"][stage] = {
+        judged[stage] = {
             **outcome,
             "target_seconds": seconds,
             "target_bytes": num_bytes,
             "reaches_target": outcome["seconds"] < seconds and outcome["peak_rss_bytes"] < num_bytes,
         }
-    return report
+    return judged
 
 
 def draw_summary(report: Document) -> str:

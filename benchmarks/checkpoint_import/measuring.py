@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from labelmint_export import load_generator
 from labelmint_export.bundle.graphs import CropWindow, MappingGraph, SynthesisGraph, bake_gains
 from labelmint_export.bundle.onnx_graphs import export_module

@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.contenders.rounds import Keeper, Round, RoundOutcome, SampleArrays
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from labelmint.addresses import class_indices, latents
 from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, LatentInputs

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.errors import ParityError
-from benchmarks.processes.worker import Document
+from benchmarks.reporting.files import Document
 
 # Any: arrays of every dtype that a sample has.
 SampleArrays = Mapping[str, npt.NDArray[Any]]

@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks.contenders.rounds import LEAD_OUT_BATCHES, Keeper, Round, RoundOutcome, SampleArrays
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from labelmint_client import Client, Sample, SampleStream
 
 

@@ -1,9 +1,10 @@
 """Pictures of the curves."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
+
+from benchmarks.reporting.files import Document
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -11,9 +12,6 @@ from matplotlib.axes import Axes
 
 _COLOURS = ("#2563eb", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#64748b", "#ec4899", "#14b8a6")
 _SIZE, _DPI = (7.2, 4.0), 150
-
-# Any: documents of JSON.
-Document = dict[str, Any]
 
 
 def plot_batches(batches: dict[str, Document], path: Path) -> None:

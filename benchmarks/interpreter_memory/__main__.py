@@ -8,11 +8,10 @@ from pathlib import Path
 
 from benchmarks.argument_types import natural_int, positive_int
 from benchmarks.interpreter_memory.settings import CHANNELS, MIN_SIDE, MemorySettings
-from benchmarks.processes.worker import Document, Worker
-from benchmarks.reporting.environment import describe_environment
-from benchmarks.reporting.files import RESULTS_FOLDER, write_json
+from benchmarks.processes.worker import Worker
+from benchmarks.reporting.command import run_benchmark
+from benchmarks.reporting.files import RESULTS_FOLDER, Document
 from benchmarks.reporting.tables import markdown_table
-from labelmint.errors import LabelmintError
 
 TARGET_BYTES = 2_000_000_000
 """Training at the default size should stay below."""
@@ -34,27 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = MemorySettings(
         **{field.name: getattr(parsed, field.name) for field in dataclasses.fields(MemorySettings)}
     )
-    environment = describe_environment()
-    try:
+
+    def measure() -> Document:
         with Worker("benchmarks.interpreter_memory.training", timeout_s=_START_TIMEOUT_S) as worker:
             request = {**dataclasses.asdict(settings), "threads": parsed.threads}
-            outcome = worker.ask(request, timeout_s=_TIMEOUT_S)
-    except LabelmintError as error:
-        print(f"benchmarks.interpreter_memory: {error}", file=sys.stderr)
-        return 1
-    report = build_report(settings, outcome, environment)
-    write_json(parsed.out / "interpreter_memory.json", report)
-    print(draw_summary(report), end="")
-    print(f"written: {parsed.out / 'interpreter_memory.json'}")
-    return 0
+            return _judge(settings, worker.ask(request, timeout_s=_TIMEOUT_S))
+
+    return run_benchmark("interpreter_memory", measure, draw_summary, parsed.out)
 
 
-def build_report(settings: MemorySettings, outcome: Document, environment: Document) -> Document:
-    """Put what was measured beside what the reference algorithm needs, ready for JSON."""
+def _judge(settings: MemorySettings, outcome: Document) -> Document:
+    """Put what was measured beside what the reference algorithm needs."""
     reference = settings.num_pictures * settings.side**2 * int(outcome["num_features"]) * 4
     return {
-        "benchmark": "interpreter_memory",
-        **environment,
         "configuration": dataclasses.asdict(settings),
         "note": "Steps are alike: more of them take more time and no more memory.",
         **outcome,

@@ -7,7 +7,8 @@ import torch
 from benchmarks.interpreter_memory.settings import MemorySettings
 from benchmarks.interpreter_memory.synthetic import fill_synthetic, stylegan1_taps
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 from labelmint_export.interpreter.features import FeaturePool
 from labelmint_export.interpreter.training import InterpreterTraining, train_on_pool

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from benchmarks.argument_types import positive_int
-from benchmarks.processes.worker import ROOT, Document
-from benchmarks.reporting.environment import describe_environment
-from benchmarks.reporting.files import RESULTS_FOLDER, write_json
+from benchmarks.processes.worker import ROOT
+from benchmarks.reporting.command import run_benchmark
+from benchmarks.reporting.files import RESULTS_FOLDER, Document
 from benchmarks.reporting.tables import markdown_table
-from labelmint.errors import LabelmintError
 from labelmint_export import load_generator
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.choosing import look_at
@@ -33,18 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after a printed error.
     """
     parsed = _make_parser().parse_args(arguments)
-    environment = describe_environment()
-    try:
-        generator = load_generator(parsed.generator)
-        looks, ws = [], []
-        for seed, count in ((CANDIDATE_SEED, parsed.candidates), (OTHER_SEED, parsed.others)):
-            z, c = draw_latents(generator.config, seed, np.arange(count, dtype=np.uint64), None)
-            with torch.no_grad():
-                ws.append(generator.mapping(z, c))
-            looks.append(look_at(generator, ws[-1]))
-    except LabelmintError as error:
-        print(f"benchmarks.picture_choice: {error}", file=sys.stderr)
-        return 1
+    return run_benchmark("picture_choice", lambda: _measure(parsed), draw_summary, parsed.out)
+
+
+def _measure(parsed: argparse.Namespace) -> Document:
+    generator = load_generator(parsed.generator)
+    looks, ws = [], []
+    for seed, count in ((CANDIDATE_SEED, parsed.candidates), (OTHER_SEED, parsed.others)):
+        z, c = draw_latents(generator.config, seed, np.arange(count, dtype=np.uint64), None)
+        with torch.no_grad():
+            ws.append(generator.mapping(z, c))
+        looks.append(look_at(generator, ws[-1]))
     candidates, others = looks
     rules = {
         "the first": torch.arange(parsed.count),
@@ -53,17 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "farthest in w": pick_farthest(ws[0][:, 0], parsed.count),
         "farthest pictures (--diverse)": pick_farthest(candidates, parsed.count),
     }
-    report = {
-        "benchmark": "picture_choice",
-        **environment,
+    return {
         "generator": parsed.generator.name,
         "configuration": {key: getattr(parsed, key) for key in ("count", "candidates", "others")},
         "rules": measure_rules(candidates, others, rules),
     }
-    write_json(parsed.out / "picture_choice.json", report)
-    print(draw_summary(report), end="")
-    print(f"written: {parsed.out / 'picture_choice.json'}")
-    return 0
 
 
 def measure_rules(candidates: torch.Tensor, others: torch.Tensor, rules: Mapping[str, torch.Tensor]) -> Document:

@@ -13,16 +13,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from benchmarks.errors import WorkerError
+from benchmarks.reporting.files import Document
 from labelmint.errors import LabelmintError
 
 ROOT = Path(__file__).resolve().parents[2]
 """Of the repository: workers start here, so that they import this very package."""
 
-# Any: documents of JSON, whose receiver takes out what it expects.
-Document = dict[str, Any]
 Answer = Callable[[Document], Mapping[str, object]]
 
 _STOP_TIMEOUT_S = 60.0

@@ -3,9 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 RESULTS_FOLDER = Path(__file__).resolve().parents[1] / "results"
 """Where results go that belong into the repository."""
+
+Document = dict[str, Any]
+"""Of JSON; Any, because a reader takes out what it expects."""
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

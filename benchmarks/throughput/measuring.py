@@ -11,7 +11,8 @@ from benchmarks.contenders.rounds import LEAD_OUT_BATCHES, Round, RoundOutcome, 
 from benchmarks.contenders.stream import ENCODINGS
 from benchmarks.errors import ParityError
 from benchmarks.processes.server import ServerProcess
-from benchmarks.processes.worker import Document, Worker
+from benchmarks.processes.worker import Worker
+from benchmarks.reporting.files import Document
 
 ENGINE = "engine"
 MAX_IMAGE_DIFFERENCE_LEVELS = 8.0

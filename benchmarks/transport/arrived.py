@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Document
+from benchmarks.reporting.files import Document
 
 
 # Any: arrays of every dtype that a sample has.

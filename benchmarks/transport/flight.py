@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.flight
 
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from benchmarks.transport.arrived import describe_arrived
 from benchmarks.transport.recording import load_recording
 

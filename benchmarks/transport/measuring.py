@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.errors import ParityError
-from benchmarks.processes.worker import Document, Worker
+from benchmarks.processes.worker import Worker
+from benchmarks.reporting.files import Document
 from benchmarks.transport.recording import record
 
 OURS, SHARED, FLIGHT, TRITON = "labelmint", "labelmint, shared memory", "flight", "triton"

@@ -3,7 +3,8 @@
 import argparse
 import time
 
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from benchmarks.transport.arrived import describe_arrived
 from labelmint_client import Client, Sample, keep_freed_memory
 

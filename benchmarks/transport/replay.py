@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from benchmarks.transport.recording import load_recording
 from labelmint.bundle import open_bundle
 from labelmint.memory import keep_freed_memory

@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from benchmarks.argument_types import positive_int, share
 from benchmarks.errors import BenchmarkError
-from benchmarks.processes.worker import ROOT, Document
-from benchmarks.reporting.environment import describe_environment
-from benchmarks.reporting.files import RESULTS_FOLDER, write_json
+from benchmarks.processes.worker import ROOT
+from benchmarks.reporting.command import run_benchmark
+from benchmarks.reporting.files import RESULTS_FOLDER, Document
 from benchmarks.reporting.tables import markdown_table
-from labelmint.errors import LabelmintError
 from labelmint_export.datasets.toonhead import CLASS_NAMES, Split, ToonHeadSet
 from labelmint_export.gan.growing import load_networks
 from labelmint_export.generator import Generator
@@ -48,25 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after a printed error.
     """
     parsed = _make_parser().parse_args(arguments)
-    environment = describe_environment()
-    try:
-        generator, interpreter = load_generator(parsed.generator), load_interpreter(parsed.interpreter)
-        check_fit(generator, interpreter)
-        indices, codes = _take_codes(parsed.networks, parsed.count)
-        avatars = ToonHeadSet(
-            resolution=interpreter.config.label_resolution, split=Split.TRAIN, pose_range=parsed.pose_range
-        )
-        true = np.stack([avatars.render(index).mask for index in tqdm(indices, desc="true masks", mininterval=2.0)])
-        scores = compare(generator, interpreter, load_segmenter(parsed.oracle), codes, true)
-    except LabelmintError as error:
-        print(f"benchmarks.true_masks: {error}", file=sys.stderr)
-        return 1
-    configuration = {"count": parsed.count, "pose_range": parsed.pose_range}
-    report = {"benchmark": "true_masks", **environment, "configuration": configuration, "scores": scores}
-    write_json(parsed.out / "true_masks.json", report)
-    print(draw_table(scores), end="")
-    print(f"written: {parsed.out / 'true_masks.json'}")
-    return 0
+    return run_benchmark(
+        "true_masks", lambda: _measure(parsed), lambda report: draw_table(report["scores"]), parsed.out
+    )
+
+
+def _measure(parsed: argparse.Namespace) -> Document:
+    generator, interpreter = load_generator(parsed.generator), load_interpreter(parsed.interpreter)
+    check_fit(generator, interpreter)
+    indices, codes = _take_codes(parsed.networks, parsed.count)
+    avatars = ToonHeadSet(
+        resolution=interpreter.config.label_resolution, split=Split.TRAIN, pose_range=parsed.pose_range
+    )
+    true = np.stack([avatars.render(index).mask for index in tqdm(indices, desc="true masks", mininterval=2.0)])
+    scores = compare(generator, interpreter, load_segmenter(parsed.oracle), codes, true)
+    return {"configuration": {"count": parsed.count, "pose_range": parsed.pose_range}, "scores": scores}
 
 
 def _take_codes(folder: Path, count: int) -> tuple[list[int], torch.Tensor]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import PictureAnswer, save_labels
 from labelmint.addresses import latents
 from labelmint_service.engine.loading import ENGINES

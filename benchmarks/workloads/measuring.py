@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import ParityError
-from benchmarks.processes.worker import Document, Worker
+from benchmarks.processes.worker import Worker
+from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import Labels, load_labels
 from benchmarks.workloads.parts import write_bundle
 from benchmarks.workloads.shapes import WORKLOADS

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.processes.memory import peak_rss_bytes
-from benchmarks.processes.worker import Answer, Document, answer_requests
+from benchmarks.processes.worker import Answer, answer_requests
+from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import PictureAnswer, save_labels
 from benchmarks.workloads.devices import DEVICES, finish, open_device, peak_device_bytes
 from benchmarks.workloads.floors import count_generator, count_interpreter, measure_rates

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.generator import Generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from tests.export.built_bundle import BuiltBundle
 from tests.export.tiny_parts import make_generator, make_interpreter, make_settings
-
-
-@pytest.fixture(autouse=True, scope="session")
-def single_thread() -> Iterator[None]:
-    """Tensors here are so small that more threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,35 +1,37 @@
 """An independent way to the masks: the original drawing, part by part, supersampled, and only its opacity.
 
-It shares nothing with `masks.py`: nothing is repainted, outlines and clips come as they are drawn, and anti-aliasing is
-on. A part is present where it is more opaque than shading is (0.2) and less than the most translucent part (0.5).
+It shares nothing with `masks.py`: another renderer draws (librsvg instead of resvg), nothing is repainted, outlines and
+clips come as they are drawn, and anti-aliasing is on. A part is present where it is more opaque than shading is (0.2)
+and less than the most translucent part (0.5).
 """
 
-import io
 import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import resvg_py
-from PIL import Image
+import pyvips
 
 from labelmint_export.datasets.toonhead import CLASS_NAMES
 from labelmint_export.datasets.toonhead.classes import COMPONENT_CLASSES
 
+SIDE = 768
+"""Of the drawing, in its own units."""
 SUPERSAMPLING = 9
 OPACITY_THRESHOLD = 0.35
 
 
 def draw_opacity(svg: str, resolution: int) -> npt.NDArray[np.float64]:
     """Draw one SVG and return its opacity, float64 [H, W] in [0, 1]."""
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=resolution, height=resolution, skip_system_fonts=True)
-    with Image.open(io.BytesIO(png)) as image:
-        return np.asarray(image.convert("RGBA"))[..., 3] / 255.0
+    drawn = pyvips.Image.svgload_buffer(svg.encode(), scale=resolution / SIDE).numpy()
+    assert drawn.shape == (resolution, resolution, 4)
+    opacity: npt.NDArray[np.float64] = drawn[..., 3] / 255.0
+    return opacity
 
 
 def isolate_component(svg: str, component: str) -> str:
     """Leave only one component of a picture, without the background."""
-    without_background = re.sub(r'<rect width="768" height="768" fill="[^"]*"/>', "", svg)
+    without_background = re.sub(rf'<rect width="{SIDE}" height="{SIDE}" fill="[^"]*"/>', "", svg)
     return re.sub(rf'<use [^>]*href="#(?!{component}-)[^>]*/>', "", without_background)
 
 

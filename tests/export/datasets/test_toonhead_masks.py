@@ -9,7 +9,7 @@ from labelmint_export.errors import DatasetError
 from tests.export.datasets.reference_masks import draw_reference_mask, neighbourhoods
 
 RESOLUTION = 128
-NUM_COMPARED = 6
+NUM_COMPARED = 24
 
 
 @pytest.fixture(scope="module")

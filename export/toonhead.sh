@@ -79,7 +79,7 @@ attribution='Remix of "ToonHead" (https://www.figma.com/community/file/158962789
 [ -e "$WORK/bundle" ] || run build "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" --out "$WORK/bundle" \
 	--name toonhead --description "Cartoon heads, 128 x 128: nine classes and nine keypoints." \
 	--weights-licence CC-BY-4.0 --data-licence CC-BY-4.0 --attribution "$attribution" \
-	--url https://creativecommons.org/licenses/by/4.0/
+	--url https://creativecommons.org/licenses/by/4.0/ --commit "$(git rev-parse HEAD 2>/dev/null || echo unknown)"
 
 # export/toonhead.sh install: puts the bundle into the service and its sources beside this script. `make demo` then draws
 # the contact sheet that README shows (out/demo/contact_sheet.png).

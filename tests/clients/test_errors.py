@@ -109,7 +109,7 @@ def test_message_over_the_limit_says_which_limits_to_change(server: ScriptedServ
     server.servicer.batch_size = 400
     with (
         Client(server.address, retry=QUICK, max_receive_bytes=20_000) as client,
-        pytest.raises(ServerBusyError, match="max_receive_bytes"),
+        pytest.raises(InvalidArgumentError, match="max_receive_bytes"),
     ):
         next(client.generate("m", seed=1, count=400))
 

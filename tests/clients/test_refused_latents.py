@@ -1,11 +1,11 @@
-"""Latents that a server refuses while most of them are still to be sent."""
+"""Requests that a server refuses, some while most of the latents are still to be sent."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from labelmint_client import AsyncClient, Client, ModelNotFoundError
+from labelmint_client import AsyncClient, Client, InvalidArgumentError, ModelNotFoundError
 from tests.serving import Serving, serving
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -38,3 +38,25 @@ def test_refusal_reaches_the_caller_while_it_still_sends(served: Serving) -> Non
     z = np.zeros((NUM_LATENTS, 8), np.float32)
     with Client(served.address) as client, pytest.raises(ModelNotFoundError):
         next(client.label("none", z=z))
+
+
+def test_request_that_is_too_large_says_so_and_what_to_do(served: Serving) -> None:
+    most = 16 * 2**20
+    with Client(served.address) as client:
+        with pytest.raises(InvalidArgumentError, match=rf"has \d+ bytes, expected at most {most}: .*max_request_bytes"):
+            next(client.generate("x" * most, seed=1, count=1))
+        assert next(client.generate("tiny", seed=1, count=1)).index == 0
+
+
+async def test_async_request_that_is_too_large_says_so(served: Serving) -> None:
+    async with AsyncClient(served.address) as client:
+        with pytest.raises(InvalidArgumentError, match="max_request_bytes"):
+            await anext(client.generate("x" * 16 * 2**20, seed=1, count=1))
+
+
+def test_answer_that_is_too_large_says_so_and_what_to_do(served: Serving) -> None:
+    with (
+        Client(served.address, max_receive_bytes=16) as client,
+        pytest.raises(InvalidArgumentError, match=r"has \d+ bytes, expected at most 16: raise max_receive_bytes"),
+    ):
+        client.get_model("tiny")

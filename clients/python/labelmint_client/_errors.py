@@ -21,6 +21,7 @@ ClientError                       everything labelmint_client raises on purpose
 └── OutputError                   a data set cannot be written or continued
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -170,6 +171,10 @@ _CLASS_OF_PRECONDITION: dict[str, type[PreconditionError]] = {
 }
 
 
+_TOO_LARGE = re.compile(r"(SERVER|CLIENT): \w+ message larger than max \((\d+) vs\. (\d+)\)")
+"""What gRPC says where a message was refused by whom it was sent to: bytes it has, bytes it may have."""
+
+
 class FailedCall:
     """How one call ended, read from the status that grpc reports.
 
@@ -215,6 +220,8 @@ class FailedCall:
             error_class = _CLASS_OF_PRECONDITION.get(detail.field, PreconditionError)
         if error_class is ServerBusyError and self.hint.limits:
             error_class = QuotaExceededError
+        if self._too_large:
+            error_class = InvalidArgumentError
         return error_class(
             self._message(address, num_attempts),
             field=detail.field,
@@ -224,6 +231,10 @@ class FailedCall:
             retry_after_s=self.hint.retry_after_s,
         )
 
+    @property
+    def _too_large(self) -> re.Match[str] | None:
+        return _TOO_LARGE.search(self.details) if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+
     def _message(self, address: str, num_attempts: int) -> str:
         text = self.details or f"status {self.code.name} without a text"
         tries = "1 attempt" if num_attempts == 1 else f"{num_attempts} attempts"
@@ -232,10 +243,10 @@ class FailedCall:
                 return f"no answer from {address} after {tries}: {text}; is labelmint-serve running there?"
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return f"no answer from {address} in time: {text}; give the client a larger timeout_s"
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if self._too_large:
+                return _describe_size(*self._too_large.groups(), address)
             case grpc.StatusCode.UNIMPLEMENTED:
                 return f"the server at {address} does not speak labelmint.v1: {text}"
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if self.detail is None and self.hint.retry_after_s is None:
-                return f"{text}; raise max_receive_bytes of the client or lower max_message_bytes of the request"
             case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.DATA_LOSS:
                 where = f", request {self.detail.request_id}" if self.detail and self.detail.request_id else ""
                 return f"the server at {address} failed ({self.code.name}{where}): {text}"
@@ -246,6 +257,18 @@ class FailedCall:
                 elif self.code is grpc.StatusCode.UNAVAILABLE:
                     text += f" (server {address}, after {tries})"
                 return text
+
+
+def _describe_size(receiver: str, num_bytes: str, most: str, address: str) -> str:
+    if receiver == "SERVER":
+        return (
+            f"the request has {num_bytes} bytes, expected at most {most}: send fewer or smaller values, or let the "
+            f"server at {address} take more (max_request_bytes)"
+        )
+    return (
+        f"a message from {address} has {num_bytes} bytes, expected at most {most}: raise max_receive_bytes of the "
+        "client or lower max_message_bytes of the request"
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Every field of a request that is missing or out of range names itself, and the server goes on serving."""
 
 import math
+import re
 from typing import Any, cast
 
 import grpc
@@ -128,6 +129,9 @@ def test_bad_field_is_named_with_the_right_code(
     assert failure.detail.field == field
     assert failure.detail.request_id
     assert field.partition("[")[0] in failure.text
+    assert re.search(r"(is|ask|asks) .+, (expected|but) .+; .+", failure.text), (
+        failure.text
+    )  # what came, what should, what to do
     assert failure.batches == []
     # The server keeps serving.
     assert collect(stub.Generate(make_request(), timeout=TIMEOUT_S)).indices == [0, 1, 2, 3, 4]

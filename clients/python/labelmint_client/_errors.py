@@ -243,8 +243,8 @@ class FailedCall:
                 return f"no answer from {address} after {tries}: {text}; is labelmint-serve running there?"
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return f"no answer from {address} in time: {text}; give the client a larger timeout_s"
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if self._too_large:
-                return _describe_size(*self._too_large.groups(), address)
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if refused := self._too_large:
+                return _describe_size(refused, address)
             case grpc.StatusCode.UNIMPLEMENTED:
                 return f"the server at {address} does not speak labelmint.v1: {text}"
             case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.DATA_LOSS:
@@ -259,7 +259,8 @@ class FailedCall:
                 return text
 
 
-def _describe_size(receiver: str, num_bytes: str, most: str, address: str) -> str:
+def _describe_size(refused: re.Match[str], address: str) -> str:
+    receiver, num_bytes, most = refused.groups()
     if receiver == "SERVER":
         return (
             f"the request has {num_bytes} bytes, expected at most {most}: send fewer or smaller values, or let the "

@@ -52,7 +52,9 @@ def build(compiler: str = "g++") -> None:
         linked = Path(folder) / "kernel.so"
         link = [compiler, "-shared", "-nostdlib", "-Wl,-s", "-Wl,--no-undefined", *objects, "-lgcc", "-lc"]
         subprocess.run([*link, "-o", str(linked)], check=True)
-        TARGET.write_bytes(linked.read_bytes())
+        unfinished = TARGET.with_name(f"{TARGET.name}.unfinished")
+        unfinished.write_bytes(linked.read_bytes())
+        unfinished.replace(TARGET)  # a server that runs keeps the old one; bytes that changed under it would end it
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@
 //   the level of H / 2   projected row by row as the picture is walked down; two rows are kept.
 //   levels of H and up   projected pixel by pixel, on top of the sums of the others. Those above H are averaged to H.
 //
+// A member visits up to four rows of pixels before the next member's turn: these lie between the same two lines of knots, so
+// lines and weights come from the second cache three times out of four. What is read together lies together: a row of a
+// level, or a line of the grid, holds its samples for all units one after another.
+//
 // Pixels are computed in groups of 64, ordered by their column modulo 4 ("phase"): within a phase neighbours lie as far
 // apart as knots do, so interpolation is a weighted sum of consecutive vectors, without a gather.
 //
@@ -54,8 +58,8 @@ struct LmPicture {
     const float *coarse[12];  // [channels][r][r]
     const float *half;
     const float *full[4];
-    float *planes[12];   // [units][r][r]: projected levels
-    float *knots;        // [units][q + 1][knot_stride]: the sum of all coarse levels but that of q
+    float *planes[12];   // [r][units][r]: projected levels
+    float *knots;        // [q + 1][units][knot_stride]: the sum of all coarse levels but that of q
     uint8_t *label;      // [H][W]
     float *uncertainty;  // [H][W]
     float *heatmaps;     // [num_keypoints][H][W]
@@ -67,6 +71,8 @@ namespace {
 
 constexpr int MAX_SIZE = 8192;
 constexpr int GROUP = 64, PHASES = 4, LANES = LM_LANES, COLUMNS = GROUP / PHASES;
+constexpr int ROWS = 4;       // that a member visits at a time
+constexpr int HALF_ROWS = 4;  // of the half level that these lie between
 constexpr int MAJORITY = 0, MEAN_PROBABILITY = 1;  // 2 is the mean of the logits
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
@@ -120,9 +126,9 @@ inline Floats add_products(Floats sum, Words act, Word weight) { return sum + ac
 
 inline int words_of(int channels) { return (channels + CHANNELS_OF_WORD - 1) / CHANNELS_OF_WORD; }
 
-// out[4][GROUP] += weight[num][4] x act[num][GROUP], num words
-template <typename Act, typename Weight, typename Multiply>
-inline void multiply(float *out, const Act *act, const Weight *weight, int num, Multiply step) {
+// out[4][GROUP] = finish(out + weight[num][4] x act[num][GROUP]), num words
+template <typename Act, typename Weight, typename Multiply, typename Finish>
+inline void multiply(float *out, const Act *act, const Weight *weight, int num, Multiply step, Finish finish) {
     constexpr int VECTORS = LANES == 16 ? 4 : 2;  // as many sums as registers hold
     for (int first = 0; first < GROUP; first += VECTORS * LANES) {
         Floats sum[4][VECTORS];
@@ -132,16 +138,21 @@ inline void multiply(float *out, const Act *act, const Weight *weight, int num, 
             for (int v = 0; v < VECTORS; ++v)
                 for (int u = 0; u < 4; ++u) sum[u][v] = step(sum[u][v], act + k * GROUP + first + v * LANES, weight[4 * k + u]);
         for (int u = 0; u < 4; ++u)
-            for (int v = 0; v < VECTORS; ++v) store(out + u * GROUP + first + v * LANES, sum[u][v]);
+            for (int v = 0; v < VECTORS; ++v) store(out + u * GROUP + first + v * LANES, finish(sum[u][v]));
     }
 }
 
-inline void multiply_words(float *out, const Word *act, const Word *weight, int num) {
-    multiply(out, act, weight, num, [](Floats sum, const Word *a, Word w) { return add_products(sum, Words(a), w); });
+inline Floats larger(Floats a, Floats b) { return a < b ? b : a; }
+inline Floats same(Floats x) { return x; }
+inline Floats rectified(Floats x) { return larger(x, Floats{}); }
+
+template <typename Finish>
+inline void multiply_words(float *out, const Word *act, const Word *weight, int num, Finish finish) {
+    multiply(out, act, weight, num, [](Floats sum, const Word *a, Word w) { return add_products(sum, Words(a), w); }, finish);
 }
 
 inline void multiply_floats(float *out, const float *act, const float *weight, int num) {
-    multiply(out, act, weight, num, [](Floats sum, const float *a, float w) { return sum + load(a) * w; });
+    multiply(out, act, weight, num, [](Floats sum, const float *a, float w) { return sum + load(a) * w; }, same);
 }
 
 // --- packing: floats of a group to words ------------------------------------------------------------------------------
@@ -172,8 +183,6 @@ inline void pack_channels(Word *to, int channels, Fetch fetch) {
 }
 
 // --- functions ----------------------------------------------------------------------------------------------------------
-
-inline Floats larger(Floats a, Floats b) { return a < b ? b : a; }
 
 // e^x for x <= 0 (Cephes, expf; Moshier 1992); 0 below -87, NaN for NaN.
 inline Floats exponential(Floats x) {
@@ -224,10 +233,11 @@ inline Floats logarithm(Floats x) {
 inline int rounded_up(int x, int step) { return (x + step - 1) / step * step; }
 
 struct Sizes {
-    int q, stride, half_stride, row_groups, half_groups, full_words, half_words, max_width1, max_width2, outputs;
+    int q, stride, knot_stride, half_stride, row_groups, half_groups, full_words, half_words, max_width1, max_width2, outputs;
     explicit Sizes(const LmPlan &plan)
         : q(plan.size / 4),
           stride(rounded_up(q, COLUMNS) + 2 * COLUMNS),
+          knot_stride(rounded_up(q + 1, COLUMNS)),
           half_stride(rounded_up(2 * q, GROUP)),
           row_groups(rounded_up(plan.size, GROUP) / GROUP),
           half_groups(half_stride / GROUP),
@@ -245,10 +255,11 @@ struct Sizes {
 // Memory that a walk over rows needs, cut from one piece.
 struct Scratch {
     float *evens, *odds, *half_evens, *half_odds;  // [max_width1][stride] each: knots and half-level samples of a row
-    float *ring[2];                                // [units][half_stride]: two projected rows of the half level
-    Word *full, *half, *hidden;                    // words of a row of taps, and of a group of hidden units
+    float *ring[HALF_ROWS];                        // [units][half_stride]: projected rows of the half level
+    Word *full[ROWS], *half, *hidden;              // words of a row of taps, and of a group of hidden units
     float *layer1, *layer2, *logits;
-    float *votes, *mean, *entropy, *heat;  // of a whole row: [C][W] or [W]; votes are sums of logits for that rule
+    // Of a whole row: [C][W] or [W]; votes are sums of logits for that rule.
+    float *votes[ROWS], *mean[ROWS], *entropy[ROWS], *heat[ROWS];
     int64_t used;
 
     Scratch(const LmPlan &plan, const Sizes &s, char *memory) : used(0) {
@@ -259,16 +270,16 @@ struct Scratch {
         half_evens = cut<float>(memory, plan.half_channels ? lines : 0);
         half_odds = cut<float>(memory, plan.half_channels ? lines : 0);
         for (float *&row : ring) row = cut<float>(memory, plan.half_channels ? static_cast<int64_t>(plan.units) * s.half_stride : 0);
-        full = cut<Word>(memory, pixels * s.full_words);
+        for (Word *&row : full) row = cut<Word>(memory, pixels * s.full_words);
         half = cut<Word>(memory, static_cast<int64_t>(GROUP) * s.half_words);
         hidden = cut<Word>(memory, static_cast<int64_t>(GROUP) * words_of(s.max_width1));
         layer1 = cut<float>(memory, 4 * GROUP);
         layer2 = cut<float>(memory, static_cast<int64_t>(s.max_width2) * GROUP);
         logits = cut<float>(memory, static_cast<int64_t>(s.outputs) * GROUP);
-        votes = cut<float>(memory, pixels * plan.num_classes);
-        mean = cut<float>(memory, pixels * plan.num_classes);
-        entropy = cut<float>(memory, pixels);
-        heat = cut<float>(memory, pixels * plan.regressors.outputs);
+        for (float *&row : votes) row = cut<float>(memory, pixels * plan.num_classes);
+        for (float *&row : mean) row = cut<float>(memory, pixels * plan.num_classes);
+        for (float *&row : entropy) row = cut<float>(memory, pixels);
+        for (float *&row : heat) row = cut<float>(memory, pixels * plan.regressors.outputs);
     }
 
     template <typename T>
@@ -293,14 +304,18 @@ void project_group(const LmPlan &plan, const LmPicture &picture, int level, int 
     });
     const int num = words_of(channels);
     const Word *weight = static_cast<const Word *>(plan.coarse_weight[level]);
-    float *planes = picture.planes[level] + first;
+    float *planes = picture.planes[level];
     alignas(64) float out[4 * GROUP];
     for (int u = 0; u < plan.units; u += 4, weight += 4 * num) {
         for (float &x : out) x = 0.0f;
-        multiply_words(out, act, weight, num);
-        for (int i = 0; i < 4; ++i) {
-            float *to = planes + static_cast<int64_t>(u + i) * area;
-            for (int p = 0; p < count; ++p) to[p] = out[i * GROUP + p];
+        multiply_words(out, act, weight, num, same);
+        for (int p = 0; p < count;) {  // a piece of a row at a time
+            const int row = (first + p) / r, x = (first + p) % r, length = r - x < count - p ? r - x : count - p;
+            for (int i = 0; i < 4; ++i) {
+                float *to = planes + (static_cast<int64_t>(row) * plan.units + u + i) * r + x;
+                for (int j = 0; j < length; ++j) to[j] = out[i * GROUP + p + j];
+            }
+            p += length;
         }
     }
 }
@@ -321,16 +336,15 @@ inline Blend blend_pixel(int y, int size, int r) {
     return Blend((static_cast<float>(y) + 0.5f) * static_cast<float>(r) / static_cast<float>(size) - 0.5f, r);
 }
 
-// Sum of the bias and of a unit's levels below q on the knot grid of q / 2, which has q + 1 points a side.
-void merge_unit(const LmPlan &plan, const LmPicture &picture, const Sizes &s, int unit, float *spare) {
-    const int side = s.q + 1;
-    float *grid = picture.knots + static_cast<int64_t>(unit) * side * s.stride;
+// Sum of the bias and of the levels below q of units [first, last) on line y of the knot grid of q / 2, which has q + 1
+// points a side.
+void merge_line(const LmPlan &plan, const LmPicture &picture, const Sizes &s, int y, int first, int last, float *spare) {
     float *line = spare + COLUMNS, *knots = spare + 2 * s.stride, *finer = spare + 3 * s.stride;
     const int coarsest = plan.num_coarse && plan.coarse_resolution[0] < s.q ? plan.coarse_resolution[0] : 0;
-    for (int y = 0; y < side; ++y) {
-        float *to = grid + static_cast<int64_t>(y) * s.stride;
+    for (int unit = first; unit < last; ++unit) {
+        float *to = picture.knots + (static_cast<int64_t>(y) * plan.units + unit) * s.knot_stride;
         if (!coarsest) {
-            for (int x = 0; x < side; ++x) to[x] = plan.bias[unit];
+            for (int x = 0; x <= s.q; ++x) to[x] = plan.bias[unit];
             continue;
         }
         for (int x = 0; x <= coarsest; ++x) knots[x] = plan.bias[unit];
@@ -342,9 +356,10 @@ void merge_unit(const LmPlan &plan, const LmPicture &picture, const Sizes &s, in
             }
             next[2 * r] = knots[r];
             if (level < plan.num_coarse && plan.coarse_resolution[level] == r) {
-                const float *plane = picture.planes[level++] + static_cast<int64_t>(unit) * r * r;
+                const float *plane = picture.planes[level++];
                 const Blend at(static_cast<float>(y) * static_cast<float>(r) / static_cast<float>(s.q) - 0.5f, r);
-                const float *a = plane + at.low * r, *b = plane + at.high * r;
+                const float *a = plane + (static_cast<int64_t>(at.low) * plan.units + unit) * r;
+                const float *b = plane + (static_cast<int64_t>(at.high) * plan.units + unit) * r;
                 for (int j = 0; j < r; ++j) line[j] = a[j] + at.t * (b[j] - a[j]);
                 line[-1] = line[0];
                 line[r] = line[r - 1];
@@ -361,12 +376,12 @@ void merge_unit(const LmPlan &plan, const LmPicture &picture, const Sizes &s, in
     }
 }
 
-// --- one row of pixels ----------------------------------------------------------------------------------------------------
+// --- rows of pixels ----------------------------------------------------------------------------------------------------
 
 class RowWalk {
    public:
     RowWalk(const LmPlan &plan, const LmPicture &picture, char *memory)
-        : plan_(plan), picture_(picture), s_(plan), m_(plan, s_, memory), held_{-1, -1} {
+        : plan_(plan), picture_(picture), s_(plan), m_(plan, s_, memory), held_{-1, -1, -1, -1} {
         // Lanes beyond the picture are computed and thrown away; they must hold numbers.
         for (int64_t i = 0; i < static_cast<int64_t>(s_.max_width1) * s_.stride; ++i) {
             m_.evens[i] = m_.odds[i] = 0.0f;
@@ -377,28 +392,35 @@ class RowWalk {
             if (plan.coarse_resolution[level] == s_.q) finest_ = level;
     }
 
-    bool label_row(int y) {
-        pack_full_row(y);
-        const Blend half = blend_pixel(y, plan_.size, 2 * s_.q);
-        if (plan_.half_channels) {
-            hold(half.low);
-            hold(half.high);
-        }
-        clear();
-        int unit = 0;
-        for (int m = 0; m < plan_.classifiers.members; ++m, unit += plan_.classifiers.width1) {
-            spread(y, half, unit, plan_.classifiers.width1);
-            for (int g = 0; g < s_.row_groups; ++g) {
-                run_member(plan_.classifiers, m, unit, g, m_.logits, GROUP);
-                count_member(g);
+    // Label rows [first, last), at most ROWS of them with the same y / ROWS.
+    bool label_rows(int first, int last) {
+        for (int y = first; y < last; ++y) {
+            pack_full_row(y);
+            if (plan_.half_channels) {
+                const Blend half = blend_half(y);
+                hold(half.low);
+                hold(half.high);
             }
+            clear(y % ROWS);
         }
-        for (int m = 0; m < plan_.regressors.members; ++m, unit += plan_.regressors.width1) {
-            spread(y, half, unit, plan_.regressors.width1);
-            for (int g = 0; g < s_.row_groups; ++g)
-                run_member(plan_.regressors, m, unit, g, m_.heat + g * GROUP, s_.row_groups * GROUP);
-        }
-        return write(y);
+        int unit = 0;
+        for (int m = 0; m < plan_.classifiers.members; ++m, unit += plan_.classifiers.width1)
+            for (int y = first; y < last; ++y) {
+                spread(y, unit, plan_.classifiers.width1);
+                for (int g = 0; g < s_.row_groups; ++g) {
+                    run_member(plan_.classifiers, m, unit, y % ROWS, g, m_.logits, GROUP);
+                    count_member(y % ROWS, g);
+                }
+            }
+        for (int m = 0; m < plan_.regressors.members; ++m, unit += plan_.regressors.width1)
+            for (int y = first; y < last; ++y) {
+                spread(y, unit, plan_.regressors.width1);
+                for (int g = 0; g < s_.row_groups; ++g)
+                    run_member(plan_.regressors, m, unit, y % ROWS, g, m_.heat[y % ROWS] + g * GROUP, s_.row_groups * GROUP);
+            }
+        bool finite = true;
+        for (int y = first; y < last; ++y) finite = write(y) && finite;
+        return finite;
     }
 
    private:
@@ -406,8 +428,10 @@ class RowWalk {
     const LmPicture &picture_;
     const Sizes s_;
     Scratch m_;
-    int held_[2];  // rows of the half level in the ring, at their number modulo 2
-    int finest_;   // index of the level of q, or -1
+    int held_[HALF_ROWS];  // rows of the half level in the ring, at their number modulo HALF_ROWS
+    int finest_;           // index of the level of q, or -1
+
+    Blend blend_half(int y) const { return blend_pixel(y, plan_.size, 2 * s_.q); }
 
     void pack_full_row(int y) {
         if (!plan_.num_full) return;
@@ -416,7 +440,7 @@ class RowWalk {
         for (int i = 0; i < plan_.num_full; ++i) channels += plan_.full_channels[i];
         for (int g = 0; g < s_.row_groups; ++g) {
             const int first = g * GROUP, count = size - first < GROUP ? size - first : GROUP;
-            pack_channels(m_.full + static_cast<int64_t>(g) * GROUP * s_.full_words, channels, [&](int k, float *to) {
+            pack_channels(m_.full[y % ROWS] + static_cast<int64_t>(g) * GROUP * s_.full_words, channels, [&](int k, float *to) {
                 int source = 0;
                 while (k >= plan_.full_channels[source]) k -= plan_.full_channels[source++];
                 const int ratio = plan_.full_ratio[source], r = size * ratio;
@@ -438,11 +462,11 @@ class RowWalk {
 
     // Project row `row` of the half level, its even samples before its odd ones, unless it is there.
     void hold(int row) {
-        int &held = held_[row % 2];
+        int &held = held_[row % HALF_ROWS];
         if (held == row) return;
         held = row;
         const int q = s_.q, r = 2 * q, channels = plan_.half_channels;
-        float *ring = m_.ring[row % 2];
+        float *ring = m_.ring[row % HALF_ROWS];
         alignas(64) float out[4 * GROUP];
         for (int g = 0; g < s_.half_groups; ++g) {
             pack_channels(m_.half, channels, [&](int k, float *to) {
@@ -455,7 +479,7 @@ class RowWalk {
             const Word *weight = static_cast<const Word *>(plan_.half_weight);
             for (int u = 0; u < plan_.units; u += 4, weight += 4 * s_.half_words) {
                 for (float &x : out) x = 0.0f;
-                multiply_words(out, m_.half, weight, s_.half_words);
+                multiply_words(out, m_.half, weight, s_.half_words, same);
                 for (int i = 0; i < 4; ++i) {
                     float *to = ring + static_cast<int64_t>(u + i) * s_.half_stride + g * GROUP;
                     for (int p = 0; p < GROUP; p += LANES) store(to + p, load(out + i * GROUP + p));
@@ -464,16 +488,17 @@ class RowWalk {
         }
     }
 
-    void clear() {
+    void clear(int row) {
         const int64_t pixels = static_cast<int64_t>(s_.row_groups) * GROUP;
-        for (int64_t i = 0; i < pixels * plan_.num_classes; ++i) m_.votes[i] = m_.mean[i] = 0.0f;
-        for (int64_t i = 0; i < pixels; ++i) m_.entropy[i] = 0.0f;
-        for (int64_t i = 0; i < pixels * plan_.regressors.outputs; ++i) m_.heat[i] = 0.0f;
+        for (int64_t i = 0; i < pixels * plan_.num_classes; ++i) m_.votes[row][i] = m_.mean[row][i] = 0.0f;
+        for (int64_t i = 0; i < pixels; ++i) m_.entropy[row][i] = 0.0f;
+        for (int64_t i = 0; i < pixels * plan_.regressors.outputs; ++i) m_.heat[row][i] = 0.0f;
     }
 
     // What all levels below H give to one row, for `width` units from `unit` on: knots and samples of the half level.
-    void spread(int y, const Blend &half, int unit, int width) {
-        const int q = s_.q;
+    void spread(int y, int unit, int width) {
+        const int q = s_.q, units = plan_.units;
+        const Blend half = blend_half(y);
         const float position = (static_cast<float>(y) + 0.5f) * 0.25f;  // on the knot grid of q / 2, which has q + 1 points
         const int low = static_cast<int>(position);
         const float t = position - static_cast<float>(low);
@@ -481,12 +506,14 @@ class RowWalk {
         alignas(64) float line[MAX_SIZE / 4 + 2];
         for (int u = 0; u < width; ++u) {
             float *evens = m_.evens + static_cast<int64_t>(u) * s_.stride, *odds = m_.odds + static_cast<int64_t>(u) * s_.stride;
-            const float *a = picture_.knots + (static_cast<int64_t>(unit + u) * (q + 1) + low) * s_.stride, *b = a + s_.stride;
+            const float *a = picture_.knots + (static_cast<int64_t>(low) * units + unit + u) * s_.knot_stride;
+            const float *b = a + static_cast<int64_t>(units) * s_.knot_stride;
             for (int j = 0; j <= q; ++j) evens[j] = a[j] + t * (b[j] - a[j]);
             for (int j = 0; j < q; ++j) odds[j] = 0.5f * (evens[j] + evens[j + 1]);
             if (finest_ >= 0) {
-                const float *plane = picture_.planes[finest_] + static_cast<int64_t>(unit + u) * q * q;
-                const float *c = plane + static_cast<int64_t>(fine.low) * q, *d = plane + static_cast<int64_t>(fine.high) * q;
+                const float *plane = picture_.planes[finest_];
+                const float *c = plane + (static_cast<int64_t>(fine.low) * units + unit + u) * q;
+                const float *d = plane + (static_cast<int64_t>(fine.high) * units + unit + u) * q;
                 for (int j = 0; j < q; ++j) line[j + 1] = c[j] + fine.t * (d[j] - c[j]);
                 line[0] = line[1];
                 line[q + 1] = line[q];
@@ -494,8 +521,8 @@ class RowWalk {
                 for (int j = 0; j < q; ++j) odds[j] += line[j + 1];
             }
             if (plan_.half_channels) {
-                const float *c = m_.ring[half.low % 2] + static_cast<int64_t>(unit + u) * s_.half_stride;
-                const float *d = m_.ring[half.high % 2] + static_cast<int64_t>(unit + u) * s_.half_stride;
+                const float *c = m_.ring[half.low % HALF_ROWS] + static_cast<int64_t>(unit + u) * s_.half_stride;
+                const float *d = m_.ring[half.high % HALF_ROWS] + static_cast<int64_t>(unit + u) * s_.half_stride;
                 float *half_evens = m_.half_evens + static_cast<int64_t>(u) * s_.stride;
                 float *half_odds = m_.half_odds + static_cast<int64_t>(u) * s_.stride + 1;  // one before the first is used
                 for (int j = 0; j < q; ++j) half_evens[j] = c[j] + half.t * (d[j] - c[j]);
@@ -506,26 +533,25 @@ class RowWalk {
         }
     }
 
-    // Layers 1 to 3 of member `m` on group `g`; adds to out[outputs][stride].
-    void run_member(const LmEnsemble &ensemble, int m, int unit, int g, float *out, int stride) {
+    // Layers 1 to 3 of member `m` on group `g` of a row; adds to out[outputs][stride].
+    void run_member(const LmEnsemble &ensemble, int m, int unit, int row, int g, float *out, int stride) {
         const int width1 = ensemble.width1, width2 = ensemble.width2, num = words_of(width1);
         const Word *weight1 = static_cast<const Word *>(plan_.full_weight) + static_cast<int64_t>(unit) * s_.full_words;
-        const Word *act = m_.full + static_cast<int64_t>(g) * GROUP * s_.full_words;
+        const Word *act = m_.full[row] + static_cast<int64_t>(g) * GROUP * s_.full_words;
         Word *hidden = m_.hidden;
         for (int u = 0; u < width1; u += 4, weight1 += 4 * s_.full_words) {
-            for (int i = 0; i < 4; ++i) interpolate(u + i, g, m_.layer1 + i * GROUP);
-            if (s_.full_words) multiply_words(m_.layer1, act, weight1, s_.full_words);
-            for (int i = 0; i < 4 * GROUP; i += LANES) store(m_.layer1 + i, larger(load(m_.layer1 + i), Floats{}));
-            hidden = pack(hidden, m_.layer1, m_.layer1 + GROUP);
-            hidden = pack(hidden, m_.layer1 + 2 * GROUP, m_.layer1 + 3 * GROUP);
+            float *const sums = m_.layer1;
+            for (int i = 0; i < 4; ++i) interpolate(u + i, g, sums + i * GROUP);
+            multiply_words(sums, act, weight1, s_.full_words, rectified);
+            hidden = pack(hidden, sums, sums + GROUP);
+            hidden = pack(hidden, sums + 2 * GROUP, sums + 3 * GROUP);
         }
         const Word *weight2 = static_cast<const Word *>(ensemble.weight2) + static_cast<int64_t>(m) * width2 * num;
         for (int j = 0; j < width2; j += 4, weight2 += 4 * num) {
             float *to = m_.layer2 + j * GROUP;
             for (int i = 0; i < 4; ++i)
                 for (int p = 0; p < GROUP; p += LANES) store(to + i * GROUP + p, all(ensemble.bias2[m * width2 + j + i]));
-            multiply_words(to, m_.hidden, weight2, num);
-            for (int i = 0; i < 4 * GROUP; i += LANES) store(to + i, larger(load(to + i), Floats{}));
+            multiply_words(to, m_.hidden, weight2, num, rectified);
         }
         const float *weight3 = ensemble.weight3 + static_cast<int64_t>(m) * ensemble.outputs * width2;
         alignas(64) float sums[4 * GROUP];
@@ -568,7 +594,7 @@ class RowWalk {
     }
 
     // Vote, mean probability and entropy of the member whose logits lie ready.
-    void count_member(int g) {
+    void count_member(int row, int g) {
         const int classes = plan_.num_classes, width = s_.row_groups * GROUP;
         for (int p = 0; p < GROUP; p += LANES) {
             const int at = g * GROUP + p;
@@ -584,7 +610,7 @@ class RowWalk {
             for (int c = 0; c < classes; ++c) {
                 const Floats x = load(m_.logits + c * GROUP + p), below = x - largest;
                 const Floats e = exponential(below);
-                float *votes = m_.votes + c * width + at;
+                float *votes = m_.votes[row] + c * width + at;
                 store(votes, load(votes) + (plan_.vote_rule != MAJORITY ? x : winner == all_ints(c) ? all(1.0f) : Floats{}));
                 store(m_.logits + c * GROUP + p, e);
                 sum += e;
@@ -592,15 +618,15 @@ class RowWalk {
             }
             const Floats share = 1.0f / sum;
             for (int c = 0; c < classes; ++c) {
-                float *mean = m_.mean + c * width + at;
+                float *mean = m_.mean[row] + c * width + at;
                 store(mean, load(mean) + load(m_.logits + c * GROUP + p) * share);
             }
-            store(m_.entropy + at, load(m_.entropy + at) + (logarithm(sum) - weighted * share));
+            store(m_.entropy[row] + at, load(m_.entropy[row] + at) + (logarithm(sum) - weighted * share));
         }
     }
 
     bool write(int y) {
-        const int size = plan_.size, classes = plan_.num_classes, width = s_.row_groups * GROUP;
+        const int size = plan_.size, classes = plan_.num_classes, width = s_.row_groups * GROUP, row = y % ROWS;
         const float members = static_cast<float>(plan_.classifiers.members);
         bool finite = true;
         for (int g = 0; g < s_.row_groups; ++g) {
@@ -608,7 +634,7 @@ class RowWalk {
             alignas(64) int32_t winners[GROUP];
             for (int p = 0; p < GROUP; p += LANES) {
                 const int at = g * GROUP + p;
-                const float *score = plan_.vote_rule == MEAN_PROBABILITY ? m_.mean : m_.votes;
+                const float *score = plan_.vote_rule == MEAN_PROBABILITY ? m_.mean[row] : m_.votes[row];
                 Floats largest = load(score + at), entropy = Floats{};
                 Ints winner = Ints{};
                 for (int c = 0; c < classes; ++c) {
@@ -616,10 +642,10 @@ class RowWalk {
                     const Ints better = x > largest;
                     winner = better ? all_ints(c) : winner;
                     largest = better ? x : largest;
-                    const Floats mean = load(m_.mean + c * width + at) / members;
+                    const Floats mean = load(m_.mean[row] + c * width + at) / members;
                     entropy -= mean * logarithm(larger(mean, all(1e-30f)));
                 }
-                store(divergence + p, larger(entropy - load(m_.entropy + at) / members, Floats{}));
+                store(divergence + p, larger(entropy - load(m_.entropy[row] + at) / members, Floats{}));
                 *reinterpret_cast<Ints *>(winners + p) = winner;
             }
             for (int i = 0; i < GROUP; ++i) {
@@ -629,7 +655,7 @@ class RowWalk {
                 picture_.uncertainty[static_cast<int64_t>(y) * size + x] = divergence[at];
                 finite = finite && divergence[at] - divergence[at] == 0.0f;
                 for (int k = 0; k < plan_.num_keypoints; ++k) {
-                    const float value = m_.heat[static_cast<int64_t>(k) * width + g * GROUP + at];
+                    const float value = m_.heat[row][static_cast<int64_t>(k) * width + g * GROUP + at];
                     picture_.heatmaps[(static_cast<int64_t>(k) * size + y) * size + x] = value;
                     finite = finite && value - value == 0.0f;
                 }
@@ -653,8 +679,8 @@ LM_EXPORT(int64_t lm_scratch_bytes)(const LmPlan *plan) {
     return largest;
 }
 
-// Floats between the lines of the knot grid; a unit has q + 1 lines.
-LM_EXPORT(int32_t lm_knot_stride)(const LmPlan *plan) { return Sizes(*plan).stride; }
+// Floats of one unit on a line of the knot grid; there are q + 1 lines.
+LM_EXPORT(int32_t lm_knot_stride)(const LmPlan *plan) { return Sizes(*plan).knot_stride; }
 
 // Project groups [first, last) of 64 pixels of one coarse level.
 LM_EXPORT(void lm_project)(const LmPlan *plan, const LmPicture *picture, int32_t level, int32_t first, int32_t last, char *scratch) {
@@ -664,13 +690,17 @@ LM_EXPORT(void lm_project)(const LmPlan *plan, const LmPicture *picture, int32_t
 // Add up the levels below q of units [first, last); they must have been projected.
 LM_EXPORT(void lm_merge)(const LmPlan *plan, const LmPicture *picture, int32_t first, int32_t last, char *scratch) {
     const Sizes sizes(*plan);
-    for (int u = first; u < last; ++u) merge_unit(*plan, *picture, sizes, u, reinterpret_cast<float *>(scratch));
+    for (int y = 0; y <= sizes.q; ++y) merge_line(*plan, *picture, sizes, y, first, last, reinterpret_cast<float *>(scratch));
 }
 
 // Label rows [first, last); everything before must be done. Returns whether all of it is finite.
 LM_EXPORT(int32_t lm_rows)(const LmPlan *plan, const LmPicture *picture, int32_t first, int32_t last, char *scratch) {
     RowWalk walk(*plan, *picture, scratch);
     bool finite = true;
-    for (int y = first; y < last; ++y) finite = walk.label_row(y) && finite;
+    for (int y = first; y < last;) {
+        const int end = (y / ROWS + 1) * ROWS < last ? (y / ROWS + 1) * ROWS : last;
+        finite = walk.label_rows(y, end) && finite;
+        y = end;
+    }
     return finite;
 }

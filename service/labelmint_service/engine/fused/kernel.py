@@ -95,8 +95,8 @@ class InterpreterKernel:
         for _ in range(num_threads):
             self._scratch.put(_aligned(num_bytes))
         units, stride = int(self._plan.units), int(function("knot_stride")(self._plan))
-        self._planes = [np.empty((units, r * r), dtype=np.float32) for r in self._coarse]
-        self._knots = np.empty((units, quarter + 1, stride), dtype=np.float32)
+        self._planes = [np.empty((r, units, r), dtype=np.float32) for r in self._coarse]
+        self._knots = np.empty((quarter + 1, units, stride), dtype=np.float32)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="labelmint-kernel")
 
     def close(self) -> None:

@@ -28,6 +28,9 @@ _EXECUTION_MODES: Mapping[str, onnxruntime.ExecutionMode] = MappingProxyType(
         "parallel": onnxruntime.ExecutionMode.ORT_PARALLEL,
     },
 )
+_SCHEDULING: Mapping[str, str] = MappingProxyType({"session.force_spinning_stop": "1"})
+"""Changes no number. After a run its threads would go on looking for work for tens of milliseconds, and take the cores
+from the interpreter's kernel and from what encodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +162,7 @@ def _session_options(options: bundle_pb2.OnnxRuntimeOptions) -> onnxruntime.Sess
         "graph_optimization_level",
     )
     session_options.execution_mode = _lookup(_EXECUTION_MODES, options.execution_mode, "execution_mode")
-    for key, value in sorted(options.config_entries.items()):
+    for key, value in sorted(({**_SCHEDULING, **options.config_entries}).items()):
         session_options.add_session_config_entry(key, value)
     return session_options
 

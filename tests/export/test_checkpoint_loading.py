@@ -24,7 +24,7 @@ from labelmint_export.checkpoints.loading import inspect_checkpoint, load_genera
 from labelmint_export.checkpoints.rosinality import generator_from_state_dict
 from labelmint_export.checkpoints.stylegan2 import config_from_record, generator_from_record
 from labelmint_export.cli import main
-from labelmint_export.errors import CheckpointError
+from labelmint_export.errors import CheckpointError, GeneratorError
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.generator.stylegan1 import StyleGAN1Generator
@@ -43,6 +43,24 @@ Arrays = dict[str, npt.NDArray[Any]]  # Any: arrays of every dtype
 def case(name: str) -> tuple[Path, Arrays]:
     with np.load(DATA / f"{name}.npz") as file:
         return next(path for path in DATA.glob(f"{name}.*") if path.suffix != ".npz"), dict(file)
+
+
+@pytest.mark.parametrize("name", ["stylegan1.pt", "rosinality_32.pt", "stylegan2_ada_32.pkl", "stylegan3_r_32_c10.pkl"])
+def test_generators_of_all_programs_are_called_alike(name: str, tmp_path: Path) -> None:
+    path = DATA / name
+    if name == "stylegan1.pt":
+        path = tmp_path / name
+        torch.save({key: torch.from_numpy(value) for key, value in make_state_dict({4: 5, 8: 4}).items()}, path)
+    generator = load_generator(path)
+    config = generator.config
+    c = torch.eye(config.c_dim)[:2] if config.c_dim else None
+    ws = generator.mapping(torch.zeros(2, config.z_dim), c, truncation_psi=0.7, truncation_cutoff=2)
+    for noise_mode in ("const", "none", "random"):
+        image, taps = generator.synthesis(ws, noise_mode=noise_mode, noise=None)
+        assert image.shape == (2, config.image_channels, config.resolution, config.resolution)
+        assert list(taps) == [tap.name for tap in generator.tap_specs]
+    with pytest.raises(GeneratorError, match="noise names 'b99'"):
+        generator.synthesis(ws, noise={"b99": torch.zeros(1, 1, 4, 4)})
 
 
 @pytest.mark.parametrize("name", ["stylegan2_ada_32", "stylegan2_from_sg3_32_c5"])

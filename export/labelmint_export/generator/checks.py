@@ -34,7 +34,8 @@ def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence[TapSpec], co
     sides = {layer.name: layer.resolution for layer in layers}
     for name, values in noise.items():
         if name not in sides:
-            raise GeneratorError(f"noise names {name!r}, expected layers of {', '.join(sides)}", field="noise")
+            expected = f"layers of {', '.join(sides)}" if sides else "none: this generator has no noise"
+            raise GeneratorError(f"noise names {name!r}, expected {expected}", field="noise")
         side = sides[name]
         if tuple(values.shape) not in {(1, 1, side, side), (count, 1, side, side)}:
             raise GeneratorError(

@@ -1,9 +1,9 @@
 """The shape of a generator, and what its synthesis gives."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -146,7 +146,7 @@ class TapSpec:
 
 @dataclass(frozen=True, slots=True)
 class SynthesisOutput:
-    """What one synthesis pass makes."""
+    """What one synthesis pass makes. It unpacks into image and taps."""
 
     image: torch.Tensor
     """float [N, image_channels, resolution, resolution], about [-1, 1], not clamped."""
@@ -156,6 +156,10 @@ class SynthesisOutput:
     """Name -> float [N, C, r, r]: learned inputs that interpreters may look at too, no layer's output."""
     margins: Mapping[str, int] = field(default_factory=dict)
     """Layer name -> pixels on each side of its tap that lie outside the picture; those that are not named have none."""
+
+    def __iter__(self) -> Iterator[Any]:  # Any: a tensor, then a dict of tensors
+        yield self.image
+        yield self.taps
 
     @property
     def features(self) -> dict[str, torch.Tensor]:

@@ -8,13 +8,14 @@ activations instead of weights, so it exports with a dynamic batch. T and R diff
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from labelmint_export.generator.backbone import Backbone, Synthesis
-from labelmint_export.generator.checks import check_ws
+from labelmint_export.generator.checks import check_noise, check_ws
 from labelmint_export.generator.config import NoiseMode, SynthesisOutput, TapSpec
 from labelmint_export.generator.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected
 from labelmint_export.generator.stylegan3_config import StyleGAN3Config, StyleGAN3LayerConfig
@@ -213,6 +214,7 @@ class SynthesisNetwork(Synthesis):
         ws: torch.Tensor,
         noise_mode: NoiseMode = "const",  # noqa: ARG002  StyleGAN3 has no noise; all generators are called alike
         compute_dtype: torch.dtype = torch.float32,
+        noise: Mapping[str, torch.Tensor] | None = None,
     ) -> SynthesisOutput:
         """Paint pictures.
 
@@ -220,14 +222,16 @@ class SynthesisNetwork(Synthesis):
             ws: float32 [N, num_ws, w_dim].
             noise_mode: Without effect.
             compute_dtype: dtype of the feature maps; the Fourier features are made in the dtype of ws.
+            noise: None or empty; no layer has noise.
 
         Returns:
             The pictures, in the dtype of ws, and their taps; the last tap is the picture before `output_scale`.
 
         Raises:
-            GeneratorError: ws does not fit the generator.
+            GeneratorError: ws or the noise does not fit the generator.
         """
         check_ws(ws, self.config)
+        check_noise(noise or {}, (), ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
         x = self.input(ws[:, 0]).to(compute_dtype)
         for index, layer in enumerate(self.config.layers, start=1):

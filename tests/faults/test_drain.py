@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from labelmint_client import Client
 from tests.faults.readers import PATIENT, WAIT_S, free_port, reading
 from tests.service.calls import describe_failure, make_request
-from tests.service.server_process import ServerProcess, server_process
+from tests.service.server_process import ServerProcess, server_process, wait_for_line
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 LONGEST_DRAIN_S = 30.0
@@ -49,6 +51,15 @@ def drain(server: ServerProcess) -> None:
     assert server.process.wait(LONGEST_DRAIN_S) == 0
 
 
+def wait_until_idle(process: psutil.Process) -> None:
+    """Wait until a process has nothing to do."""
+    deadline_s, before_s = time.monotonic() + WAIT_S, -1.0
+    while (now_s := sum(process.cpu_times()[:2])) > before_s + 0.02:
+        assert time.monotonic() < deadline_s, "the server never comes to rest"
+        before_s = now_s
+        time.sleep(0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_drained_servers_lose_nothing_and_their_readers_go_on_elsewhere(
@@ -75,3 +86,24 @@ def test_drained_servers_lose_nothing_and_their_readers_go_on_elsewhere(
                 serving = successor
             with Client(serving.address) as client:
                 assert all(readers.finish(client)), "a stream never broke: the drain met nobody"
+
+
+@pytest.mark.parametrize(("grace_s", "signals"), [(1.0, 1), (600.0, 2)], ids=["grace is over", "second signal"])
+def test_reader_that_has_stopped_cannot_keep_a_server_from_ending(
+    tiny: Path, tmp_path: Path, grace_s: float, signals: int
+) -> None:
+    with server_process(tmp_path, "--bundle", str(tiny), "--grace-s", str(grace_s)) as server:
+        call = server.stub().Generate(make_request(max_accepted=None, endless=True), timeout=WAIT_S)
+        next(call)  # and no more: what the server sends fills the window of the connection
+        wait_until_idle(psutil.Process(server.process.pid))
+        began_s = time.monotonic()
+        server.signal(signal.SIGTERM)
+        wait_for_line(server, "server.draining")
+        assert server.process.poll() is None
+        for _ in range(signals - 1):
+            server.signal(signal.SIGTERM)
+        assert server.process.wait(LONGEST_DRAIN_S) == 0
+        took_s = time.monotonic() - began_s
+        assert "server.grace_over" in server.log.read_text(encoding="utf-8")
+        if signals == 1:
+            assert took_s >= grace_s

@@ -22,11 +22,12 @@ SHORTEST_LIFE_S, LONGEST_LIFE_S = 0.05, 1.5
 
 
 def lives(count: int) -> Iterator[tuple[float, signal.Signals]]:
-    """How long each server lives after it is ready, and how it dies: two of three at once, one is told to stop."""
+    """How long each server lives after it is ready, and how it dies: `count` are killed, some between are told to stop."""
     rng = random.Random(count)
     for _ in range(count):
-        died_of = signal.SIGTERM if rng.random() < 1 / 3 else signal.SIGKILL
-        yield rng.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S), died_of
+        yield rng.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S), signal.SIGKILL
+        if rng.random() < 1 / 3:
+            yield rng.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S), signal.SIGTERM
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from benchmarks.transport.recording import record
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import Client
 
-SIZE, BATCH_SIZE, NUM_STOPPED = 512, 4, 50
+SIZE, BATCH_SIZE = 512, 4
+NUM_STOPPED, FEW_STOPPED = 50, 5
 BATCH_BYTES = BATCH_SIZE * SIZE * SIZE * 4
 MOST_BYTES = 16 * 2**20 + 2 * BATCH_BYTES
 """That a reader which stops may cost."""
@@ -59,6 +60,30 @@ def settled_memory(process: psutil.Process) -> int:
     return largest
 
 
+def stop_readers(stack: ExitStack, address: str, model: str, count: int) -> None:
+    """Begin endless streams and read one message of each."""
+    request = service_pb2.GenerateRequest(model=model, seed=2, endless=True)
+    request.output.max_message_bytes = MESSAGE_BYTES
+    for number in range(count):
+        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        channel = stack.enter_context(grpc.insecure_channel(address, options=[*options, ("reader", number)]))
+        stub = service_pb2_grpc.LabelMintStub(channel)  # type: ignore[no-untyped-call]  # generated
+        next(stub.Generate(request))
+
+
+def test_stopped_readers_cost_little_and_others_read_on(tmp_path: Path) -> None:
+    with replaying(tmp_path) as worker, ExitStack() as stack:
+        address, model = worker.description["address"], worker.description["model"]
+        process = psutil.Process(worker.description["pid"])
+        client = stack.enter_context(Client(address))
+        assert len(list(client.generate(model, seed=1, count=40, max_message_bytes=MESSAGE_BYTES))) == 40
+        before_bytes = settled_memory(process)
+        stop_readers(stack, address, model, FEW_STOPPED)
+        grown = settled_memory(process) - before_bytes
+        assert grown < FEW_STOPPED * MOST_BYTES, f"{grown / FEW_STOPPED / 2**20:.1f} MiB a stopped reader"
+        assert len(list(client.generate(model, seed=1, count=40, max_message_bytes=MESSAGE_BYTES))) == 40
+
+
 @pytest.mark.faults
 def test_stopped_readers_cost_little_and_slow_nobody(tmp_path: Path) -> None:
     with replaying(tmp_path) as worker, ExitStack() as stack:
@@ -68,13 +93,7 @@ def test_stopped_readers_cost_little_and_slow_nobody(tmp_path: Path) -> None:
         before_rate, before_bytes = fastest_rate(client, model), settled_memory(process)
         assert before_rate >= 500, f"{before_rate:.0f} samples a second fill no queue"
 
-        request = service_pb2.GenerateRequest(model=model, seed=2, endless=True)
-        request.output.max_message_bytes = MESSAGE_BYTES
-        for number in range(NUM_STOPPED):
-            options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-            channel = stack.enter_context(grpc.insecure_channel(address, options=[*options, ("reader", number)]))
-            stub = service_pb2_grpc.LabelMintStub(channel)  # type: ignore[no-untyped-call]  # generated
-            next(stub.Generate(request))
+        stop_readers(stack, address, model, NUM_STOPPED)
         grown = settled_memory(process) - before_bytes
         assert grown < NUM_STOPPED * MOST_BYTES, f"{grown / NUM_STOPPED / 2**20:.1f} MiB a stopped reader"
         after_rate = fastest_rate(client, model)

@@ -22,7 +22,7 @@ SHORTEST_LIFE_S, LONGEST_LIFE_S = 0.05, 1.5
 
 
 def lives(count: int) -> Iterator[tuple[float, signal.Signals]]:
-    """How long each server lives after it is ready, and how it dies: `count` are killed, some between are told to stop."""
+    """How long each server lives after it is ready, and how it dies: `count` are killed, others are told to stop."""
     rng = random.Random(count)
     for _ in range(count):
         yield rng.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S), signal.SIGKILL

@@ -69,7 +69,7 @@ def _workloads(report: Document | None) -> str:
     rows = []
     for name, part in report["workloads"].items():
         for contender, entry in part["contenders"].items():
-            times = entry.get("times_the_reference")
+            times, floors = entry.get("times_the_reference"), entry.get("times_their_floor", {})
             rows.append(
                 (
                     name,
@@ -77,10 +77,14 @@ def _workloads(report: Document | None) -> str:
                     f"{entry['ms_a_picture']['p50'] / 1e3:.3f}",
                     f"{entry['peak_rss_bytes'] / 1e9:.2f}",
                     "" if times is None else f"{times:.1f}",
+                    *(f"{floors[stage]:.2f}" if stage in floors else "" for stage in ("synthesis", "interpreter")),
                     f"{entry['label_agreement']:.3%}",
                 )
             )
-    header = ("workload", "contender", "seconds a picture", "GB", "times the reference", "same labels")
+    header = (
+        *("workload", "contender", "seconds a picture", "GB", "times the reference"),
+        *("generator to its floor", "interpreter to its floor", "same labels"),
+    )
     origins = _origins("python -m benchmarks.workloads", list(report["workloads"].values()))
     return f"{markdown_table(header, rows)}\n{origins}\n"
 

@@ -34,6 +34,7 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
             entry["times_the_reference"] = round(statistics.median(reference.total_ns) / median, 2)
         if floor:
             entry["share_of_float32_floor"] = round(floor["seconds"] / (median / 1e9), 3)
+        entry |= _beside_their_floors(contender, floor, entry["stages_ms"])
         if "seconds_in_float16" in floor:
             entry["share_of_float16_floor"] = round(floor["seconds_in_float16"] / (median / 1e9), 3)
         contenders[one] = entry
@@ -78,6 +79,25 @@ def _floor(description: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": operations / rates["gemm_float32"],
         **halves,
     }
+
+
+def _beside_their_floors(
+    contender: Contender, floor: Mapping[str, Any], stages_ms: Mapping[str, float]
+) -> dict[str, Any]:
+    """Form of the kernel, and how many times what their arithmetic takes at the rate of a large product the stages take.
+
+    Synthesis multiplies in float32, the interpreter in what the form of its kernel says.
+    """
+    kernel = contender.description.get("numerics", {}).get("kernel")
+    if kernel is None:
+        return {}
+    if not floor:
+        return {"kernel": kernel}
+    dtypes = {"synthesis": "float32", "interpreter": "bfloat16" if kernel.endswith("bf16") else "float32"}
+    operations = {"synthesis": floor["generator_operations"], "interpreter": floor["interpreter_operations"]}
+    least_ms = {stage: 1e3 * operations[stage] / floor["rates"][f"gemm_{dtype}"] for stage, dtype in dtypes.items()}
+    times = {stage: round(stages_ms[stage] / least, 2) for stage, least in least_ms.items() if stage in stages_ms}
+    return {"kernel": kernel, "times_their_floor": times}
 
 
 def _median_stages(contender: Contender) -> dict[str, float]:

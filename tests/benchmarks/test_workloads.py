@@ -87,12 +87,17 @@ def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> No
         "reference_operations": 3e9,
     }
     reference = Contender(description=description, total_ns=[6_000_000_000] * 3, peak_rss_bytes=10)
-    fused = Contender(description={}, total_ns=[1_000_000_000] * 3, stages_ns=[{"synthesis": 7_000_000}] * 3)
+    stages = {"mapping": 1_000_000, "synthesis": 600_000_000, "interpreter": 100_000_000}
+    fused = Contender(
+        description={"numerics": {"kernel": "avx512bf16"}}, total_ns=[1_000_000_000] * 3, stages_ns=[stages] * 3
+    )
     document = summarize("cat-256", {"reference": reference, "fused": fused}, WorkloadSettings(cache=tmp_path))
     entry = document["contenders"]["fused"]
     assert entry["times_the_reference"] == 6.0
     assert entry["share_of_float32_floor"] == 0.5  # half a second of arithmetic
-    assert entry["stages_ms"] == {"synthesis": 7.0}
+    assert entry["stages_ms"] == {"mapping": 1.0, "synthesis": 600.0, "interpreter": 100.0}
+    # 0.4 s of arithmetic in float32, and 0.05 s in bfloat16.
+    assert entry["times_their_floor"] == {"synthesis": 1.5, "interpreter": 2.0}
     assert document["reference_share_of_gemm_rate"] == 0.5
     assert document["reaches_goal"] is False
     assert "| cat-256" in draw_table({"workloads": {"cat-256": document}})

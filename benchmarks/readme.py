@@ -66,6 +66,8 @@ def _service(*reports: Document | None) -> str:
 def _workloads(report: Document | None) -> str:
     if report is None:
         return ""
+    measured = (entry for part in report["workloads"].values() for entry in part["contenders"].values())
+    stages = ("synthesis", "interpreter") if any("times_their_floor" in entry for entry in measured) else ()
     rows = []
     for name, part in report["workloads"].items():
         for contender, entry in part["contenders"].items():
@@ -77,13 +79,14 @@ def _workloads(report: Document | None) -> str:
                     f"{entry['ms_a_picture']['p50'] / 1e3:.3f}",
                     f"{entry['peak_rss_bytes'] / 1e9:.2f}",
                     "" if times is None else f"{times:.1f}",
-                    *(f"{floors[stage]:.2f}" if stage in floors else "" for stage in ("synthesis", "interpreter")),
+                    *(f"{floors[stage]:.2f}" if stage in floors else "" for stage in stages),
                     f"{entry['label_agreement']:.3%}",
                 )
             )
     header = (
         *("workload", "contender", "seconds a picture", "GB", "times the reference"),
-        *("generator to its floor", "interpreter to its floor", "same labels"),
+        *(f"{stage} to its floor" for stage in stages),
+        "same labels",
     )
     origins = _origins("python -m benchmarks.workloads", list(report["workloads"].values()))
     return f"{markdown_table(header, rows)}\n{origins}\n"

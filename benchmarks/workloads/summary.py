@@ -84,7 +84,7 @@ def _floor(description: Mapping[str, Any]) -> dict[str, Any]:
 def _beside_their_floors(
     contender: Contender, floor: Mapping[str, Any], stages_ms: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Form of the kernel, and how many times what their arithmetic takes at the rate of a large product the stages take.
+    """Form of the kernel, and how many times what their arithmetic takes, at the rate of large products, stages take.
 
     Synthesis multiplies in float32, the interpreter in what the form of its kernel says.
     """

@@ -1,4 +1,4 @@
-"""A StyleGAN2 with random weights as rosinality's program saves one."""
+"""A StyleGAN2 with random weights as rosinality's program saves one in the middle of a training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,9 @@ MAPPING_LAYERS = 8
 
 
 def save_checkpoint(channels: Mapping[int, int], path: Path, latent_width: int = LATENT_WIDTH) -> None:
-    """Write `g_ema` and `latent_avg`.
+    """Write `g_ema` and all that a training goes on from: generator, discriminator and what Adam remembers of both.
+
+    The discriminator has the generator's shapes here; the published one has about as many parameters.
 
     Args:
         channels: Feature maps at each resolution; those of the published 1,024 x 1,024 make 30 million parameters.
@@ -29,7 +31,21 @@ def save_checkpoint(channels: Mapping[int, int], path: Path, latent_width: int =
             mapping_layers=MAPPING_LAYERS,
         )
     )
-    torch.save({"g_ema": _rosinality_state(generator), "latent_avg": torch.zeros(latent_width)}, path)
+    state = _rosinality_state(generator)
+    trained = {"g": _clone(state), "d": _clone(state), "g_optim": _adam_state(state), "d_optim": _adam_state(state)}
+    torch.save({**trained, "g_ema": state, "latent_avg": torch.zeros(latent_width), "ada_aug_p": 0.0}, path)
+
+
+def _clone(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _adam_state(state: Mapping[str, torch.Tensor]) -> dict[str, object]:
+    moments = {
+        number: {"step": torch.tensor(1.0), "exp_avg": torch.zeros_like(tensor), "exp_avg_sq": torch.zeros_like(tensor)}
+        for number, tensor in enumerate(state.values())
+    }
+    return {"state": moments, "param_groups": [{"lr": 0.002, "betas": (0.0, 0.99), "params": list(moments)}]}
 
 
 def _rosinality_state(generator: Generator) -> dict[str, torch.Tensor]:

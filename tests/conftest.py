@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
-import torch
 from hypothesis import settings
 
 # Triton decides when it is first imported; its kernels are interpreted here, and compiled in processes of their own.
 os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
 
 # No deadline: other work may share the machine. Failures print how to run them again.
 settings.register_profile("labelmint", deadline=None, print_blob=True)

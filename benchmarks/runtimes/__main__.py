@@ -112,6 +112,8 @@ def compare_outputs(outputs: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> di
             if name not in outputs[runtime]:
                 raise ParityError(f"{runtime} gives no {name!r}, which {first} gives")
             got = outputs[runtime][name].astype(np.float64)
+            if got.shape != expected.shape:
+                raise ParityError(f"{name!r} of {runtime} has shape {list(got.shape)}, expected {list(expected.shape)}")
             worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected.astype(np.float64)).max()))
         if not worst <= LARGEST_ERROR:
             raise ParityError(f"outputs of {runtime} differ from {first}'s by {worst:.1e} of their range")

@@ -43,7 +43,7 @@ def open_openvino(bundle: Bundle) -> Paint:
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     model = core.compile_model(core.read_model(bundle.path_of(bundle.manifest.graphs.synthesis)), "CPU", options)
-    return lambda ws: {output.get_any_name(): array.copy() for output, array in model({"ws": ws}).items()}
+    return lambda ws: {output.get_any_name(): array for output, array in model({"ws": ws}).items()}
 
 
 def _prepare() -> tuple[Document, Answer]:

@@ -86,7 +86,7 @@ def _beside_their_floors(
 ) -> dict[str, Any]:
     """Form of the kernel, and how many times what their arithmetic takes, at the rate of large products, stages take.
 
-    Synthesis multiplies in float32, the interpreter in what the form of its kernel says.
+    Synthesis multiplies in float32, the interpreter in what its kernel does (the small last layer in float32).
     """
     kernel = contender.description.get("numerics", {}).get("kernel")
     if kernel is None:

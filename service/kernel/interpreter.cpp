@@ -7,7 +7,7 @@
 //   levels up to H / 4   projected whole. All but the finest are added on a grid that keeps every knot of their sum
 //                        (see labelmint_export.interpreter.knots); a row of pixels takes one line of that grid and one of
 //                        the finest level.
-//   the level of H / 2   projected row by row as the picture is walked down; two rows are kept.
+//   the level of H / 2   projected row by row as the picture is walked down; four rows are kept.
 //   levels of H and up   projected pixel by pixel, on top of the sums of the others. Those above H are averaged to H.
 //
 // A member visits up to four rows of pixels before the next member's turn: these lie between the same two lines of knots, so

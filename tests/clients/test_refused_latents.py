@@ -54,6 +54,14 @@ async def test_async_request_that_is_too_large_says_so(served: Serving) -> None:
             await anext(client.generate("x" * 16 * 2**20, seed=1, count=1))
 
 
+def test_request_that_is_too_large_for_its_own_client_says_so(served: Serving) -> None:
+    with (
+        Client(served.address, max_receive_bytes=1000) as client,
+        pytest.raises(InvalidArgumentError, match=r"the request has \d+ bytes, expected at most 1000: .*max_receive"),
+    ):
+        client.get_model("x" * 2000)
+
+
 def test_answer_that_is_too_large_says_so_and_what_to_do(served: Serving) -> None:
     with (
         Client(served.address, max_receive_bytes=16) as client,

@@ -18,7 +18,7 @@ from labelmint.bundle import open_bundle
 from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.settings import BuildSettings
-from labelmint_export.generator import Generator
+from labelmint_export.generator import Backbone, Generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from tests.export.plain_interpreter import plain_labels
 from tests.export.plain_stylegan import plain_mapping, plain_synthesis, plain_truncation
@@ -34,12 +34,12 @@ class BuiltBundle:
     """A bundle on disk and its parts."""
 
     path: Path
-    generator: Generator
+    generator: Backbone
     interpreter: Interpreter
     settings: BuildSettings
 
     @classmethod
-    def build(cls, path: Path, generator: Generator, interpreter: Interpreter, settings: BuildSettings) -> BuiltBundle:
+    def build(cls, path: Path, generator: Backbone, interpreter: Interpreter, settings: BuildSettings) -> BuiltBundle:
         schema = make_schema(interpreter.config.num_keypoints)
         build_bundle(generator, interpreter, schema, settings, make_provenance(), path)
         return cls(path, generator, interpreter, settings)
@@ -85,6 +85,7 @@ class BuiltBundle:
 
     def plain_outputs(self, feeds: Feeds) -> Arrays:
         """What the `model` graph should give, in float64, from weights and definitions alone."""
+        assert isinstance(self.generator, Generator), "there is no plain synthesis of the other families here"
         double = copy.deepcopy(self.generator).double()
         z, psi = torch.from_numpy(feeds["z"]).double(), torch.from_numpy(feeds["truncation_psi"]).double()
         c = torch.from_numpy(feeds["c"]).double() if "c" in feeds else None

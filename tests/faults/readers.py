@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,7 @@ class Readers:
         raise AssertionError("an endless stream ended")
 
 
-@contextmanager
+@contextlib.contextmanager
 def reading(make_client: Callable[[int], Client]) -> Iterator[Readers]:
     """Readers for the length of a with block."""
     readers = Readers(make_client)
@@ -133,8 +134,9 @@ def reading(make_client: Callable[[int], Client]) -> Iterator[Readers]:
 
 
 def free_port() -> int:
-    """A port that a server may be started on again and again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that a server may be started on again and again: below those that systems give to connections."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")

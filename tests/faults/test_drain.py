@@ -52,12 +52,13 @@ def drain(server: ServerProcess) -> None:
 
 
 def wait_until_idle(process: psutil.Process) -> None:
-    """Wait until a process has nothing to do."""
-    deadline_s, before_s = time.monotonic() + WAIT_S, -1.0
-    while (now_s := sum(process.cpu_times()[:2])) > before_s + 0.02:
+    """Wait until a process has had nothing to do for a second and a half, as it says itself."""
+    deadline_s, before_s, num_quiet = time.monotonic() + WAIT_S, 0.0, 0
+    while num_quiet < 15:
         assert time.monotonic() < deadline_s, "the server never comes to rest"
-        before_s = now_s
-        time.sleep(0.5)
+        now_s = sum(process.cpu_times()[:2])
+        num_quiet, before_s = (num_quiet + 1 if now_s - before_s <= 0.01 else 0), now_s
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -88,7 +89,7 @@ def test_drained_servers_lose_nothing_and_their_readers_go_on_elsewhere(
                 assert all(readers.finish(client)), "a stream never broke: the drain met nobody"
 
 
-@pytest.mark.parametrize(("grace_s", "signals"), [(1.0, 1), (600.0, 2)], ids=["grace is over", "second signal"])
+@pytest.mark.parametrize(("grace_s", "signals"), [(3.0, 1), (600.0, 2)], ids=["grace is over", "second signal"])
 def test_reader_that_has_stopped_cannot_keep_a_server_from_ending(
     tiny: Path, tmp_path: Path, grace_s: float, signals: int
 ) -> None:
@@ -99,7 +100,6 @@ def test_reader_that_has_stopped_cannot_keep_a_server_from_ending(
         began_s = time.monotonic()
         server.signal(signal.SIGTERM)
         wait_for_line(server, "server.draining")
-        assert server.process.poll() is None
         for _ in range(signals - 1):
             server.signal(signal.SIGTERM)
         assert server.process.wait(LONGEST_DRAIN_S) == 0

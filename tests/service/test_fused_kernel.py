@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.labels import VOTE_RULES
@@ -45,11 +46,27 @@ def stacks_of(taps: Mapping[str, torch.Tensor], interpreter: Interpreter) -> Sta
     return {int(name.removeprefix("tap_r")): np.ascontiguousarray(x.float().numpy()) for name, x in stacks.items()}
 
 
+# No powers of two, several groups of pixels in a row, and groups that begin within a row of a level.
+WIDE: dict[str, tuple[tuple[TapSpec, ...], int]] = {
+    f"{side} pixels": (tuple(TapSpec(f"r{r}", 3, r) for r in levels), side)
+    for side, levels in {40: (5, 10, 20, 40), 96: (12, 24, 48, 96), 160: (10, 40, 80, 160)}.items()
+}
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rule", VOTE_RULES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_float32_kernel_equals_the_plain_algorithm(layout: str, rule: str, form: Variant) -> None:
-    taps_of, side = LAYOUTS[layout]
+    check_equals_the_plain_algorithm(*LAYOUTS[layout], rule, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layout", WIDE)
+def test_float32_kernel_equals_the_plain_algorithm_at_other_sizes(layout: str, form: Variant) -> None:
+    check_equals_the_plain_algorithm(*WIDE[layout], "majority", form)
+
+
+def check_equals_the_plain_algorithm(taps_of: tuple[TapSpec, ...], side: int, rule: str, form: Variant) -> None:
     interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 4)
     expected = plain_labels(interpreter.double(), taps, rule)
     got = InterpreterKernel(weights_of(interpreter.float(), rule), form, 2).run(stacks_of(taps, interpreter))
@@ -88,8 +105,11 @@ def test_model_of_two_classes_without_keypoints(form: Variant) -> None:
 
 
 @pytest.mark.parametrize("form", [*FORMS, *ROUNDED_FORMS])
-def test_bits_do_not_depend_on_threads_rows_or_neighbours(form: Variant) -> None:
-    taps_of, side = LAYOUTS["two taps a level"]
+@pytest.mark.parametrize("layout", [LAYOUTS["two taps a level"], *WIDE.values()], ids=["32 pixels", *WIDE])
+def test_bits_do_not_depend_on_threads_rows_or_neighbours(
+    layout: tuple[tuple[TapSpec, ...], int], form: Variant
+) -> None:
+    taps_of, side = layout
     interpreter, taps = make_interpreter(taps_of, side), make_taps(taps_of, 3)
     weights, stacks = weights_of(interpreter), stacks_of(taps, interpreter)
     whole = InterpreterKernel(weights, form, 1).run(stacks)

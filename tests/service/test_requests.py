@@ -129,9 +129,8 @@ def test_bad_field_is_named_with_the_right_code(
     assert failure.detail.field == field
     assert failure.detail.request_id
     assert field.partition("[")[0] in failure.text
-    assert re.search(r"(is|ask|asks) .+, (expected|but) .+; .+", failure.text), (
-        failure.text
-    )  # what came, what should, what to do
+    # What came, what should have, and what to do.
+    assert re.search(r"(is|ask|asks) .+, (expected|but) .+; .+", failure.text), failure.text
     assert failure.batches == []
     # The server keeps serving.
     assert collect(stub.Generate(make_request(), timeout=TIMEOUT_S)).indices == [0, 1, 2, 3, 4]

@@ -171,8 +171,8 @@ _CLASS_OF_PRECONDITION: dict[str, type[PreconditionError]] = {
 }
 
 
-_TOO_LARGE = re.compile(r"(SERVER|CLIENT): \w+ message larger than max \((\d+) vs\. (\d+)\)")
-"""What gRPC says where a message was refused by whom it was sent to: bytes it has, bytes it may have."""
+_TOO_LARGE = re.compile(r"(SERVER|CLIENT): (Received|Sent) message larger than max \((\d+) vs\. (\d+)\)")
+"""What gRPC says of a message that one side refused: which side, whose message, bytes that it has and may have."""
 
 
 class FailedCall:
@@ -260,12 +260,12 @@ class FailedCall:
 
 
 def _describe_size(refused: re.Match[str], address: str) -> str:
-    receiver, num_bytes, most = refused.groups()
-    if receiver == "SERVER":
-        return (
-            f"the request has {num_bytes} bytes, expected at most {most}: send fewer or smaller values, or let the "
-            f"server at {address} take more (max_request_bytes)"
+    side, way, num_bytes, most = refused.groups()
+    if (side, way) in {("SERVER", "Received"), ("CLIENT", "Sent")}:
+        limit = (
+            f"max_request_bytes of the server at {address}" if side == "SERVER" else "max_receive_bytes of the client"
         )
+        return f"the request has {num_bytes} bytes, expected at most {most}: send less at a time, or raise {limit}"
     return (
         f"a message from {address} has {num_bytes} bytes, expected at most {most}: raise max_receive_bytes of the "
         "client or lower max_message_bytes of the request"

@@ -21,7 +21,7 @@ def read_checkpoint(path: Path) -> object:
     """Read a checkpoint file: torch's `.pt` in both formats, NVIDIA's `.pkl`, TensorFlow StyleGAN's `.pkl`.
 
     The format is recognised by the content. Tensors become read-only arrays that share the file's bytes: copy what is
-    needed of a large file (`torch.tensor(array)`) and let the rest go.
+    needed of a large file (`torch.tensor(array)`) and let the rest go. The file is mapped: it must not change.
 
     Args:
         path: The file.

@@ -146,7 +146,7 @@ class TapSpec:
 
 @dataclass(frozen=True, slots=True)
 class SynthesisOutput:
-    """What one synthesis pass makes. It unpacks into image and taps."""
+    """What one synthesis pass makes. It unpacks into image and taps; taps with margins reach beyond the picture."""
 
     image: torch.Tensor
     """float [N, image_channels, resolution, resolution], about [-1, 1], not clamped."""

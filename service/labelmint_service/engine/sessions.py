@@ -162,7 +162,7 @@ def _session_options(options: bundle_pb2.OnnxRuntimeOptions) -> onnxruntime.Sess
         "graph_optimization_level",
     )
     session_options.execution_mode = _lookup(_EXECUTION_MODES, options.execution_mode, "execution_mode")
-    for key, value in sorted(({**_SCHEDULING, **options.config_entries}).items()):
+    for key, value in sorted({**_SCHEDULING, **options.config_entries}.items()):
         session_options.add_session_config_entry(key, value)
     return session_options
 

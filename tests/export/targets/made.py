@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labelmint_export.cli import main
+from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.interpreter.storage import save_interpreter
 from labelmint_export.targets.deployed import TargetModel, make_target_model
@@ -31,6 +32,7 @@ def run_module(model: TargetModel, feeds: Feeds) -> Arrays:
 def save_sources(built: BuiltBundle, folder: Path) -> list[str]:
     """Write what a bundle was built from; the options of the command line that name it."""
     generator, interpreter = folder / "generator.safetensors", folder / "interpreter.safetensors"
+    assert isinstance(built.generator, Generator)
     save_generator(built.generator, generator)
     save_interpreter(built.interpreter, interpreter, {})
     return ["--generator", str(generator), "--interpreter", str(interpreter)]

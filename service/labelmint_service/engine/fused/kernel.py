@@ -77,7 +77,7 @@ class InterpreterKernel:
             self._size % 4
             or self._size > MAX_SIZE
             or set(weights.levels) - known
-            or any(self._size % r for r in self._coarse)
+            or any(quarter % r or (quarter // r) & (quarter // r - 1) for r in self._coarse)  # knots double up to it
         ):
             raise ValueError(f"levels {sorted(weights.levels)} do not fit a label resolution of {self._size}")
         if len(self._coarse) > MAX_LEVELS or len(self._full) > MAX_FULL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import io
 import pickle
 import pickletools
@@ -19,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
+from benchmarks.processes.memory import peak_rss_bytes
+from labelmint.errors import LabelmintError
 from labelmint_export.checkpoints import ModuleRecord, TflibNetwork, read_checkpoint
 from labelmint_export.checkpoints import limits as limits_module
+from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.errors import CheckpointError
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -721,7 +726,10 @@ def mutate(data: bytes, places: list[int], rng: random.Random) -> bytes:
 
 
 def run_mutations(name: str, count: int, folder: Path) -> collections.Counter[str]:
-    """Read damaged copies of a file; each must be refused or give plain records, and nothing else may happen."""
+    """Read damaged copies of a file; each must be refused or give plain records, and nothing else may happen.
+
+    Those that are records are made generators of, which must be refused or succeed. None may take over 2 GB.
+    """
     data = (DATA / name).read_bytes()
     contents: dict[str, bytes] = {}
     if name.endswith(".pt"):
@@ -731,6 +739,7 @@ def run_mutations(name: str, count: int, folder: Path) -> collections.Counter[st
     places = find_opcodes(contents[pickle_name] if contents else data)
     rng = random.Random(name)
     outcomes: collections.Counter[str] = collections.Counter()
+    before_bytes = forget_peak()
     for number in range(count):
         if contents and number % 3:  # damage inside an archive that is sound
             pickle_bytes = mutate(contents[pickle_name], places, rng)
@@ -742,11 +751,21 @@ def run_mutations(name: str, count: int, folder: Path) -> collections.Counter[st
         try:
             assert_plain(read_bytes(damaged, folder))
             outcomes["read"] += 1
+            with contextlib.suppress(LabelmintError):
+                load_generator(folder / "checkpoint")
         except CheckpointError as error:
             outcomes[error.field] += 1
         assert time.perf_counter() - start < 5, number
         assert [path.name for path in folder.iterdir()] == ["checkpoint"], number
+    assert (peak_rss_bytes() or 0) - before_bytes < 2_000_000_000
     return outcomes
+
+
+def forget_peak() -> int:
+    """Let the peak of this process's memory begin anew, where the system can; its memory now, bytes."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(psutil.Process().memory_info().rss)
 
 
 def make_sound_archive(contents: dict[str, bytes]) -> bytes:

@@ -7,6 +7,7 @@ interpreter on features that are cut out of the taps here.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -294,6 +295,22 @@ def test_datasetgans_classifiers_become_a_bundle_that_the_service_serves(tmp_pat
     expected = votes.argmax(dim=1).reshape(2, 16, 16)[:, 2:14].numpy()
     assert len(np.unique(expected)) > 1, "the case is degenerate"
     assert (got.label == expected).mean() > 0.999
+
+
+def test_inspect_says_what_a_classifier_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_classifiers(tmp_path / "trained", [make_classifier(24, 4, 0)])
+    assert main(["inspect", str(folder / "model_0.pth"), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described.pop("path") == str(folder / "model_0.pth")
+    assert described == {
+        "kind": "DatasetGAN pixel classifier",
+        "num_features": 24,
+        "hidden_widths": [12, 6],
+        "num_classes": 4,
+        "num_parameters": 24 * 12 + 12 * 6 + 6 * 4 + 3 * 12 + 3 * 6 + 4,
+    }
+    assert main(["inspect", str(folder / "model_0.pth")]) == 0
+    assert "tap" not in capsys.readouterr().out
 
 
 def test_labels_may_be_coarser_than_the_picture(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from labelmint_export.checkpoints.archives import read_checkpoint
-from labelmint_export.checkpoints.datasetgan_classifiers import interpreter_from_state_dicts
+from labelmint_export.checkpoints.datasetgan_classifiers import ensemble_from_state_dicts, interpreter_from_state_dicts
 from labelmint_export.checkpoints.state_dicts import StateDict
 from labelmint_export.errors import CheckpointError
 from labelmint_export.generator import TapSpec
@@ -48,8 +48,28 @@ def read_classifiers(
     return interpreter_from_state_dicts(members, taps=taps, label_resolution=label_resolution), ordered
 
 
+def describe_classifier(content: object, path: Path) -> dict[str, object] | None:
+    """Say what a file of one classifier holds, in JSON's types; None if the content is something else."""
+    if not isinstance(content, dict) or "model_state_dict" not in content:
+        return None
+    ensemble = ensemble_from_state_dicts([_state_of(content, path)])
+    _, h1, features = ensemble.linear1.weight.shape
+    _, num_classes, h2 = ensemble.linear3.weight.shape
+    return {
+        "path": str(path),
+        "kind": "DatasetGAN pixel classifier",
+        "num_features": features,
+        "hidden_widths": [h1, h2],
+        "num_classes": num_classes,
+        "num_parameters": sum(parameter.numel() for parameter in ensemble.parameters()),
+    }
+
+
 def _read_member(path: Path) -> StateDict:
-    content = read_checkpoint(path)
+    return _state_of(read_checkpoint(path), path)
+
+
+def _state_of(content: object, path: Path) -> StateDict:
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, np.ndarray) for value in state.values()):
         raise CheckpointError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from labelmint_export.checkpoints import rosinality, stylegan2, stylegan3
 from labelmint_export.checkpoints.archives import read_checkpoint
+from labelmint_export.checkpoints.classifiers import describe_classifier
 from labelmint_export.checkpoints.datasetgan_stylegan1 import stylegan1_from_state_dict
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
 from labelmint_export.checkpoints.tflib import find_generator, is_stylegan1
@@ -62,10 +63,10 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
     """Say what a file holds.
 
     Args:
-        path: As for `load_generator`.
+        path: As for `load_generator`, or one of DatasetGAN's pixel classifiers (`model_0.pth`).
 
     Returns:
-        Kind, shape and taps, in JSON's types.
+        Kind, shape and, of a generator, taps, in JSON's types.
 
     Raises:
         CheckpointError: As for `load_generator`.
@@ -74,7 +75,10 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
     if path.suffix == ".safetensors":
         kind, generator = "labelmint StyleGAN2", load_generator(path)
     else:
-        kind, make = _recognise(read_checkpoint(path), path)
+        content = read_checkpoint(path)
+        if described := describe_classifier(content, path):
+            return described
+        kind, make = _recognise(content, path)
         generator = make(None)
     config = generator.config
     taps = generator.tap_specs

@@ -30,7 +30,7 @@ def read_generator(arguments: argparse.Namespace) -> AnyGenerator:
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = commands.add_parser("inspect", help="say what a checkpoint of any program holds, running nothing in it")
-    parser.add_argument("path", type=Path, help=".pkl, .pt or .safetensors")
+    parser.add_argument("path", type=Path, help=".pkl, .pt, .pth or .safetensors")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
 
@@ -40,9 +40,9 @@ def run_inspect(arguments: argparse.Namespace) -> str:
     description = inspect_checkpoint(arguments.path)
     if arguments.json:
         return json.dumps(description)
-    taps = cast(list[dict[str, object]], description.pop("taps"))
+    taps = cast(list[dict[str, object]], description.pop("taps", []))
     width = max(len(name) for name in description)
     lines = [f"{name:{width}}  {value}" for name, value in description.items()]
-    lines += ["", "tap             channels  resolution   w"]
+    lines += ["", "tap             channels  resolution   w"] if taps else []
     lines += [f"{tap['name']!s:15} {tap['channels']!s:>8} {tap['resolution']!s:>11} {tap['w']!s:>3}" for tap in taps]
     return "\n".join(lines)

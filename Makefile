@@ -82,10 +82,10 @@ test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, flood i
 soak: $(DEV_STAMP) ## Kill a server 200 times under eight readers.
 	$(DEV_VENV)/bin/python -m pytest tests/faults/test_kills.py --kills 200 $(PYTEST_ARGS)
 
-fuzz: fuzz-requests fuzz-manifests fuzz-checkpoints ## Send 100,000 hostile requests and manifests, read 20,000 damaged files.
+fuzz: fuzz-requests fuzz-manifests fuzz-checkpoints ## Send 140,000 hostile requests and manifests, read 20,000 damaged files.
 
-fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket: half fit the schema, half are broken (5 to 13 minutes).
-	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_requests.py --fuzz-cases 40000 $(PYTEST_ARGS)
+fuzz-requests: $(DEV_STAMP) ## 80,000 hostile requests over a socket, half of them broken, and 40,000 to the admin service (7 to 15 minutes).
+	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_requests.py tests/fuzz/test_admin.py --fuzz-cases 40000 $(PYTEST_ARGS)
 
 fuzz-manifests: $(DEV_STAMP) ## 20,000 hostile manifests of bundles (2 to 7 minutes).
 	$(DEV_VENV)/bin/python -m pytest tests/fuzz/test_manifests.py --fuzz-cases 20000 $(PYTEST_ARGS)

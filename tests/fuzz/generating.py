@@ -82,7 +82,7 @@ def raw_case(number: int) -> Case:
     """A call whose messages were damaged as bytes, or never were any."""
     rng = random.Random(f"raw {number}")
     method = rng.choices(("Generate", "Label", "GetModel", "ListModels"), (60, 30, 8, 2))[0]
-    payloads = [_damaged(payload, rng) for payload in _payloads(method, rng)]
+    payloads = [damaged(payload, rng) for payload in _payloads(method, rng)]
     return Case(number=number, method=method, payloads=tuple(payloads))
 
 
@@ -244,7 +244,7 @@ def _surprise(rng: random.Random) -> bytes:
     return tag + (_varint(2**64 - 1), rng.randbytes(8), b"\x03abc", rng.randbytes(4), group)[kind]
 
 
-def _damaged(payload: bytes, rng: random.Random) -> bytes:
+def damaged(payload: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         return rng.randbytes(rng.choice((0, 1, 2, 7, 64, 1_000)))
     data = bytearray(payload)

@@ -250,7 +250,7 @@ def test_full_queue_refuses_with_a_retry_hint_and_serves_those_who_wait(
     assert hints[0].retry_delay.ToMilliseconds() > 0
     assert during["labelmint_streams_refused_total", "max_waiting_streams", "tiny"] == 1
     assert served == [list(range(BATCH_SIZE))] * 4
-    assert waited_s[:2] == [0.0, 0.0]
+    assert max(waited_s[:2]) < 0.1
     assert min(waited_s[2:]) > 0
     assert after["labelmint_waiting_streams", "tiny"] == 0
     assert after["labelmint_turn_wait_seconds_count", "tiny"] >= 4

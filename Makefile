@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
-# Processes that share the test suite, a file at a time; each takes up to 3 GB.
+# Processes that share the test suite, a file at a time.
 TEST_PROCESSES ?= 2
 # Python of an environment with nvidia-pytriton: with it, `make bench` measures the transport too.
 TRITON_PYTHON ?=

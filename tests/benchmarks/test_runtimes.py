@@ -25,7 +25,13 @@ def test_a_runtime_is_measured_in_turns_of_its_own_process(
 def test_other_outputs_are_no_result() -> None:
     image = np.linspace(-1, 1, 12).reshape(3, 4)
     assert compare_outputs({"a": {"image": image}, "b": {"image": image + 1e-4}}) == {"b": pytest.approx(1e-4)}
-    with pytest.raises(ParityError, match=r"outputs of b differ from a's by 1\.0e-02"):
+    with pytest.raises(ParityError, match=r"'image' of b differs from a's by 1\.0e-02"):
         compare_outputs({"a": {"image": image}, "b": {"image": image + 1e-2}})
+    levels = np.arange(12, dtype=np.uint8)
+    assert compare_outputs({"a": {"image": levels}, "b": {"image": levels + 1}}) == {"b": 0.0}
+    with pytest.raises(ParityError, match="'image' of b differs"):
+        compare_outputs({"a": {"image": levels}, "b": {"image": levels + 2}})
+    with pytest.raises(ParityError, match=r"'image' of b has shape \[4\], expected \[3, 4\]"):
+        compare_outputs({"a": {"image": image}, "b": {"image": image[0]}})
     with pytest.raises(ParityError, match="b gives no 'image'"):
         compare_outputs({"a": {"image": image}, "b": {}})

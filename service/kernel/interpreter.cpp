@@ -11,7 +11,7 @@
 //   levels of H and up   projected pixel by pixel, on top of the sums of the others. Those above H are averaged to H.
 //
 // A member visits up to four rows of pixels before the next member's turn: these lie between the same two lines of knots, so
-// lines and weights come from the second cache three times out of four. What is read together lies together: a row of a
+// that lines and weights are still near when the next row asks for them. What is read together lies together: a row of a
 // level, or a line of the grid, holds its samples for all units one after another.
 //
 // Pixels are computed in groups of 64, ordered by their column modulo 4 ("phase"): within a phase neighbours lie as far
@@ -540,11 +540,10 @@ class RowWalk {
         const Word *act = m_.full[row] + static_cast<int64_t>(g) * GROUP * s_.full_words;
         Word *hidden = m_.hidden;
         for (int u = 0; u < width1; u += 4, weight1 += 4 * s_.full_words) {
-            float *const sums = m_.layer1;
-            for (int i = 0; i < 4; ++i) interpolate(u + i, g, sums + i * GROUP);
-            multiply_words(sums, act, weight1, s_.full_words, rectified);
-            hidden = pack(hidden, sums, sums + GROUP);
-            hidden = pack(hidden, sums + 2 * GROUP, sums + 3 * GROUP);
+            for (int i = 0; i < 4; ++i) interpolate(u + i, g, m_.layer1 + i * GROUP);
+            multiply_words(m_.layer1, act, weight1, s_.full_words, rectified);
+            hidden = pack(hidden, m_.layer1, m_.layer1 + GROUP);
+            hidden = pack(hidden, m_.layer1 + 2 * GROUP, m_.layer1 + 3 * GROUP);
         }
         const Word *weight2 = static_cast<const Word *>(ensemble.weight2) + static_cast<int64_t>(m) * width2 * num;
         for (int j = 0; j < width2; j += 4, weight2 += 4 * num) {

@@ -27,17 +27,7 @@ REQUESTS: dict[str, type[Message]] = {
 }
 TEXTS = (
     *("tiny", "tiny@1", "tiny@2", "tiny@stable", "tiny@default", "1", "2", "stable", "default", "", "@", "tiny@", "@1"),
-    *(
-        "../tiny@1",
-        "tiny@../1",
-        "..",
-        "/etc/passwd",
-        "tiny/../tiny@1",
-        "tiny@1/..",
-        "../../outside",
-        "tiny@1@2",
-        "a\x00b",
-    ),
+    *("../tiny@1", "tiny@../1", "..", "/etc/passwd", "tiny/../tiny@1", "tiny@1/..", "../../outside", "tiny@1@2"),
     *("ü" * 40, "x" * 9_000, "\n" * 300, "%s%n", "-1", "tiny@1 ", ".labelmint", "labelmint.toml", "a\x00b"),
 )
 NEAR = {
@@ -117,6 +107,5 @@ def test_admin_request_is_done_or_refused_as_documented(tmp_path: Path, request:
     assert {Path(path).parent for path in changed} <= {Path("models/tiny")}, "only the folder's aliases may change"
     if count >= 500:
         assert {f"{method} OK" for method in REQUESTS} <= outcomes
-        assert {"LoadModel NOT_FOUND", "SetAlias INVALID_ARGUMENT", "UnloadModel INVALID_ARGUMENT"} <= outcomes, (
-            outcomes
-        )
+        refused = {"LoadModel NOT_FOUND", "SetAlias INVALID_ARGUMENT", "UnloadModel INVALID_ARGUMENT"}
+        assert refused <= outcomes, outcomes

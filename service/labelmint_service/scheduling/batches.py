@@ -73,9 +73,7 @@ class BatchRunner:
         try:
             rows = await asyncio.gather(*(part.loading for part in parts))
             loaded = [part.loaded(latents) for part, latents in zip(parts, rows, strict=True)]
-            wanted = [part for part in loaded if self._is_wanted(part)]
-            if wanted:
-                await self._compute(wanted, may_deliver)
+            await self._compute(loaded, may_deliver)
         except Exception as error:
             for part in parts:
                 part.stream.fail(error)
@@ -91,8 +89,11 @@ class BatchRunner:
             stream.fail(LateError("the deadline passed before the work was done; allow more time or ask for less"))
         return False
 
-    async def _compute(self, parts: Sequence[LoadedPart], may_deliver: MayDeliver = _at_once) -> None:
+    async def _compute(self, given: Sequence[LoadedPart], may_deliver: MayDeliver = _at_once) -> None:
         """Run rows and deliver them. After a failure each stream is tried alone, so that one cannot fail another."""
+        parts = [part for part in given if self._is_wanted(part)]
+        if not parts:
+            return
         model = self._name
         num_rows = sum(len(part.indices) for part in parts)
         self._metrics.batch_fill.labels(model).observe(num_rows / self._model.engine.batch_size)

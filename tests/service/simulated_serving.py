@@ -1,0 +1,344 @@
+"""Streams and engines in simulated time, and a record of what the scheduler did with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint.bundle import Bundle
+from labelmint_service.engine import EngineBatch, JsonValue, LatentInputs, StyleInputs
+from labelmint_service.errors import EngineMemoryError, EngineRunError, ServiceError
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.models.served import join_replicas, serve_bundle
+from labelmint_service.scheduling.admission import Queue, WaitingRoom
+from labelmint_service.scheduling.replicas import Replicas
+from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
+from labelmint_service.scheduling.scheduler import Scheduler
+from labelmint_service.scheduling.work import WorkStream
+from labelmint_service.tracing.calls import UNTRACED, CallTrace
+from tests.service.simulated_time import Clock, simulate
+
+Row: TypeAlias = tuple[int, int]
+"""Number of a stream, index of its row."""
+
+Z_DIM = 8
+NUM_WS = 4
+ENGINE_TIMEOUT_S = 100.0
+FAULTS: Mapping[str, type[Exception]] = {"fails": EngineRunError, "memory": EngineMemoryError}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """What a stream does.
+
+    Attributes:
+        client, priority, entry: As the scheduler sees them.
+        num_rows: Rows that it wants.
+        window: Rows that may be on their way to the reader.
+        arrives_s: When it comes.
+        read_s: How long its reader takes for a row.
+        load_s: How long the latents of its rows take.
+        stays_s: When its caller leaves, seconds after it came; None if it stays.
+        deadline_s: Its deadline, seconds after it came; None if it has none.
+        bad_row: A row that comes out non-finite; None for none.
+    """
+
+    client: str = ""
+    priority: int = 0
+    entry: Entry = Entry.LATENTS
+    num_rows: int = 1
+    window: int = 8
+    arrives_s: float = 0.0
+    read_s: float = 0.0
+    load_s: float = 0.0
+    stays_s: float | None = None
+    deadline_s: float | None = None
+    bad_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What happens.
+
+    Attributes:
+        streams: Who comes.
+        batch_size: Rows of a batch.
+        run_s: How long a run takes, for each replica.
+        faults: What befalls a run, by its number; see FAULTS.
+        max_streams: Streams at a time.
+        max_waiting: Streams that may wait.
+        drains_s: When the server drains; None for when all are done.
+    """
+
+    streams: Sequence[StreamPlan]
+    batch_size: int = 4
+    run_s: Sequence[float] = (1.0,)
+    faults: Mapping[int, str] = field(default_factory=dict)
+    max_streams: int = 100
+    max_waiting: int = 100
+    drains_s: float | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """A run of an engine.
+
+    Attributes:
+        rows: What was computed.
+        batch_size: Of the engine then.
+        gone: Streams among them whose caller had gone, or was late, when it began.
+        failed: Whether it failed.
+    """
+
+    rows: list[Row]
+    batch_size: int
+    gone: set[int]
+    failed: bool
+
+
+@dataclass(slots=True)
+class Fill:
+    """A filling of a batch.
+
+    Attributes:
+        space: Rows that there was room for.
+        ready: Rows that each stream had.
+        taken: Rows that were taken from each.
+    """
+
+    space: int
+    ready: dict[SimulatedStream, int] = field(default_factory=dict)
+    taken: dict[SimulatedStream, int] = field(default_factory=dict)
+
+
+class SimulatedStream:
+    """A stream whose rows are its number and 0, 1, 2, ...
+
+    Attributes:
+        got: Rows that were delivered before it failed.
+        error: What the scheduler ended it with.
+        refusal: Why it was not let in.
+        has_left: Whether its caller left before it was done.
+        num_taken: Rows that it handed out.
+    """
+
+    def __init__(self, number: int, plan: StreamPlan, world: World) -> None:
+        self.number, self.plan = number, plan
+        self.request_id = f"stream-{number}"
+        self.trace: CallTrace = UNTRACED
+        self.client, self.priority, self.entry = plan.client, plan.priority, plan.entry
+        self.is_closed = False
+        self.deadline_s: float | None = None
+        self.got: list[Row] = []
+        self.error: Exception | None = None
+        self.refusal: ServiceError | None = None
+        self.has_left = False
+        self.num_taken = 0
+        self._world = world
+        self._num_held = 0  # taken, and not read yet
+        self._is_draining = False
+        self._changed = asyncio.Event()
+
+    @property
+    def is_late(self) -> bool:
+        return self.deadline_s is not None and self._world.clock.now_s > self.deadline_s
+
+    def num_ready(self, most: int) -> int:
+        is_over = self.is_closed or self._is_draining or self.error is not None
+        credit = self.plan.window - self._num_held
+        count = 0 if is_over else min(most, self.plan.num_rows - self.num_taken, credit)
+        self._world.note_ready(self, most, count)
+        return count
+
+    def take(self, count: int) -> Rows:
+        self._world.fills[-1].taken[self] = count
+        indices = tuple(range(self.num_taken, self.num_taken + count))
+        self.num_taken += count
+        self._num_held += count
+        return Rows(indices=indices, load=lambda: self._load(indices))
+
+    def _load(self, indices: tuple[int, ...]) -> LoadedRows:
+        self._world.clock.spend(self.plan.load_s)
+        z = np.zeros((len(indices), Z_DIM), np.float32)
+        z[:, 0], z[:, 1] = self.number, indices
+        if self.entry is Entry.STYLES:
+            return LoadedRows(inputs=StyleInputs(ws=np.repeat(z[:, None], NUM_WS, axis=1)), class_indices=None)
+        onehot, psi = np.zeros((len(indices), 0), np.float32), np.ones(len(indices), np.float32)
+        return LoadedRows(inputs=LatentInputs(z=z, class_onehot=onehot, truncation_psi=psi), class_indices=None)
+
+    def deliver(self, delivery: Delivery) -> None:
+        assert delivery.outputs.finite.all()
+        if self.error is None:
+            assert delivery.outputs.keypoints is not None
+            self.got += [(int(x), int(y)) for x, y in delivery.outputs.keypoints[:, 0, :2]]
+        num_rows = len(delivery.indices)
+        asyncio.get_running_loop().call_later(self.plan.read_s * num_rows, self._read, num_rows)
+        self._changed.set()
+
+    def _read(self, num_rows: int) -> None:
+        self._num_held -= num_rows
+        self._world.scheduler.wake()
+
+    def fail(self, error: Exception) -> None:
+        if self.error is None:
+            self.error = error
+            self._changed.set()
+
+    def drain(self) -> None:
+        self._is_draining = True
+        self._changed.set()
+
+    @property
+    def is_done(self) -> bool:
+        num_wanted = self.num_taken if self._is_draining else self.plan.num_rows
+        return self.error is not None or len(self.got) == num_wanted
+
+    async def live(self) -> None:
+        """Come, wait until it is over, go."""
+        await asyncio.sleep(self.plan.arrives_s)
+        if self.plan.deadline_s is not None:
+            self.deadline_s = self._world.clock.now_s + self.plan.deadline_s
+        try:
+            self._world.scheduler.add(self)
+        except ServiceError as error:
+            self.refusal = error
+            return
+        self._world.most_streams = max(self._world.most_streams, self._world.scheduler.num_streams)
+        try:
+            async with asyncio.timeout(self.plan.stays_s):
+                while not self.is_done:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            self.has_left = True
+        self.is_closed = True
+        self._world.scheduler.remove(self)
+
+
+class SimulatedEngine:
+    """Says of each row whose it is; takes its time, and fails as the scenario has it."""
+
+    name = "simulated"
+
+    def __init__(self, world: World, run_s: float) -> None:
+        self.batch_size = world.scenario.batch_size
+        self.stages_ns: dict[str, int] = {}
+        self._world = world
+        self._run_s = run_s
+
+    def describe(self) -> Mapping[str, JsonValue]:
+        return {}
+
+    def run(
+        self,
+        z: npt.NDArray[np.float32],
+        class_onehot: npt.NDArray[np.float32],
+        truncation_psi: npt.NDArray[np.float32],
+    ) -> EngineBatch:
+        return self._answer(z)
+
+    def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
+        return self._answer(ws[:, 0])
+
+    def _answer(self, rows: npt.NDArray[np.float32]) -> EngineBatch:
+        self._world.clock.spend(self._run_s)
+        num_rows, finite = len(rows), np.ones(len(rows), np.bool_)
+        if self._world.is_serving and not np.any(rows % 1):  # the rows of the probe are no whole numbers
+            finite = self._world.note_run([(int(row[0]), int(row[1])) for row in rows], self.batch_size)
+        keypoints = np.zeros((num_rows, 1, 4), np.float32)
+        keypoints[:, 0, :2] = rows[:, :2]
+        return EngineBatch(
+            image=np.zeros((num_rows, 1, 1, 3), np.uint8),
+            label=np.zeros((num_rows, 1, 1), np.uint8),
+            uncertainty_map=np.zeros((num_rows, 1, 1), np.float16),
+            keypoints=keypoints,
+            finite=finite,
+        )
+
+    def average_style(self) -> npt.NDArray[np.float32]:
+        return np.zeros(Z_DIM, np.float32)
+
+    def resize(self, batch_size: int) -> bool:
+        self.batch_size = batch_size
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    """A scenario at work.
+
+    Attributes:
+        streams: All of them.
+        runs: What the engines computed, in the order in which it began.
+        fills: How batches were filled, in order.
+        most_streams: Streams in work at a time, the most that there were.
+    """
+
+    def __init__(self, scenario: Scenario, bundle: Bundle) -> None:
+        self.scenario = scenario
+        self.clock = Clock()
+        self.streams: list[SimulatedStream] = []
+        self.runs: list[Run] = []
+        self.fills: list[Fill] = []
+        self.most_streams = 0
+        self.is_serving = False
+        self.scheduler: Scheduler
+        models = [serve_bundle(bundle, SimulatedEngine(self, run_s)) for run_s in scenario.run_s]
+        self._model = join_replicas(models)
+
+    def play(self) -> World:
+        """Let it all happen.
+
+        Raises:
+            StandstillError: Somebody would wait for ever.
+        """
+        simulate(self.clock, self._play())
+        return self
+
+    async def _play(self) -> None:
+        metrics, scenario = ServiceMetrics(), self.scenario
+        pool = ThreadPoolExecutor(1)  # never given work: the loop does it
+        queue = Queue[WorkStream]("tiny", WaitingRoom(max_streams=scenario.max_waiting), 1e6, metrics)
+        replicas = Replicas(self._model, metrics=metrics, timeout_s=ENGINE_TIMEOUT_S, on_state=lambda _: None)
+        self.scheduler = Scheduler(
+            self._model,
+            pool=pool,
+            replicas=replicas,
+            metrics=metrics,
+            max_streams=scenario.max_streams,
+            queue=queue,
+            tracing=UNTRACED,
+        )
+        self.scheduler.start()
+        self.is_serving = True
+        self.streams = [SimulatedStream(number, plan, self) for number, plan in enumerate(scenario.streams)]
+        lives = [asyncio.create_task(stream.live()) for stream in self.streams]
+        if scenario.drains_s is not None:
+            await asyncio.sleep(scenario.drains_s)
+            await self.scheduler.drain()
+        await asyncio.gather(*lives)
+        await self.scheduler.close()
+
+    def note_ready(self, stream: SimulatedStream, space: int, count: int) -> None:
+        """Note that a stream was asked for rows, for a new batch or one that is being filled."""
+        if not self.fills or stream in self.fills[-1].ready or self.fills[-1].taken:
+            self.fills.append(Fill(space))
+        self.fills[-1].ready[stream] = count
+
+    def note_run(self, rows: list[Row], batch_size: int) -> npt.NDArray[np.bool_]:
+        """Note a run, and say which of its rows come out finite."""
+        fault = self.scenario.faults.get(len(self.runs))
+        of_streams = {number for number, _ in rows}
+        gone = {number for number in of_streams if self.streams[number].is_closed or self.streams[number].is_late}
+        self.runs.append(Run(rows, batch_size, gone, fault is not None))
+        if fault is not None:
+            raise FAULTS[fault]("the scenario says so")
+        return np.array([self.streams[number].plan.bad_row != index for number, index in rows])

@@ -1,0 +1,220 @@
+"""The scheduler in simulated time, whatever comes, fails, reads slowly or leaves, on one engine or several."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labelmint.bundle import open_bundle
+from labelmint_service.errors import (
+    DrainingError,
+    EngineLostError,
+    EngineMemoryError,
+    EngineRunError,
+    LateError,
+    NonFiniteSampleError,
+    QueueFullError,
+    StreamLimitError,
+)
+from labelmint_service.scheduling.rows import Entry
+from labelmint_service.scheduling.turns import LOWER_EVERY
+from tests.service.simulated_serving import ENGINE_TIMEOUT_S, FAULTS, Fill, Scenario, SimulatedStream, StreamPlan, World
+from tests.service.simulated_time import StandstillError
+
+Play: TypeAlias = Callable[[Scenario], World]
+
+seconds = st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0, 10.0])
+busy_plans = st.builds(
+    StreamPlan,
+    client=st.sampled_from(["", "a", "b"]),
+    priority=st.integers(0, 1),
+    entry=st.sampled_from(list(Entry)),
+    num_rows=st.integers(1, 60),
+    window=st.just(1000),
+)
+plans = st.builds(
+    StreamPlan,
+    client=st.sampled_from(["", "a", "b"]),
+    priority=st.integers(0, 1),
+    entry=st.sampled_from(list(Entry)),
+    num_rows=st.integers(1, 30),
+    window=st.integers(1, 12),
+    arrives_s=seconds,
+    read_s=seconds,
+    load_s=seconds,
+    stays_s=st.none() | seconds,
+    deadline_s=st.none() | seconds,
+    bad_row=st.none() | st.integers(0, 10),
+)
+scenarios = st.builds(
+    Scenario,
+    streams=st.lists(plans, min_size=1, max_size=8),
+    batch_size=st.integers(1, 6),
+    run_s=st.lists(st.sampled_from([0.01, 0.5, 1.0, 7.0]), min_size=1, max_size=3),
+    faults=st.dictionaries(st.integers(0, 12), st.sampled_from(sorted(FAULTS)), max_size=5),
+    max_streams=st.sampled_from([2, 100]),
+    max_waiting=st.sampled_from([1, 100]),
+    drains_s=st.none() | seconds,
+)
+busy_scenarios = st.builds(
+    Scenario,
+    streams=st.lists(busy_plans, min_size=2, max_size=6),
+    batch_size=st.integers(1, 6),
+    run_s=st.lists(st.sampled_from([0.5, 1.0]), min_size=1, max_size=2),
+)
+
+
+@pytest.fixture(scope="module")
+def play(bundles: dict[str, Path]) -> Play:
+    bundle = open_bundle(bundles["tiny"])
+    return lambda scenario: World(scenario, bundle).play()
+
+
+@settings(max_examples=150)
+@given(scenario=scenarios)
+def test_every_row_comes_once_and_in_order_or_its_stream_learns_why(play: Play, scenario: Scenario) -> None:
+    world = play(scenario)
+
+    for stream in world.streams:
+        assert stream.got == [(stream.number, index) for index in range(len(stream.got))]
+        assert len(stream.got) <= stream.num_taken <= stream.plan.num_rows
+        assert ending_is_right(stream, world), (stream.plan, stream.error, stream.refusal)
+
+
+@settings(max_examples=150)
+@given(scenario=scenarios)
+def test_no_bound_is_passed_and_nothing_is_computed_for_those_who_have_gone(play: Play, scenario: Scenario) -> None:
+    world = play(scenario)
+
+    assert world.most_streams <= scenario.max_streams
+    for run in world.runs:
+        assert len(run.rows) <= run.batch_size
+        assert not run.gone
+        assert len(set(run.rows)) == len(run.rows)
+        assert len({scenario.streams[number].entry for number, _ in run.rows}) == 1
+    for stream in world.streams:
+        runs = [run for run in world.runs if any(number == stream.number for number, _ in run.rows)]
+        num_spoilt = sum(run.failed or has_bad_row(run.rows, scenario) for run in runs)
+        for index in range(stream.num_taken):
+            computed = sum((stream.number, index) in run.rows for run in runs)
+            assert computed <= 1 + num_spoilt
+
+
+@settings(max_examples=100)
+@given(scenario=busy_scenarios)
+def test_busy_clients_get_the_same_within_a_batch_over_any_time(play: Play, scenario: Scenario) -> None:
+    world = play(scenario)
+    is_mixed = len({plan.entry for plan in scenario.streams}) > 1
+    apart = scenario.batch_size + 1 if is_mixed else 1  # where one entry waits for another, a batch goes to one alone
+
+    for priority in {plan.priority for plan in scenario.streams}:
+        clients = {client_of(stream) for stream in world.streams if stream.priority == priority}
+        for one, other in itertools.combinations(clients, 2):
+            difference, lowest, highest = 0, 0, 0
+            for fill in world.fills:
+                if not (is_busy(one, priority, fill) and is_busy(other, priority, fill)):
+                    difference, lowest, highest = 0, 0, 0
+                    continue
+                difference += rows_of(one, priority, fill) - rows_of(other, priority, fill)
+                lowest, highest = min(lowest, difference), max(highest, difference)
+                assert highest - lowest <= 2 * apart
+
+
+@settings(max_examples=100)
+@given(scenario=busy_scenarios)
+def test_nobody_starves(play: Play, scenario: Scenario) -> None:
+    world = play(scenario)
+    num_levels = len({plan.priority for plan in scenario.streams})
+    is_mixed = len({plan.entry for plan in scenario.streams}) > 1
+    sizes = Counter(client_of(stream) for stream in world.streams)
+
+    def longest(stream: SimulatedStream) -> int:
+        """Rows of others: a round of the clients for each stream of its own, some of which are whole batches."""
+        rows = len(sizes) * sizes[client_of(stream)] * (scenario.batch_size + 1 if is_mixed else 1)
+        return rows if num_levels == 1 else rows * LOWER_EVERY
+
+    waited = dict.fromkeys(world.streams, 0)
+    for fill in world.fills:
+        for stream in world.streams:
+            if not fill.ready.get(stream) or stream in fill.taken:
+                waited[stream] = 0
+            else:
+                waited[stream] += sum(fill.taken.values())
+                assert waited[stream] <= longest(stream)
+
+
+@settings(max_examples=100)
+@given(scenario=busy_scenarios)
+def test_no_engine_is_idle_while_rows_wait(play: Play, scenario: Scenario) -> None:
+    """Everything takes as long as the rows of each entry take on all engines, but for batches that were not full."""
+    world = play(scenario)
+    num_rows = sum(plan.num_rows for plan in scenario.streams)
+    assert sum(len(run.rows) for run in world.runs) == num_rows
+    rate = sum(scenario.batch_size / run_s for run_s in scenario.run_s)
+    num_ragged = sum(len(run.rows) < run.batch_size for run in world.runs)
+    assert world.clock.now_s <= num_rows / rate + (num_ragged + 1) * max(scenario.run_s)
+
+
+def test_lost_engine_ends_all_streams_and_nothing_follows_a_gap(play: Play) -> None:
+    scenario = Scenario(streams=[StreamPlan(num_rows=20), StreamPlan(num_rows=20, arrives_s=5.0)], run_s=[float("inf")])
+    world = play(scenario)
+
+    assert all(isinstance(stream.error, EngineLostError) for stream in world.streams)
+    assert all(stream.got == [] for stream in world.streams)
+    assert world.clock.now_s == pytest.approx(ENGINE_TIMEOUT_S)
+
+
+def test_simulation_finds_a_stream_that_is_forgotten(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimulatedStream, "deliver", lambda self, delivery: None)
+    with pytest.raises(StandstillError):
+        play(Scenario(streams=[StreamPlan()]))
+
+
+def ending_is_right(stream: SimulatedStream, world: World) -> bool:
+    """Whether a stream ended as its plan, and what befell the engines, allow."""
+    plan, drains_s, error = stream.plan, world.scenario.drains_s, stream.refusal or stream.error
+    if error is None:
+        num_wanted = plan.num_rows if drains_s is None else stream.num_taken
+        return stream.has_left or len(stream.got) == num_wanted
+    alone = [run for run in world.runs if {number for number, _ in run.rows} == {stream.number}]
+    reasons: dict[type[Exception], bool] = {
+        StreamLimitError: world.most_streams == world.scenario.max_streams,
+        QueueFullError: len(world.streams) > world.scenario.max_waiting,
+        DrainingError: drains_s is not None and drains_s <= plan.arrives_s,
+        LateError: plan.deadline_s is not None,
+        NonFiniteSampleError: plan.bad_row == len(stream.got),
+        EngineRunError: any(run.failed for run in alone),
+        EngineMemoryError: any(run.failed for run in alone),
+    }
+    return reasons[type(error)]
+
+
+def has_bad_row(rows: list[tuple[int, int]], scenario: Scenario) -> bool:
+    return any(scenario.streams[number].bad_row == index for number, index in rows)
+
+
+def client_of(stream: SimulatedStream) -> Hashable:
+    return stream.client or stream
+
+
+def is_busy(client: Hashable, priority: int, fill: Fill) -> bool:
+    """Whether each of a client's streams that has rows has as many as there is room for, and one has."""
+    counts = [
+        count
+        for stream, count in fill.ready.items()
+        if client_of(stream) == client and stream.priority == priority and count
+    ]
+    return bool(counts) and min(counts) == fill.space
+
+
+def rows_of(client: Hashable, priority: int, fill: Fill) -> int:
+    return sum(
+        count for stream, count in fill.taken.items() if client_of(stream) == client and stream.priority == priority
+    )

@@ -66,8 +66,8 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 }
 
 
-MORE = ("stylegan1 of tensorflow", "stylegan3 t")
-"""What the others show too, but for the reading of the file, which has tests of its own."""
+MORE = ("stylegan1 of tensorflow", "stylegan3 r, 10 classes", "stylegan3 t")
+"""Those that take long, or show what another shows but for the reading of the file, which has tests of its own."""
 
 
 def draw_masks(folder: Path, side: int) -> None:

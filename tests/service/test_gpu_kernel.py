@@ -98,7 +98,9 @@ def test_interpreted_kernels_in_float16_are_near_the_plain_algorithm(taps: str) 
     assert np.abs(got["map_frame"] - expected.uncertainty_map.numpy()).mean() < 2e-3
 
 
-@pytest.mark.parametrize("frame", [(3, 1, 11, 20), (9, 0, 16, 32), (24, 30, 8, 2)])
+@pytest.mark.parametrize(
+    "frame", [(3, 1, 11, 20), pytest.param((9, 0, 16, 32), marks=pytest.mark.thorough), (24, 30, 8, 2)]
+)
 def test_frame_is_cut_out_of_the_whole(frame: tuple[int, int, int, int]) -> None:
     top, left, height, width = frame
     taps_of, side = LAYOUTS["two taps a level"]

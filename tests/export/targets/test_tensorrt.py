@@ -25,6 +25,9 @@ def test_every_node_of_a_bundle_is_taken(built: BuiltBundle, name: str) -> None:
     assert rejected_nodes(built.path / f"{name}.onnx") == []
 
 
+@pytest.mark.parametrize(
+    "built", [pytest.param("plain_built", marks=pytest.mark.thorough), "unusual_built"], indirect=True
+)
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_every_node_of_the_target_is_taken(built: BuiltBundle, precision: Precision, tmp_path: Path) -> None:
     write_onnx(make_model(built, precision), tmp_path)
@@ -54,7 +57,10 @@ def test_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["float16", *(pytest.param(precision, marks=pytest.mark.thorough) for precision in ("float32", "bfloat16"))],
+)
 def test_plan_is_built_without_a_gpu(plain_built: BuiltBundle, precision: Precision, tmp_path: Path) -> None:
     settings = TargetSettings(
         profile=BatchProfile(min_batch=1, opt_batch=2, max_batch=3), compute_capabilities=("8.6", "8.9")

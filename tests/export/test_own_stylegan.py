@@ -32,11 +32,11 @@ def draw(picture: Path) -> None:
     """Labels as LabelMe writes them beside a picture."""
     with Image.open(picture) as image:
         width, height = image.size
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {"label": "cat", "shape_type": "polygon", "points": [[4, 4], [width - 6, 5], [width // 2, height - 5]]},
         {"label": "nose", "shape_type": "point", "points": [[width / 2, height / 3]]},
     ]
-    content = {
+    content: dict[str, object] = {
         "version": "5.5.0",
         "flags": {},
         "shapes": [{"group_id": None, "flags": {}, **shape} for shape in shapes],

@@ -18,6 +18,7 @@ from labelmint_export.targets.precision import PRECISIONS
 from labelmint_export.targets.registry import TARGETS, find_target
 from labelmint_export.targets.reporting import format_table, to_record
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
+from labelmint_export.targets.tensorrt_plans import read_timing_cache
 from labelmint_export.targets.verifying import EngineVerification, list_engines
 from labelmint_export.targets.writing import write_target
 
@@ -48,6 +49,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         default=[],
         metavar="X.Y",
         help="GPUs of a TensorRT-RTX plan, such as 8.6 (default: whichever loads it)",
+    )
+    parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="timing.cache of an earlier plan that native TensorRT built on this GPU: it goes by what it measured then",
     )
     parser.add_argument(
         "--queue-delay-us", type=int, default=2000, help="how long Triton waits to fill a batch (default 2000)"
@@ -98,6 +105,7 @@ def run_export(arguments: argparse.Namespace) -> str:
     settings = TargetSettings(
         profile=BatchProfile(min_batch=low, opt_batch=best, max_batch=high),
         compute_capabilities=tuple(arguments.compute_capability),
+        timing_cache=read_timing_cache(arguments.timing_cache) if arguments.timing_cache else b"",
         queue_delay_us=arguments.queue_delay_us,
     )
     pairs = [

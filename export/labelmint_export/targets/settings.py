@@ -44,6 +44,8 @@ class TargetSettings:
     """Batches; TensorRT is tuned for them, Triton fills them up, the others take any from 1 on."""
     compute_capabilities: tuple[str, ...] = ()
     """GPUs of a TensorRT-RTX plan, such as "8.6"; empty leaves them to the device that loads it."""
+    timing_cache: bytes = b""
+    """What TensorRT measured for an earlier plan on the same GPU, its `timing.cache`; empty measures anew."""
     queue_delay_us: int = 2000
     """How long Triton waits to fill a batch, microseconds."""
 

@@ -7,7 +7,6 @@ are strongly typed: the precision is that of the graph.
 
 import functools
 import importlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from labelmint_export.targets.torch_engine import run_with_arrays
 
 PLAN_FILE = "model.plan"
 TIMING_CACHE_FILE = "timing.cache"
+MAX_TIMING_CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +37,22 @@ class Flavour:
     """NVIDIA's name."""
     install: str
     """How a user gets it."""
+    times_kernels: bool
+    """Whether the builder measures kernels, and can be told what it measured before."""
 
 
 NATIVE = Flavour(
     module="tensorrt",
     title="TensorRT",
     install="see NVIDIA's installation guide: the wheels lie on an index of its own",
+    times_kernels=True,
 )
-RTX = Flavour(module="tensorrt_rtx", title="TensorRT-RTX", install="pip install tensorrt-rtx, or extra 'trt'")
+RTX = Flavour(
+    module="tensorrt_rtx",
+    title="TensorRT-RTX",
+    install="pip install tensorrt-rtx, or extra 'trt'",
+    times_kernels=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,26 @@ def import_tensorrt(flavour: Flavour) -> ModuleType:
         return importlib.import_module(flavour.module)
     except (ImportError, OSError) as error:
         raise BuildError(f"{flavour.title} is not installed ({error}); {flavour.install}", field="target") from error
+
+
+def read_timing_cache(path: Path) -> bytes:
+    """Read what TensorRT measured for an earlier plan.
+
+    Raises:
+        BuildError: There is no such file, or it cannot be one.
+    """
+    if not path.is_file():
+        raise BuildError(
+            f"timing_cache is {path}, which is no file; give the {TIMING_CACHE_FILE} of a plan", field="timing_cache"
+        )
+    size = path.stat().st_size
+    if not 0 < size <= MAX_TIMING_CACHE_BYTES:
+        raise BuildError(
+            f"timing_cache is {path} with {size} bytes, expected 1 to {MAX_TIMING_CACHE_BYTES}; give the "
+            f"{TIMING_CACHE_FILE} of a plan",
+            field="timing_cache",
+        )
+    return path.read_bytes()
 
 
 def rejected_nodes(path: Path, flavour: Flavour = RTX) -> list[RejectedNode]:
@@ -126,18 +154,33 @@ class _Building:
                 tensor.name, (batches.min_batch, *rest), (batches.opt_batch, *rest), (batches.max_batch, *rest)
             )
         config.add_optimization_profile(profile)
-        with warnings.catch_warnings():  # TensorRT-RTX calls it deprecated, TensorRT does not
-            warnings.simplefilter("ignore", DeprecationWarning)
-            config.set_timing_cache(config.create_timing_cache(b""), False)
+        if self.flavour.times_kernels:
+            self._set_timings(config, settings.timing_cache)
+        elif settings.timing_cache:
+            raise BuildError(
+                f"timing_cache was given, but {self.flavour.title} measures when it loads a plan, not when it "
+                "builds one; leave it out",
+                field="timing_cache",
+            )
         device = self._choose_device(config, settings.compute_capabilities)
         plan = self.builder.build_serialized_network(self.network, config)
         if plan is None:
             raise BuildError(f"{self.flavour.title} does not build the network: {self.said()}", field="target")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            cache = config.get_timing_cache()
-        timings = b"" if cache is None else bytes(cache.serialize())
+        timings = bytes(config.get_timing_cache().serialize()) if self.flavour.times_kernels else b""
         return bytes(plan), timings, device
+
+    def _set_timings(self, config: Any, timings: bytes) -> None:  # Any: no types
+        """Let kernels be chosen by what was measured before; with nothing, by what is measured now."""
+        cache, empty = config.create_timing_cache(timings), config.create_timing_cache(b"")
+        # A cache of another version or GPU comes back empty, with no more than a warning.
+        if timings and (cache is None or bytes(cache.serialize()) == bytes(empty.serialize())):
+            raise BuildError(
+                f"timing_cache holds nothing that {self.flavour.title} {self.trt.__version__} takes here, expected "
+                f"the {TIMING_CACHE_FILE} of a plan that the same version built on the same GPU; leave it out to "
+                "measure anew",
+                field="timing_cache",
+            )
+        config.set_timing_cache(cache, False)
 
     def _choose_device(self, config: Any, capabilities: Sequence[str]) -> dict[str, object]:  # Any: no types
         if self.flavour is RTX:

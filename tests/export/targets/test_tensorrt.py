@@ -13,7 +13,13 @@ from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
 from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
-from labelmint_export.targets.tensorrt_plans import NATIVE, PLAN_FILE, import_tensorrt, rejected_nodes
+from labelmint_export.targets.tensorrt_plans import (
+    NATIVE,
+    PLAN_FILE,
+    import_tensorrt,
+    read_timing_cache,
+    rejected_nodes,
+)
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import make_model
 
@@ -77,6 +83,24 @@ def test_unknown_gpu_is_refused_with_those_that_are_known(plain_built: BuiltBund
     settings = TargetSettings(compute_capabilities=("3.0",))
     with pytest.raises(BuildError, match=r"'3\.0' is none of TensorRT-RTX's, expected some of .*'8\.6'"):
         target.write(make_model(plain_built, "float32"), settings, tmp_path)
+
+
+def test_rtx_refuses_the_timings_that_only_native_tensorrt_takes(plain_built: BuiltBundle, tmp_path: Path) -> None:
+    target = find_target("tensorrt-rtx", "float32")
+    with pytest.raises(BuildError, match="measures when it loads a plan"):
+        target.write(make_model(plain_built, "float32"), TargetSettings(timing_cache=b"timings"), tmp_path)
+
+
+def test_timing_cache_is_read_or_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    with pytest.raises(BuildError, match="which is no file") as caught:
+        read_timing_cache(path)
+    assert caught.value.field == "timing_cache"
+    path.touch()
+    with pytest.raises(BuildError, match="0 bytes, expected 1 to"):
+        read_timing_cache(path)
+    path.write_bytes(b"timings")
+    assert read_timing_cache(path) == b"timings"
 
 
 def test_plan_does_not_run_on_a_processor(plain_built: BuiltBundle, tmp_path: Path) -> None:

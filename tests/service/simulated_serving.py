@@ -124,6 +124,7 @@ class SimulatedStream:
         got: Rows that were delivered before it failed.
         error: What the scheduler ended it with.
         refusal: Why it was not let in.
+        num_waiting: Streams that waited then.
         has_left: Whether its caller left before it was done.
         num_taken: Rows that it handed out.
     """
@@ -138,6 +139,7 @@ class SimulatedStream:
         self.got: list[Row] = []
         self.error: Exception | None = None
         self.refusal: ServiceError | None = None
+        self.num_waiting = 0
         self.has_left = False
         self.num_taken = 0
         self._world = world
@@ -207,7 +209,7 @@ class SimulatedStream:
         try:
             self._world.scheduler.add(self)
         except ServiceError as error:
-            self.refusal = error
+            self.refusal, self.num_waiting = error, self._world.room.num_streams
             return
         self._world.most_streams = max(self._world.most_streams, self._world.scheduler.num_streams)
         try:
@@ -280,6 +282,7 @@ class World:
         runs: What the engines computed, in the order in which it began.
         fills: How batches were filled, in order.
         most_streams: Streams in work at a time, the most that there were.
+        room: Who waits.
     """
 
     def __init__(self, scenario: Scenario, bundle: Bundle) -> None:
@@ -289,6 +292,7 @@ class World:
         self.runs: list[Run] = []
         self.fills: list[Fill] = []
         self.most_streams = 0
+        self.room = WaitingRoom(max_streams=scenario.max_waiting)
         self.is_serving = False
         self.scheduler: Scheduler
         models = [serve_bundle(bundle, SimulatedEngine(self, run_s)) for run_s in scenario.run_s]
@@ -306,7 +310,7 @@ class World:
     async def _play(self) -> None:
         metrics, scenario = ServiceMetrics(), self.scenario
         pool = ThreadPoolExecutor(1)  # never given work: the loop does it
-        queue = Queue[WorkStream]("tiny", WaitingRoom(max_streams=scenario.max_waiting), 1e6, metrics)
+        queue = Queue[WorkStream]("tiny", self.room, 1e6, metrics)
         replicas = Replicas(self._model, metrics=metrics, timeout_s=ENGINE_TIMEOUT_S, on_state=lambda _: None)
         self.scheduler = Scheduler(
             self._model,

@@ -87,6 +87,15 @@ def test_wait_is_that_of_all_engines_together() -> None:
     queue.admit(Waiter(deadline_s=time.monotonic() + 3.0), rows_taken=taken, rows_at_once=rows_at_once)
 
 
+def test_rows_of_another_entry_have_batches_of_their_own() -> None:
+    queue = make_queue(max_wait_s=5.0, batch_s=1.0)
+    for _ in range(8):
+        queue.admit(Waiter(entry=Entry.STYLES), rows_taken=2 * BATCH_SIZE, rows_at_once=BATCH_SIZE)
+    admit(queue)  # behind two batches at hand, two of styles, and one more whose entry nobody knows
+    with pytest.raises(QueueFullError, match=r"after 5\.2 s"):
+        admit(queue)
+
+
 def test_retry_hint_is_what_the_wait_is_too_long_by() -> None:
     queue = make_queue(max_wait_s=30.0, batch_s=2.0)
     fill(queue, 52)
@@ -172,7 +181,9 @@ def test_deadline_is_not_judged_before_the_first_batch() -> None:
     admit(make_queue(batch_s=None), Waiter(deadline_s=time.monotonic() + 0.001))
 
 
-WAITERS = st.tuples(st.sampled_from(["", "a", "b"]), st.integers(0, 1)).map(lambda one: Waiter(*one))
+WAITERS = st.builds(
+    Waiter, client=st.sampled_from(["", "a", "b"]), priority=st.integers(0, 1), entry=st.sampled_from(list(Entry))
+)
 
 
 @given(others=st.lists(WAITERS, max_size=12), new=WAITERS, phase=st.integers(0, 20))
@@ -191,7 +202,7 @@ def test_rows_ahead_at_least_are_no_more_than_turns_give_to_others(
         left[next(iter(share))] = 0
 
     assert queue._rows_ahead(new, at_most=False) <= rows_before
-    if not any(waiter.priority for waiter in (*others, new)):
+    if not any(waiter.priority for waiter in (*others, new)) and {waiter.entry for waiter in others} <= {new.entry}:
         assert rows_before <= queue._rows_ahead(new, at_most=True)
         if not new.client:
             assert rows_before == queue._rows_ahead(new, at_most=True)

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from labelmint_service.errors import LateError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.scheduling.rows import Entry
 from labelmint_service.scheduling.turns import LOWER_EVERY
 
 _NUM_BATCHES = 16
@@ -34,6 +35,11 @@ class Entrant(Protocol):
 
     client: str
     priority: int
+
+    @property
+    def entry(self) -> Entry:
+        """Where its next rows enter the engine."""
+        ...
 
     @property
     def deadline_s(self) -> float | None:
@@ -100,7 +106,11 @@ class Queue(Generic[_StreamT]):
             soonest_s = (1 + ahead // rows_at_once) * min(self._batch_s)
             self._check_deadline(stream.deadline_s - time.monotonic(), soonest_s)
         batch_s = sum(self._batch_s) / len(self._batch_s) if self._batch_s else 0.0
-        wait_s = (self._rows_ahead(stream, at_most=True) + rows_taken) / rows_at_once * batch_s
+        num_elsewhere = sum(other.entry is not stream.entry for other in self._since_ns)
+        rows = self._rows_ahead(stream, at_most=True) + rows_taken + num_elsewhere
+        if num_elsewhere:
+            rows += rows_at_once  # batches of two kinds, of each of which the last one may not be full
+        wait_s = rows / rows_at_once * batch_s
         self._check_wait(wait_s, batch_s)
         self._since_ns[stream] = time.perf_counter_ns()
         self._count()
@@ -167,19 +177,18 @@ class Queue(Generic[_StreamT]):
         self._batch_s.append(duration_ns / 1e9)
 
     def _rows_ahead(self, stream: _StreamT, *, at_most: bool) -> int:
-        """Rows that those who wait get before the first one of a new stream, if each has one.
+        """Rows that those who wait at its entry get before the first one of a new stream, if each has one.
 
         Args:
             stream: The new one.
             at_most: Whether its client is the last to have a turn, or the first; anonymous ones always are the last.
         """
-        clients = Counter[object](
-            other.client or other for other in self._since_ns if other.priority == stream.priority
-        )
+        waiting = [other for other in self._since_ns if other.entry is stream.entry]
+        clients = Counter[object](other.client or other for other in waiting if other.priority == stream.priority)
         own = clients.pop(stream.client, 0) if stream.client else 0
         rounds = own + 1 if at_most or not stream.client else own
         ahead = own + sum(min(count, rounds) for count in clients.values())
-        higher = sum(1 for other in self._since_ns if other.priority > stream.priority)
+        higher = sum(1 for other in waiting if other.priority > stream.priority)
         return ahead + min(higher, (LOWER_EVERY - 1) * (ahead + at_most))
 
     def _room_text(self) -> str:

@@ -1,9 +1,9 @@
 """The scheduler: fills engine batches from all streams in turn and hands the results back.
 
-A batch is filled one row at a time, as `turns` has it, going on where the last batch stopped, so that streams with work
-get the same number of rows to within one. While the engine runs one batch, the next one is filled and its latents are
-made. With several engines as many batches run at a time; whichever ends first, a stream gets its rows in the order in
-which it handed them out.
+A batch is filled one row at a time, as `turns` has it, going on where the last batch stopped, so that clients with work
+get the same number of rows, to within one if all rows enter the engine at the same place. While the engine runs one
+batch, the next one is filled and its latents are made. With several engines as many batches run at a time; whichever
+ends first, a stream gets its rows in the order in which it handed them out.
 """
 
 from __future__ import annotations

@@ -1,22 +1,21 @@
-"""Turns: whose row is next. Clients get the same number of rows, and of each client its streams; priorities go first.
+"""Turns: whose row is next. Round-robin between clients, then between the streams of a client; priorities go first.
 
-Callers that are not told apart are a client each. Whoever has had the fewest rows is next, and of several the one whose
-last row is longest ago; as long as every batch has room for all, that is round-robin. The rows of a batch share an
-entry into the engine, so that a client may have a batch alone; then it waits until others have had as many (start-time
-fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). A client that wants rows at both entries stands twice among the
-others, and each place gets the part of the client's rows that belongs to the streams there. Time in which nothing was
-wanted is not made up for.
+Callers that are not told apart are a client each. The rows of a batch share an entry into the engine, so there is a
+round for each entry, and batches are shared between the entries by how many clients want them. Such shares are kept by
+start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996), with a batch as what is queued for: whoever is alone at
+an entry gets whole batches, but no more of them than its part. A client that wants rows at both entries counts half at
+each, and passes every second turn.
 
 A client of a higher priority goes before all lower ones, but for one row in `LOWER_EVERY`, which the lower priorities
-get in turn: they are slow then, and never starve. If that row does not fit the batch, the next batch begins with it.
+get in turn, and for one batch in as many, if they wait for an entry that the highest one does not want: they are slow
+then, and never starve.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
@@ -43,45 +42,20 @@ class Waiting(Protocol):
 
 
 _StreamT = TypeVar("_StreamT", bound=Waiting)
-_Key: TypeAlias = tuple[float, int]
+_Names: TypeAlias = "set[str | _StreamT]"
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where one stands among others.
-
-    Attributes:
-        had: Rows that it has had, or counts as having had.
-        last: Number of its last row, or of when it came.
-        was_ready: Whether it wanted rows when they were last given.
-    """
-
-    had: float
-    last: int
-    was_ready: bool = False
-
-    @property
-    def key(self) -> _Key:
-        """Smaller is next; no two are the same."""
-        return self.had, self.last
-
-    def advance(self, rows: float, number: int) -> None:
-        """Count what it was given."""
-        self.had += rows
-        self.last = number
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Client(Generic[_StreamT]):
     """A client.
 
     Attributes:
-        places: Among all clients, by entry.
-        streams: Its streams, with their places among each other.
+        rounds: Its streams, for each entry those first whose turn comes first; a stream may change its entry.
+        passed: Entries where it has passed a turn and takes the next.
     """
 
-    places: dict[Entry, _Place] = field(default_factory=dict)
-    streams: dict[_StreamT, _Place] = field(default_factory=dict)
+    rounds: dict[Entry, deque[_StreamT]] = field(default_factory=lambda: {entry: deque() for entry in Entry})
+    passed: set[Entry] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -89,12 +63,63 @@ class _Level(Generic[_StreamT]):
     """The clients of one priority.
 
     Attributes:
-        place: Among the lower priorities.
+        last: Number of its last row, or of when it came.
         clients: By name; those without one by their stream.
+        rounds: The same, for each entry those first whose turn comes first.
+        shares: Batches that each entry has had, divided by the clients that wanted them.
+        entry: That of the last batch.
     """
 
-    place: _Place
+    last: int
     clients: dict[str | _StreamT, _Client[_StreamT]] = field(default_factory=dict)
+    rounds: dict[Entry, deque[_Client[_StreamT]]] = field(default_factory=lambda: {entry: deque() for entry in Entry})
+    shares: dict[Entry, float] = field(default_factory=lambda: dict.fromkeys(Entry, 0.0))
+    entry: Entry | None = None
+
+    def choose_entry(self, wanted: Mapping[Entry, _Names[_StreamT]]) -> Entry:
+        """Give the next batch to the entry that has had the smallest share.
+
+        Args:
+            wanted: The clients that have rows at each entry, which has some.
+        """
+        least = min(self.shares[entry] for entry in wanted)
+        for entry in self.shares.keys() - wanted.keys():  # time away is not made up for
+            self.shares[entry] = max(self.shares[entry], least)
+        chosen = min(wanted, key=lambda entry: (self.shares[entry], entry is self.entry))
+        num_entries = Counter(itertools.chain.from_iterable(wanted.values()))
+        self.shares[chosen] += 1 / sum(1 / num_entries[name] for name in wanted[chosen])
+        self.entry = chosen
+        return chosen
+
+    def give(self, entry: Entry, left: Mapping[_StreamT, int], at_both: Collection[_Client[_StreamT]]) -> _StreamT:
+        """The stream whose turn it is, which goes to the end.
+
+        Args:
+            entry: Where its row enters.
+            left: Rows that streams have; one of these has a row there.
+            at_both: Clients that want rows at the other entry too.
+        """
+        clients = self.rounds[entry]
+        client, stream = self._first(entry, left)
+        if client in at_both and entry not in client.passed:
+            client.passed.add(entry)
+            clients.remove(client)
+            clients.append(client)
+            client, stream = self._first(entry, left)
+        client.passed.discard(entry)
+        clients.remove(client)
+        clients.append(client)
+        client.rounds[entry].remove(stream)
+        client.rounds[entry].append(stream)
+        return stream
+
+    def _first(self, entry: Entry, left: Mapping[_StreamT, int]) -> tuple[_Client[_StreamT], _StreamT]:
+        return next(
+            (client, stream)
+            for client in self.rounds[entry]
+            for stream in client.rounds[entry]
+            if left.get(stream) and stream.entry is entry
+        )
 
 
 class Turns(Generic[_StreamT]):
@@ -103,31 +128,40 @@ class Turns(Generic[_StreamT]):
     def __init__(self) -> None:
         self._levels: dict[int, _Level[_StreamT]] = {}
         self._numbers = itertools.count()
-        self._owed = 0  # to lower priorities, in parts of a row: LOWER_EVERY - 1 of them are one
+        self._rows_of_highest = 0
+        self._batches_of_highest = 0
 
     def __iter__(self) -> Iterator[_StreamT]:
-        """All streams, those first whose turn comes first."""
+        """All streams, of each client those first whose turn comes first."""
         for _, level in sorted(self._levels.items(), reverse=True):
-            clients = level.clients.values()
-            for client in sorted(clients, key=lambda client: min(place.key for place in client.places.values())):
-                yield from sorted(client.streams, key=lambda stream: client.streams[stream].key)
+            for client in level.clients.values():
+                for entry, streams in client.rounds.items():
+                    yield from (stream for stream in streams if stream.entry is entry)
 
     def add(self, stream: _StreamT) -> None:
         """Let a stream have turns, after those that have them already."""
         if stream.priority not in self._levels:
-            self._levels[stream.priority] = _Level(self._new_place([level.place for level in self._levels.values()]))
-        level = self._levels[stream.priority]
-        client = level.clients.setdefault(stream.client or stream, _Client())
-        client.streams[stream] = self._new_place(client.streams.values())
-        self._let_stand(level, client, stream.entry)
+            self._levels[stream.priority] = _Level(next(self._numbers))
+        level, name = self._levels[stream.priority], stream.client or stream
+        if name not in level.clients:
+            level.clients[name] = _Client()
+            for clients in level.rounds.values():
+                clients.append(level.clients[name])
+        for streams in level.clients[name].rounds.values():
+            streams.append(stream)
 
     def remove(self, stream: _StreamT) -> None:
         """Let a stream have no turns any more."""
-        clients, name = self._levels[stream.priority].clients, stream.client or stream
-        del clients[name].streams[stream]
-        if not clients[name].streams:
-            del clients[name]
-        if not clients:
+        level, name = self._levels[stream.priority], stream.client or stream
+        client = level.clients[name]
+        for streams in client.rounds.values():
+            streams.remove(stream)
+        if any(client.rounds.values()):
+            return
+        del level.clients[name]
+        for clients in level.rounds.values():
+            clients.remove(client)
+        if not level.clients:
             del self._levels[stream.priority]
 
     def share(self, space: int, entry: Entry | None, ready: Mapping[_StreamT, int]) -> dict[_StreamT, int]:
@@ -135,7 +169,7 @@ class Turns(Generic[_StreamT]):
 
         Args:
             space: Rows to give.
-            entry: Where all of them enter the engine; None takes that of the stream whose turn it is.
+            entry: Where all of them enter the engine; None begins a batch, at the entry whose turn it is.
             ready: Rows that each stream has.
 
         Returns:
@@ -145,141 +179,50 @@ class Turns(Generic[_StreamT]):
         left = {stream: count for stream, count in ready.items() if count}
         if not space or not left:
             return shares
-        lines = {priority: self._line_up(level, left) for priority, level in self._levels.items()}
-        _come_back((level.place, any(lines[priority])) for priority, level in self._levels.items())
-        for _ in range(space):
-            priorities = sorted((priority for priority in lines if any(lines[priority])), reverse=True)
-            line = self._whose_turn(priorities, lines, entry)
-            if line is None:
-                break
-            number = next(self._numbers)
-            stream = line.give(number)
+        wanted: dict[int, dict[Entry, _Names[_StreamT]]] = {}
+        for stream in left:
+            wanted.setdefault(stream.priority, {}).setdefault(stream.entry, set()).add(stream.client or stream)
+        if entry is None:
+            entry = self._begin_batch(wanted)
+        at_both = [
+            self._levels[priority].clients[name]
+            for priority, names in wanted.items()
+            if len(names) > 1
+            for name in set.intersection(*names.values())
+        ]
+        waiting = Counter[int]()
+        for stream, count in left.items():
+            if stream.entry is entry:
+                waiting[stream.priority] += count
+        for _ in range(min(space, waiting.total())):
+            priority = self._whose_turn([priority for priority, count in waiting.items() if count])
+            level = self._levels[priority]
+            stream = level.give(entry, left, at_both)
+            level.last = next(self._numbers)
+            left[stream] -= 1
+            waiting[priority] -= 1
             shares[stream] = shares.get(stream, 0) + 1
-            entry = line.entry
-            if stream.priority < priorities[0]:
-                self._owed -= LOWER_EVERY - 1
-                self._levels[stream.priority].place.advance(1, number)
-            elif len(priorities) > 1:
-                self._owed += 1
         return shares
 
-    def _whose_turn(
-        self, priorities: Sequence[int], lines: Mapping[int, Sequence[_Line[_StreamT]]], entry: Entry | None
-    ) -> _Line[_StreamT] | None:
-        """Where the next row comes from; None if nobody has one for the batch.
+    def _begin_batch(self, wanted: Mapping[int, Mapping[Entry, _Names[_StreamT]]]) -> Entry:
+        """The entry of the next batch, of those that clients of each priority want."""
+        highest = max(wanted)
+        others = {entry for names in wanted.values() for entry in names} - wanted[highest].keys()
+        if others:
+            self._batches_of_highest += 1
+            if self._batches_of_highest == LOWER_EVERY:
+                self._batches_of_highest = 0
+                return others.pop()
+        return self._levels[highest].choose_entry(wanted[highest])
 
-        Args:
-            priorities: Those with rows left, the highest first.
-            lines: Theirs.
-            entry: That of the batch; None if it may be any.
-        """
-        if len(priorities) > 1 and self._owed >= LOWER_EVERY - 1:
-            lower = min(priorities[1:], key=lambda priority: self._levels[priority].place.key)
-            line = min(filter(None, lines[lower]), key=lambda line: line.key)
-            if entry in {None, line.entry}:
-                return line
-        for priority in priorities:
-            fitting = [line for line in lines[priority] if line and entry in {None, line.entry}]
-            if fitting:
-                return min(fitting, key=lambda line: line.key)
-        return None
-
-    def _new_place(self, others: Collection[_Place]) -> _Place:
-        """A place after the others, of whom those who have had the fewest rows have one more before it."""
-        had = [place.had for place in others if place.was_ready] or [place.had for place in others] or [0]
-        return _Place(min(had) + (min(had) < max(had)), next(self._numbers))
-
-    def _let_stand(self, level: _Level[_StreamT], client: _Client[_StreamT], entry: Entry) -> None:
-        if entry not in client.places:
-            places = [place for other in level.clients.values() for place in other.places.values()]
-            client.places[entry] = self._new_place(places)
-
-    def _line_up(self, level: _Level[_StreamT], left: dict[_StreamT, int]) -> list[_Line[_StreamT]]:
-        """The clients of one priority that have rows left, a line for each entry."""
-        wanted: list[tuple[_Client[_StreamT], Counter[Entry]]] = []
-        for client in level.clients.values():
-            entries = Counter(stream.entry for stream in client.streams if stream in left)
-            wanted.append((client, entries))
-            for entry in entries:
-                self._let_stand(level, client, entry)
-            _come_back((place, stream in left) for stream, place in client.streams.items())
-        _come_back((place, entry in entries) for client, entries in wanted for entry, place in client.places.items())
-        lines = {entry: _Line[_StreamT](entry, left) for entry in Entry}
-        for client, entries in wanted:
-            for entry, count in entries.items():
-                lines[entry].add(client, rows_of_one=entries.total() / count)
-        return list(lines.values())
-
-
-def _come_back(places: Iterable[tuple[_Place, bool]]) -> None:
-    """Let those who were away, and are ready again, count as having had no less than those who stayed.
-
-    Args:
-        places: Each with whether it is ready.
-    """
-    all_places = list(places)
-    stayed = [place.had for place, is_ready in all_places if is_ready and place.was_ready]
-    base = min(stayed) if stayed else max((place.had for place, _ in all_places), default=0)
-    for place, is_ready in all_places:
-        if is_ready and not place.was_ready:
-            place.had = max(place.had, base)
-        place.was_ready = is_ready
-
-
-class _Line(Generic[_StreamT]):
-    """The clients of one priority that want rows at one entry, as heaps: whose turn it is stands first.
-
-    Args:
-        entry: Theirs.
-        left: Rows that each stream still has; counted down here.
-
-    Attributes:
-        entry: Theirs.
-    """
-
-    def __init__(self, entry: Entry, left: dict[_StreamT, int]) -> None:
-        self.entry = entry
-        self._left = left
-        self._clients: list[tuple[_Key, _Place, float, list[tuple[_Key, _Place, _StreamT]]]] = []
-
-    def __bool__(self) -> bool:
-        """Whether anyone has rows left."""
-        return bool(self._clients)
-
-    @property
-    def key(self) -> _Key:
-        """That of the place whose turn it is."""
-        return self._clients[0][0]
-
-    def add(self, client: _Client[_StreamT], *, rows_of_one: float) -> None:
-        """Let a client stand here.
-
-        Args:
-            client: One that has rows left here.
-            rows_of_one: What a row counts for: more than one if only part of what is the client's belongs here.
-        """
-        place = client.places[self.entry]
-        streams = [
-            (own.key, own, stream)
-            for stream, own in client.streams.items()
-            if stream in self._left and stream.entry is self.entry
-        ]
-        heapq.heapify(streams)
-        heapq.heappush(self._clients, (place.key, place, rows_of_one, streams))
-
-    def give(self, number: int) -> _StreamT:
-        """Give a row, of this number, to the stream whose turn it is."""
-        _, client, rows_of_one, streams = self._clients[0]
-        _, own, stream = streams[0]
-        client.advance(rows_of_one, number)
-        own.advance(1, number)
-        self._left[stream] -= 1
-        if self._left[stream]:
-            heapq.heapreplace(streams, (own.key, own, stream))
-        else:
-            heapq.heappop(streams)
-        if streams:
-            heapq.heapreplace(self._clients, (client.key, client, rows_of_one, streams))
-        else:
-            heapq.heappop(self._clients)
-        return stream
+    def _whose_turn(self, priorities: Collection[int]) -> int:
+        """The priority that has the next row, of those that have one for it."""
+        highest = max(priorities)
+        if len(priorities) == 1:
+            return highest
+        self._rows_of_highest += 1
+        if self._rows_of_highest < LOWER_EVERY:
+            return highest
+        self._rows_of_highest = 0
+        lower = [priority for priority in priorities if priority != highest]
+        return min(lower, key=lambda priority: self._levels[priority].last)

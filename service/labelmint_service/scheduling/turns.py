@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
@@ -42,19 +42,22 @@ class Waiting(Protocol):
 
 
 _StreamT = TypeVar("_StreamT", bound=Waiting)
-_Names: TypeAlias = "set[str | _StreamT]"
+_Ready: TypeAlias = "dict[Entry, dict[str | _StreamT, list[_StreamT]]]"
+"""The streams that have rows, by entry and client."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Client(Generic[_StreamT]):
     """A client.
 
     Attributes:
-        rounds: Its streams, for each entry those first whose turn comes first; a stream may change its entry.
+        last: Number of its last turn in the round of each entry, or of when it came.
+        streams: Its streams, each with the same for their own rounds; a stream may change its entry.
         passed: Entries where it has passed a turn and takes the next.
     """
 
-    rounds: dict[Entry, deque[_StreamT]] = field(default_factory=lambda: {entry: deque() for entry in Entry})
+    last: dict[Entry, int]
+    streams: dict[_StreamT, dict[Entry, int]] = field(default_factory=dict)
     passed: set[Entry] = field(default_factory=set)
 
 
@@ -65,61 +68,78 @@ class _Level(Generic[_StreamT]):
     Attributes:
         last: Number of its last row, or of when it came.
         clients: By name; those without one by their stream.
-        rounds: The same, for each entry those first whose turn comes first.
         shares: Batches that each entry has had, divided by the clients that wanted them.
         entry: That of the last batch.
     """
 
     last: int
     clients: dict[str | _StreamT, _Client[_StreamT]] = field(default_factory=dict)
-    rounds: dict[Entry, deque[_Client[_StreamT]]] = field(default_factory=lambda: {entry: deque() for entry in Entry})
     shares: dict[Entry, float] = field(default_factory=lambda: dict.fromkeys(Entry, 0.0))
     entry: Entry | None = None
 
-    def choose_entry(self, wanted: Mapping[Entry, _Names[_StreamT]]) -> Entry:
-        """Give the next batch to the entry that has had the smallest share.
-
-        Args:
-            wanted: The clients that have rows at each entry, which has some.
-        """
-        least = min(self.shares[entry] for entry in wanted)
-        for entry in self.shares.keys() - wanted.keys():  # time away is not made up for
+    def choose_entry(self, ready: _Ready[_StreamT]) -> Entry:
+        """Give the next batch to the entry that has had the smallest share, of those that somebody has rows for."""
+        least = min(self.shares[entry] for entry in ready)
+        for entry in self.shares.keys() - ready.keys():  # time away is not made up for
             self.shares[entry] = max(self.shares[entry], least)
-        chosen = min(wanted, key=lambda entry: (self.shares[entry], entry is self.entry))
-        num_entries = Counter(itertools.chain.from_iterable(wanted.values()))
-        self.shares[chosen] += 1 / sum(1 / num_entries[name] for name in wanted[chosen])
+        chosen = min(ready, key=lambda entry: (self.shares[entry], entry is self.entry))
+        num_entries = Counter(itertools.chain.from_iterable(ready.values()))
+        self.shares[chosen] += 1 / sum(1 / num_entries[name] for name in ready[chosen])
         self.entry = chosen
         return chosen
 
-    def give(self, entry: Entry, left: Mapping[_StreamT, int], at_both: Collection[_Client[_StreamT]]) -> _StreamT:
-        """The stream whose turn it is, which goes to the end.
 
-        Args:
-            entry: Where its row enters.
-            left: Rows that streams have; one of these has a row there.
-            at_both: Clients that want rows at the other entry too.
-        """
-        clients = self.rounds[entry]
-        client, stream = self._first(entry, left)
-        if client in at_both and entry not in client.passed:
-            client.passed.add(entry)
-            clients.remove(client)
-            clients.append(client)
-            client, stream = self._first(entry, left)
-        client.passed.discard(entry)
-        clients.remove(client)
-        clients.append(client)
-        client.rounds[entry].remove(stream)
-        client.rounds[entry].append(stream)
+class _Round(Generic[_StreamT]):
+    """The clients of one priority that have rows at one entry, while a batch is filled.
+
+    Args:
+        level: All of that priority.
+        entry: That of the batch.
+        ready: Those of the level that have rows.
+        left: Rows that streams have; counted down here.
+
+    Attributes:
+        level: All of that priority.
+    """
+
+    def __init__(
+        self, level: _Level[_StreamT], entry: Entry, ready: _Ready[_StreamT], left: dict[_StreamT, int]
+    ) -> None:
+        self.level = level
+        self._entry = entry
+        self._left = left
+        elsewhere = set().union(*(ready[other] for other in ready if other is not entry))
+        clients = []
+        for name, streams in ready.get(entry, {}).items():
+            client = level.clients[name]
+            if len(streams) > 1:
+                streams.sort(key=lambda stream, own=client.streams: own[stream][entry])  # type: ignore[misc]  # own is typed above
+            clients.append((client, name in elsewhere, deque(streams)))
+        self._clients = deque(sorted(clients, key=lambda one: one[0].last[entry]))
+
+    def __bool__(self) -> bool:
+        """Whether anyone has rows left."""
+        return bool(self._clients)
+
+    def give(self, number: int) -> _StreamT:
+        """Give a row, the one of this number, to the stream whose turn it is."""
+        client, is_elsewhere, streams = self._clients[0]
+        if is_elsewhere and self._entry not in client.passed:
+            client.passed.add(self._entry)
+            client.last[self._entry] = number - 1
+            self._clients.rotate(-1)
+            client, _, streams = self._clients[0]
+        client.passed.discard(self._entry)
+        stream = streams.popleft()
+        client.last[self._entry] = client.streams[stream][self._entry] = self.level.last = number
+        self._left[stream] -= 1
+        if self._left[stream]:
+            streams.append(stream)
+        if streams:
+            self._clients.rotate(-1)
+        else:
+            self._clients.popleft()
         return stream
-
-    def _first(self, entry: Entry, left: Mapping[_StreamT, int]) -> tuple[_Client[_StreamT], _StreamT]:
-        return next(
-            (client, stream)
-            for client in self.rounds[entry]
-            for stream in client.rounds[entry]
-            if left.get(stream) and stream.entry is entry
-        )
 
 
 class Turns(Generic[_StreamT]):
@@ -127,7 +147,7 @@ class Turns(Generic[_StreamT]):
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level[_StreamT]] = {}
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1, step=2)  # the one in between is that of a turn that was passed
         self._rows_of_highest = 0
         self._batches_of_highest = 0
 
@@ -135,32 +155,22 @@ class Turns(Generic[_StreamT]):
         """All streams, of each client those first whose turn comes first."""
         for _, level in sorted(self._levels.items(), reverse=True):
             for client in level.clients.values():
-                for entry, streams in client.rounds.items():
-                    yield from (stream for stream in streams if stream.entry is entry)
+                streams = client.streams
+                yield from sorted(streams, key=lambda stream: streams[stream][stream.entry])
 
     def add(self, stream: _StreamT) -> None:
         """Let a stream have turns, after those that have them already."""
-        if stream.priority not in self._levels:
-            self._levels[stream.priority] = _Level(next(self._numbers))
-        level, name = self._levels[stream.priority], stream.client or stream
-        if name not in level.clients:
-            level.clients[name] = _Client()
-            for clients in level.rounds.values():
-                clients.append(level.clients[name])
-        for streams in level.clients[name].rounds.values():
-            streams.append(stream)
+        number = next(self._numbers)
+        level = self._levels.setdefault(stream.priority, _Level(number))
+        client = level.clients.setdefault(stream.client or stream, _Client(dict.fromkeys(Entry, number)))
+        client.streams[stream] = dict.fromkeys(Entry, number)
 
     def remove(self, stream: _StreamT) -> None:
         """Let a stream have no turns any more."""
         level, name = self._levels[stream.priority], stream.client or stream
-        client = level.clients[name]
-        for streams in client.rounds.values():
-            streams.remove(stream)
-        if any(client.rounds.values()):
-            return
-        del level.clients[name]
-        for clients in level.rounds.values():
-            clients.remove(client)
+        del level.clients[name].streams[stream]
+        if not level.clients[name].streams:
+            del level.clients[name]
         if not level.clients:
             del self._levels[stream.priority]
 
@@ -179,50 +189,45 @@ class Turns(Generic[_StreamT]):
         left = {stream: count for stream, count in ready.items() if count}
         if not space or not left:
             return shares
-        wanted: dict[int, dict[Entry, _Names[_StreamT]]] = {}
+        by_priority: dict[int, _Ready[_StreamT]] = {}
         for stream in left:
-            wanted.setdefault(stream.priority, {}).setdefault(stream.entry, set()).add(stream.client or stream)
+            clients = by_priority.setdefault(stream.priority, {}).setdefault(stream.entry, {})
+            clients.setdefault(stream.client or stream, []).append(stream)
         if entry is None:
-            entry = self._begin_batch(wanted)
-        at_both = [
-            self._levels[priority].clients[name]
-            for priority, names in wanted.items()
-            if len(names) > 1
-            for name in set.intersection(*names.values())
-        ]
-        waiting = Counter[int]()
-        for stream, count in left.items():
-            if stream.entry is entry:
-                waiting[stream.priority] += count
-        for _ in range(min(space, waiting.total())):
-            priority = self._whose_turn([priority for priority, count in waiting.items() if count])
-            level = self._levels[priority]
-            stream = level.give(entry, left, at_both)
-            level.last = next(self._numbers)
-            left[stream] -= 1
-            waiting[priority] -= 1
+            entry = self._begin_batch(by_priority)
+        rounds = {
+            priority: _Round(self._levels[priority], entry, of_level, left)
+            for priority, of_level in by_priority.items()
+        }
+        for _ in range(space):
+            waiting = {priority: clients for priority, clients in rounds.items() if clients}
+            if not waiting:
+                break
+            stream = self._whose_turn(waiting).give(next(self._numbers))
             shares[stream] = shares.get(stream, 0) + 1
         return shares
 
-    def _begin_batch(self, wanted: Mapping[int, Mapping[Entry, _Names[_StreamT]]]) -> Entry:
-        """The entry of the next batch, of those that clients of each priority want."""
-        highest = max(wanted)
-        others = {entry for names in wanted.values() for entry in names} - wanted[highest].keys()
+    def _begin_batch(self, ready: Mapping[int, _Ready[_StreamT]]) -> Entry:
+        """The entry of the next batch, by what each priority has rows for."""
+        highest = max(ready)
+        others = {entry for of_level in ready.values() for entry in of_level} - ready[highest].keys()
         if others:
             self._batches_of_highest += 1
             if self._batches_of_highest == LOWER_EVERY:
                 self._batches_of_highest = 0
                 return others.pop()
-        return self._levels[highest].choose_entry(wanted[highest])
+        return self._levels[highest].choose_entry(ready[highest])
 
-    def _whose_turn(self, priorities: Collection[int]) -> int:
-        """The priority that has the next row, of those that have one for it."""
-        highest = max(priorities)
-        if len(priorities) == 1:
-            return highest
+    def _whose_turn(self, rounds: Mapping[int, _Round[_StreamT]]) -> _Round[_StreamT]:
+        """The one that has the next row, of those that have one for the batch, by priority."""
+        highest = max(rounds)
+        if len(rounds) == 1:
+            return rounds[highest]
         self._rows_of_highest += 1
         if self._rows_of_highest < LOWER_EVERY:
-            return highest
+            return rounds[highest]
         self._rows_of_highest = 0
-        lower = [priority for priority in priorities if priority != highest]
-        return min(lower, key=lambda priority: self._levels[priority].last)
+        return min(
+            (of_level for priority, of_level in rounds.items() if priority != highest),
+            key=lambda of_level: of_level.level.last,
+        )

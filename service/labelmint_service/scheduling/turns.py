@@ -113,7 +113,7 @@ class _Round(Generic[_StreamT]):
         for name, streams in ready.get(entry, {}).items():
             client = level.clients[name]
             if len(streams) > 1:
-                streams.sort(key=lambda stream, own=client.streams: own[stream][entry])  # type: ignore[misc]  # own is typed above
+                streams.sort(key=lambda stream, own=client.streams: own[stream][entry])  # type: ignore[misc]  # a default
             clients.append((client, name in elsewhere, deque(streams)))
         self._clients = deque(sorted(clients, key=lambda one: one[0].last[entry]))
 

@@ -121,7 +121,7 @@ class SimulatedStream:
     """A stream whose rows are its number and 0, 1, 2, ...
 
     Attributes:
-        got: Rows that were delivered before it failed.
+        got: Rows that were delivered before it failed or its caller left.
         error: What the scheduler ended it with.
         refusal: Why it was not let in.
         num_waiting: Streams that waited then.
@@ -176,7 +176,7 @@ class SimulatedStream:
 
     def deliver(self, delivery: Delivery) -> None:
         assert delivery.outputs.finite.all()
-        if self.error is None:
+        if self.error is None and not self.is_closed:
             assert delivery.outputs.keypoints is not None
             self.got += [(int(x), int(y)) for x, y in delivery.outputs.keypoints[:, 0, :2]]
         num_rows = len(delivery.indices)

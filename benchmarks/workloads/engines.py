@@ -1,6 +1,7 @@
 """An engine of the service on the bundle of a workload. A worker."""
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def _prepare() -> tuple[Document, Answer]:
             "peak_device_bytes": engine.device_bytes() if hasattr(engine, "device_bytes") else None,
         }
 
-    return {"numerics": model.numerics.document, "batch_size": engine.batch_size}, answer
+    return {"numerics": json.loads(model.numerics.document), "batch_size": engine.batch_size}, answer
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _beside_their_floors(
 
     Synthesis multiplies in float32, the interpreter in what its kernel does (the small last layer in float32).
     """
-    kernel = contender.description.get("numerics", {}).get("kernel")
+    kernel = contender.description.get("numerics", {}).get("engine", {}).get("kernel")
     if kernel is None:
         return {}
     if not floor:

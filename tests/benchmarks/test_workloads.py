@@ -55,7 +55,9 @@ def test_contenders_of_a_tiny_workload_label_alike(tmp_path: Path) -> None:
     assert np.bincount(label.numpy()).max() < 0.9 * label.numel()
     nothing, psi = np.zeros((2, 0), np.float32), np.ones(2, np.float32)
     model = load_model(bundle)
-    for engine in (model.engine, load_engine(model.bundle, engine="fused", kernel="avx2")):
+    fused = load_engine(model.bundle, engine="fused", kernel="avx2")
+    assert fused.describe()["kernel"] == "avx2"  # where the summary finds it
+    for engine in (model.engine, fused):
         batch = engine.run(z, nothing, psi)
         assert batch.label.shape == (2, 8, 16)
         assert (batch.label[0].reshape(-1) == label.numpy()).mean() > 0.99
@@ -89,7 +91,9 @@ def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> No
     reference = Contender(description=description, total_ns=[6_000_000_000] * 3, peak_rss_bytes=10)
     stages = {"mapping": 1_000_000, "synthesis": 600_000_000, "interpreter": 100_000_000}
     fused = Contender(
-        description={"numerics": {"kernel": "avx512bf16"}}, total_ns=[1_000_000_000] * 3, stages_ns=[stages] * 3
+        description={"numerics": {"engine": {"kernel": "avx512bf16"}}},
+        total_ns=[1_000_000_000] * 3,
+        stages_ns=[stages] * 3,
     )
     document = summarize("cat-256", {"reference": reference, "fused": fused}, WorkloadSettings(cache=tmp_path))
     entry = document["contenders"]["fused"]

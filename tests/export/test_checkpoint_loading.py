@@ -322,7 +322,8 @@ def test_inspect_runs_nothing_and_ends_with_an_error(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "trap").exists()
 
 
-@pytest.mark.parametrize("name", ["stylegan2_ada_32.pkl", pytest.param("rosinality_32.pt", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["stylegan2_ada_32.pkl", "rosinality_32.pt"])
 def test_foreign_generator_goes_all_the_way_to_a_bundle(tmp_path: Path, name: str) -> None:
     """Sample, draw, train, build and verify: the engine's numbers are those of the file's generator."""
     generator = ["--generator", str(DATA / name)]

@@ -64,6 +64,7 @@ def assert_same_bits(got: Arrays, expected: Arrays) -> None:
         assert got[name].tobytes() == expected[name].tobytes(), name
 
 
+@plain_or_both
 def test_whole_path_gives_what_the_definitions_say(built: BuiltBundle, engine: GpuEngine) -> None:
     count = engine.batch_size // CHUNKS + 1  # two chunks, the second not full
     feeds = built.feeds(seed=31, indices=range(count), psi=0.9)
@@ -79,6 +80,7 @@ def test_whole_path_gives_what_the_definitions_say(built: BuiltBundle, engine: G
     assert got["scores"].tobytes() == image_score(got["uncertainty_map"]).tobytes()
 
 
+@plain_or_both
 def test_gpu_path_and_the_kernel_of_the_processor_agree(built: BuiltBundle, engine: GpuEngine) -> None:
     other = load_engine(open_bundle(built.path), engine="fused", kernel="avx2")
     feeds = built.feeds(seed=32, indices=range(2), psi=1.0)

@@ -211,6 +211,9 @@ class WithTaps(torch.nn.Module):
         return (output.image, *output.taps.values())
 
 
+@pytest.mark.parametrize(
+    "generator", [pytest.param("t_generator", marks=pytest.mark.thorough), "r_generator"], indirect=True
+)
 def test_exported_synthesis_agrees_for_batches_of_any_size(generator: StyleGAN3Generator) -> None:
     names = ["image", *(spec.name for spec in generator.tap_specs)]
     model = export_module(WithTaps(generator), (make_ws(generator),), ["ws"], names)

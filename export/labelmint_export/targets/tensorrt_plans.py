@@ -143,6 +143,38 @@ class _Building:
             RejectedNode("", "", self.said() or "the file is no ONNX graph")
         ]
 
+    def check(self, settings: TargetSettings) -> None:
+        """Refuse settings that are not this library's, before anything takes time.
+
+        Raises:
+            BuildError: One of them is not.
+        """
+        if settings.timing_cache and not self.flavour.times_kernels:
+            raise BuildError(
+                f"timing_cache was given, but {self.flavour.title} measures when it loads a plan, not when it "
+                "builds one; leave it out",
+                field="timing_cache",
+            )
+        if settings.compute_capabilities and self.flavour is not RTX:
+            raise BuildError(
+                f"compute_capabilities is {list(settings.compute_capabilities)}, expected none: TensorRT builds for "
+                "the GPU of this machine",
+                field="compute_capabilities",
+            )
+        for capability in settings.compute_capabilities:
+            self._capability(capability)
+
+    def _capability(self, capability: str) -> Any:  # Any: no types
+        known = self.trt.ComputeCapability.__members__
+        name = f"SM{capability.replace('.', '')}"
+        if name not in known:
+            raise BuildError(
+                f"compute capability {capability!r} is none of TensorRT-RTX's, expected some of "
+                f"{sorted(f'{n[2:-1]}.{n[-1]}' for n in known if n.startswith('SM'))}",
+                field="compute_capabilities",
+            )
+        return known[name]
+
     def build(self, settings: TargetSettings) -> tuple[bytes, bytes, dict[str, object]]:
         """Build the network: plan, timing cache (may be empty), and what it was built for."""
         config = self.builder.create_builder_config()
@@ -156,12 +188,6 @@ class _Building:
         config.add_optimization_profile(profile)
         if self.flavour.times_kernels:
             self._set_timings(config, settings.timing_cache)
-        elif settings.timing_cache:
-            raise BuildError(
-                f"timing_cache was given, but {self.flavour.title} measures when it loads a plan, not when it "
-                "builds one; leave it out",
-                field="timing_cache",
-            )
         device = self._choose_device(config, settings.compute_capabilities)
         plan = self.builder.build_serialized_network(self.network, config)
         if plan is None:
@@ -184,25 +210,10 @@ class _Building:
 
     def _choose_device(self, config: Any, capabilities: Sequence[str]) -> dict[str, object]:  # Any: no types
         if self.flavour is RTX:
-            names = [f"SM{capability.replace('.', '')}" for capability in capabilities]
-            known = self.trt.ComputeCapability.__members__
-            for name, capability in zip(names, capabilities, strict=True):
-                if name not in known:
-                    raise BuildError(
-                        f"compute capability {capability!r} is none of TensorRT-RTX's, expected some of "
-                        f"{sorted(f'{n[2:-1]}.{n[-1]}' for n in known if n.startswith('SM'))}",
-                        field="compute_capabilities",
-                    )
-            config.num_compute_capabilities = len(names)
-            for index, name in enumerate(names):
-                config.set_compute_capability(known[name], index)
+            config.num_compute_capabilities = len(capabilities)
+            for index, capability in enumerate(capabilities):
+                config.set_compute_capability(self._capability(capability), index)
             return {"kind": "cuda", "compute_capabilities": list(capabilities) or "any that TensorRT-RTX supports"}
-        if capabilities:
-            raise BuildError(
-                f"compute_capabilities is {list(capabilities)}, expected none: TensorRT builds for the GPU of this "
-                "machine",
-                field="compute_capabilities",
-            )
         major, minor = torch.cuda.get_device_capability()
         return {
             "kind": "cuda",
@@ -227,6 +238,7 @@ def _make_logger(trt: Any, messages: list[str]) -> Any:  # Any: the library has 
 
 def _write(model: TargetModel, settings: TargetSettings, folder: Path, flavour: Flavour) -> Written:
     building = _Building(flavour)
+    building.check(settings)
     written = write_onnx(model, folder)
     refused = building.parse(folder / MODEL_FILE)
     if refused:

@@ -15,6 +15,8 @@ from labelmint_export.targets.settings import TargetSettings
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import make_model, run_module
 
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
+
 
 def check_equals_module(built: BuiltBundle, name: str, precision: Precision, folder: Path, exact: bool) -> None:
     target, model = find_target(name, precision), make_model(built, precision)
@@ -32,8 +34,14 @@ def check_equals_module(built: BuiltBundle, name: str, precision: Precision, fol
             )
 
 
-@pytest.mark.parametrize("name", ["torchscript", "program"])
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *(("torchscript", precision) for precision in PRECISIONS),
+        ("program", "float32"),
+        *(pytest.param("program", precision, marks=pytest.mark.thorough) for precision in PRECISIONS[1:]),
+    ],
+)
 def test_stored_program_equals_the_module(
     plain_built: BuiltBundle, name: str, precision: Precision, tmp_path: Path
 ) -> None:

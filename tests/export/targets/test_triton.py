@@ -28,7 +28,7 @@ DTYPES = {"tensor(float)": "TYPE_FP32", "tensor(float16)": "TYPE_FP16", "tensor(
 DTYPES |= {"tensor(bool)": "TYPE_BOOL"}
 
 
-@pytest.fixture(params=["plain_built", "unusual_built"], scope="module")
+@pytest.fixture(params=["plain_built", pytest.param("unusual_built", marks=pytest.mark.thorough)], scope="module")
 def repository(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltBundle, Path]:
     built: BuiltBundle = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("triton")

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.argument_types import positive_float, positive_int
 from benchmarks.curves.batches import measure_batches
 from benchmarks.curves.load import measure_loads
-from benchmarks.curves.plots import plot_batches, plot_loads, plot_stages
+from benchmarks.curves.plots import plot_batches, plot_loads
 from benchmarks.reporting.environment import describe_environment, load_average
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json
 from labelmint.bundle import open_bundle
@@ -67,9 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _draw(report: Mapping[str, Any], out: Path) -> None:  # Any: a document of JSON
     plot_batches(report["batches"], out / "throughput-by-batch.png")
     plot_loads(report["loads"], out / "latency-by-load.png")
-    workloads = out / "workloads.json"
-    if workloads.exists():
-        plot_stages(json.loads(workloads.read_text(encoding="utf-8"))["workloads"], out / "time-by-stage.png")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from benchmarks.reporting.environment import describe_environment, describe_orig
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.workloads.devices import DEVICES
 from benchmarks.workloads.measuring import CONTENDERS, USUAL, WorkloadSettings, measure
+from benchmarks.workloads.plots import plot_stages
 from benchmarks.workloads.shapes import WORKLOADS
 from benchmarks.workloads.summary import draw_table, summarize
 from labelmint.errors import LabelmintError
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     origins = "".join(f"- {workload}: {describe_origin(part)}\n" for workload, part in document["workloads"].items())
     write_json(parsed.out / f"{name}.json", document)
     write_text(parsed.out / f"{name}.md", f"{table}\n{origins}")
+    if not on_gpu:
+        plot_stages(document["workloads"], parsed.out / "time-by-stage.png")
     print(table, end="")
     return 0
 

@@ -43,7 +43,8 @@ def test_paths_lead_to_a_normal_distribution() -> None:
     torch.testing.assert_close(ends.std(dim=0), spread, rtol=0.12, atol=0.03)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_mapping_draws_clusters_in_their_shares(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     mapping, posterior = make_mapping(), make_clusters()

@@ -121,7 +121,9 @@ def test_frame_is_cut_out_of_the_whole(frame: tuple[int, int, int, int]) -> None
     assert scores.tobytes() == image_score(got["map_frame"]).tobytes()
 
 
+@pytest.mark.interpreted
 def test_row_does_not_depend_on_its_neighbours() -> None:
+    """In float16; `tests/export/test_gpu_engine.py` shows it of the whole path."""
     taps_of, side = LAYOUTS["two taps a level"]
     interpreter = make_interpreter(taps_of, side)
     weights, stacks = weights_of(interpreter), stacks_of(make_taps(taps_of, 3), interpreter)

@@ -9,8 +9,6 @@ from benchmarks.curves.__main__ import main
 
 
 def test_curves_are_measured_and_drawn(tiny: Path, tmp_path: Path) -> None:
-    workloads = {"workloads": {"tiny": {"contenders": {"fused": {"stages_ms": {"mapping": 1.0, "synthesis": 3.0}}}}}}
-    (tmp_path / "workloads.json").write_text(json.dumps(workloads), encoding="utf-8")
     arguments = ["--bundle", str(tiny), "--engines", "onnxruntime", "--sizes", "1", "3", "--rounds", "2"]
     assert main([*arguments, "--loads", "0.2", "0.5", "--seconds", "1.5", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "curves.json").read_text(encoding="utf-8"))
@@ -25,6 +23,6 @@ def test_curves_are_measured_and_drawn(tiny: Path, tmp_path: Path) -> None:
         latency = entry["latency_ms"]
         assert 0 < latency["p50"] <= latency["p99"]
         assert latency["n"] > 0
-    for name in ("throughput-by-batch", "latency-by-load", "time-by-stage"):
+    for name in ("throughput-by-batch", "latency-by-load"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width > 500

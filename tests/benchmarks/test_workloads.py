@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.errors import DeviceError, ParityError
 from benchmarks.workloads.__main__ import main
@@ -13,6 +14,7 @@ from benchmarks.workloads.devices import open_device
 from benchmarks.workloads.floors import count_interpreter
 from benchmarks.workloads.measuring import Contender, WorkloadSettings, compare_labels
 from benchmarks.workloads.parts import make_generator, make_interpreter, write_bundle
+from benchmarks.workloads.plots import plot_stages
 from benchmarks.workloads.reference import ReferenceLabels, most_frequent
 from benchmarks.workloads.shapes import STYLEGAN1_CHANNELS, STYLEGAN2_CHANNELS, WORKLOADS, Workload
 from benchmarks.workloads.summary import draw_table, summarize
@@ -105,6 +107,9 @@ def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> No
     assert document["reference_share_of_gemm_rate"] == 0.5
     assert document["reaches_goal"] is False
     assert "| cat-256" in draw_table({"workloads": {"cat-256": document}})
+    plot_stages({"cat-256": document}, tmp_path / "stages.png")
+    with Image.open(tmp_path / "stages.png") as picture:
+        assert picture.width > 500
 
 
 def test_summary_on_a_gpu_has_its_own_goals_and_floor(tmp_path: Path) -> None:

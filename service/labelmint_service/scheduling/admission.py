@@ -187,7 +187,12 @@ class Queue(Generic[_StreamT]):
         clients = Counter[object](other.client or other for other in waiting if other.priority == stream.priority)
         own = clients.pop(stream.client, 0) if stream.client else 0
         rounds = own + 1 if at_most or not stream.client else own
-        ahead = own + sum(min(count, rounds) for count in clients.values())
+        # Who wants rows at the other entry too passes every second turn.
+        elsewhere = {other.client for other in self._since_ns if other.entry is not stream.entry}
+        ahead = own + sum(
+            min(count, rounds if at_most or client not in elsewhere else rounds // 2)
+            for client, count in clients.items()
+        )
         higher = sum(1 for other in waiting if other.priority > stream.priority)
         return ahead + min(higher, (LOWER_EVERY - 1) * (ahead + at_most))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from labelmint.bundle import Bundle
 from labelmint_service.engine import EngineBatch, JsonValue, LatentInputs, StyleInputs
-from labelmint_service.errors import EngineMemoryError, EngineRunError, ServiceError
+from labelmint_service.errors import ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import join_replicas, serve_bundle
 from labelmint_service.scheduling.admission import Queue, WaitingRoom
@@ -22,6 +22,7 @@ from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
 from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.scheduling.work import WorkStream
 from labelmint_service.tracing.calls import UNTRACED, CallTrace
+from tests.service.simulated_plans import FAULTS, Scenario, StreamPlan
 from tests.service.simulated_time import Clock, simulate
 
 Row: TypeAlias = tuple[int, int]
@@ -30,59 +31,6 @@ Row: TypeAlias = tuple[int, int]
 Z_DIM = 8
 NUM_WS = 4
 ENGINE_TIMEOUT_S = 100.0
-FAULTS: Mapping[str, type[Exception]] = {"fails": EngineRunError, "memory": EngineMemoryError}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlan:
-    """What a stream does.
-
-    Attributes:
-        client, priority, entry: As the scheduler sees them.
-        num_rows: Rows that it wants.
-        window: Rows that may be on their way to the reader.
-        arrives_s: When it comes.
-        read_s: How long its reader takes for a row.
-        load_s: How long the latents of its rows take.
-        stays_s: When its caller leaves, seconds after it came; None if it stays.
-        deadline_s: Its deadline, seconds after it came; None if it has none.
-        bad_row: A row that comes out non-finite; None for none.
-    """
-
-    client: str = ""
-    priority: int = 0
-    entry: Entry = Entry.LATENTS
-    num_rows: int = 1
-    window: int = 8
-    arrives_s: float = 0.0
-    read_s: float = 0.0
-    load_s: float = 0.0
-    stays_s: float | None = None
-    deadline_s: float | None = None
-    bad_row: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """What happens.
-
-    Attributes:
-        streams: Who comes.
-        batch_size: Rows of a batch.
-        run_s: How long a run takes, for each replica.
-        faults: What befalls a run, by its number; see FAULTS.
-        max_streams: Streams at a time.
-        max_waiting: Streams that may wait.
-        drains_s: When the server drains; None for when all are done.
-    """
-
-    streams: Sequence[StreamPlan]
-    batch_size: int = 4
-    run_s: Sequence[float] = (1.0,)
-    faults: Mapping[int, str] = field(default_factory=dict)
-    max_streams: int = 100
-    max_waiting: int = 100
-    drains_s: float | None = None
 
 
 @dataclass(slots=True)

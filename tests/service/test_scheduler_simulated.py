@@ -25,7 +25,8 @@ from labelmint_service.errors import (
 )
 from labelmint_service.scheduling.rows import Entry
 from labelmint_service.scheduling.turns import LOWER_EVERY
-from tests.service.simulated_serving import ENGINE_TIMEOUT_S, FAULTS, Fill, Scenario, SimulatedStream, StreamPlan, World
+from tests.service.simulated_plans import FAULTS, Scenario, StreamPlan
+from tests.service.simulated_serving import ENGINE_TIMEOUT_S, Fill, SimulatedStream, World
 from tests.service.simulated_time import StandstillError
 
 Play: TypeAlias = Callable[[Scenario], World]
@@ -40,10 +41,8 @@ busy_plans = st.builds(
     window=st.just(1000),
 )
 plans = st.builds(
-    StreamPlan,
-    client=st.sampled_from(["", "a", "b"]),
-    priority=st.integers(0, 1),
-    entry=st.sampled_from(list(Entry)),
+    replace,
+    busy_plans,
     num_rows=st.integers(1, 30),
     window=st.integers(1, 12),
     arrives_s=seconds,

@@ -1,0 +1,63 @@
+"""What happens in simulated time: who comes, what each wants, and what befalls the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from labelmint_service.errors import EngineMemoryError, EngineRunError
+from labelmint_service.scheduling.rows import Entry
+
+FAULTS: Mapping[str, type[Exception]] = {"fails": EngineRunError, "memory": EngineMemoryError}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """What a stream does.
+
+    Attributes:
+        client, priority, entry: As the scheduler sees them.
+        num_rows: Rows that it wants.
+        window: Rows that may be on their way to the reader.
+        arrives_s: When it comes.
+        read_s: How long its reader takes for a row.
+        load_s: How long the latents of its rows take.
+        stays_s: When its caller leaves, seconds after it came; None if it stays.
+        deadline_s: Its deadline, seconds after it came; None if it has none.
+        bad_row: A row that comes out non-finite; None for none.
+    """
+
+    client: str = ""
+    priority: int = 0
+    entry: Entry = Entry.LATENTS
+    num_rows: int = 1
+    window: int = 8
+    arrives_s: float = 0.0
+    read_s: float = 0.0
+    load_s: float = 0.0
+    stays_s: float | None = None
+    deadline_s: float | None = None
+    bad_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What happens.
+
+    Attributes:
+        streams: Who comes.
+        batch_size: Rows of a batch.
+        run_s: How long a run takes, for each replica.
+        faults: What befalls a run, by its number; see FAULTS.
+        max_streams: Streams at a time.
+        max_waiting: Streams that may wait.
+        drains_s: When the server drains; None for when all are done.
+    """
+
+    streams: Sequence[StreamPlan]
+    batch_size: int = 4
+    run_s: Sequence[float] = (1.0,)
+    faults: Mapping[int, str] = field(default_factory=dict)
+    max_streams: int = 100
+    max_waiting: int = 100
+    drains_s: float | None = None

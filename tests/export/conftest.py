@@ -5,10 +5,24 @@ from __future__ import annotations
 import pytest
 
 from labelmint_export.bundle.graphs import CropWindow
+from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.generator import Generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from tests.export.built_bundle import BuiltBundle
 from tests.export.tiny_parts import make_generator, make_interpreter, make_settings
+from tests.shared_work import made_once
+
+
+def build_once(
+    factory: pytest.TempPathFactory, generator: Generator, interpreter: Interpreter, settings: BuildSettings
+) -> BuiltBundle:
+    """Build a bundle unless another process has."""
+    path = made_once(
+        factory,
+        f"bundle-{settings.name}",
+        lambda folder: BuiltBundle.build(folder, generator, interpreter, settings),
+    )
+    return BuiltBundle(path, generator, interpreter, settings)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +40,7 @@ def plain_built(
     generator: Generator, interpreter: Interpreter, tmp_path_factory: pytest.TempPathFactory
 ) -> BuiltBundle:
     """Colour, no classes, whole frame, majority. Tests that change the folder work on a copy."""
-    return BuiltBundle.build(tmp_path_factory.mktemp("plain") / "tiny", generator, interpreter, make_settings())
+    return build_once(tmp_path_factory, generator, interpreter, make_settings())
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +60,7 @@ def unusual_built(tmp_path_factory: pytest.TempPathFactory) -> BuiltBundle:
         class_distribution=(0.5, 0.2, 0.3),
         crop=CropWindow(top=3, left=1, height=8, width=13),
     )
-    return BuiltBundle.build(tmp_path_factory.mktemp("unusual") / "unusual", generator, interpreter, settings)
+    return build_once(tmp_path_factory, generator, interpreter, settings)
 
 
 @pytest.fixture(params=["plain_built", "unusual_built"])

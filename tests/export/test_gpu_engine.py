@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from labelmint.addresses import latents
-from labelmint.bundle import open_bundle
+from labelmint.bundle import Bundle, open_bundle
 from labelmint.scores import image_score
 from labelmint_service.engine import EngineBatch, load_engine
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
@@ -45,8 +45,15 @@ def engine(built: BuiltBundle) -> GpuEngine:
     """In float32, so that it can be compared closely; starting one takes seconds in Triton's interpreter."""
     key = str(built.path)
     if key not in _engines:
-        _engines[key] = GpuEngine(open_bundle(built.path), InterpretedDevice(np.float32))
+        _engines[key] = GpuEngine(open_small(built), InterpretedDevice(np.float32))
     return _engines[key]
+
+
+def open_small(built: BuiltBundle) -> Bundle:
+    """A bundle whose profile has two rows: the interpreter takes seconds a row, also for those that are not asked for."""
+    bundle = open_bundle(built.path)
+    bundle.manifest.runtime.batch_size = 2
+    return bundle
 
 
 def run(engine: GpuEngine, feeds: Feeds, rows: list[int]) -> Arrays:
@@ -135,11 +142,11 @@ class Streamed:
 @pytest.fixture(scope="module")
 def streamed(plain_built: BuiltBundle) -> Streamed:
     """A stream over gRPC, from the engine's own thread; starting, running and closing an engine takes long here."""
-    device, bundle = InterpretedDevice(), open_bundle(plain_built.path)
+    device, bundle = InterpretedDevice(), open_small(plain_built)
     engine = GpuEngine(bundle, device)
     model = serve_bundle(bundle, engine)
     stages = frozenset(engine.stages_ns)
-    count = plain_built.manifest.runtime.batch_size + 1
+    count = bundle.manifest.runtime.batch_size + 1
     expected = engine.run(
         latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
         np.zeros((count, 0), np.float32),
@@ -190,7 +197,7 @@ def test_engine_that_the_server_closed_has_freed_its_device(streamed: Streamed) 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_wrong_number_of_rows_is_refused(plain_built: BuiltBundle, count: int) -> None:
-    engine = _engines.get(str(plain_built.path)) or GpuEngine(open_bundle(plain_built.path), InterpretedDevice())
+    engine = _engines.get(str(plain_built.path)) or GpuEngine(open_small(plain_built), InterpretedDevice())
     backbone, rows = plain_built.manifest.backbone, count * (engine.batch_size + 1)
     with pytest.raises(ValueError, match=rf"expected float32 \[1\.\.{engine.batch_size}"):
         engine.run_styles(np.zeros((rows, backbone.num_ws, backbone.w_dim), np.float32))

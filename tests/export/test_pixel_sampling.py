@@ -8,7 +8,7 @@ import torch
 
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.diversity import pick_diverse
-from labelmint_export.interpreter.features import FeaturePool, fill_pool
+from labelmint_export.interpreter.features import TABLE_CHUNK, FeaturePool, StandardisedFeatures, fill_pool
 from labelmint_export.interpreter.reference import concatenate_taps
 from labelmint_export.interpreter.sampling import (
     PixelSampler,
@@ -49,6 +49,21 @@ def test_rounding_to_half_precision_is_all_that_is_lost() -> None:
     got = pool.look_up(torch.zeros_like(rows), rows, columns).double()
     bound = 2.0**-11 * float(whole.abs().max()) * 1.01
     torch.testing.assert_close(got, whole.permute(0, 2, 3, 1).flatten(0, 2), rtol=0, atol=bound)
+
+
+def test_table_of_all_pixels_holds_what_is_interpolated_without_one() -> None:
+    """Bit for bit, so that memory decides nothing but time."""
+    side = 48
+    taps = make_taps(INTERLEAVED, 3)
+    pool = fill_pool(
+        FeaturePool(INTERLEAVED, side, 3), ({name: tap[i : i + 1] for name, tap in taps.items()} for i in range(3))
+    )
+    pixels = torch.randint(3 * side * side, (2, 200), generator=torch.Generator().manual_seed(0))
+    assert 3 * side * side > TABLE_CHUNK
+    table, none = StandardisedFeatures(pool), StandardisedFeatures(pool, table_bytes=0)
+    assert torch.equal(table.look_up(pixels), none.look_up(pixels))
+    everything = none.look_up(torch.arange(3 * side * side)[None])[0].double()
+    torch.testing.assert_close(everything.mean(dim=0), torch.zeros(everything.shape[1]).double(), rtol=0, atol=0.2)
 
 
 def sampler_of(importance: torch.Tensor, keep: torch.Tensor, rows: torch.Tensor | None = None) -> PixelSampler:

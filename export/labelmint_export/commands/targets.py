@@ -113,10 +113,10 @@ def run_export(arguments: argparse.Namespace) -> str:
     ]
     bundle = open_bundle(arguments.bundle)
     generator, interpreter, hashes = load_parts(arguments, bundle.manifest.provenance)
+    models = {p: make_target_model(generator, interpreter, bundle.manifest, p) for _, p in pairs}
     lines = []
     for target, precision in pairs:
-        model = make_target_model(generator, interpreter, bundle.manifest, precision)
-        folder = write_target(target, model, settings, hashes, arguments.out, overwrite=arguments.overwrite)
+        folder = write_target(target, models[precision], settings, hashes, arguments.out, overwrite=arguments.overwrite)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         lines.append(f"wrote {folder}: {size} bytes")
     return "\n".join(lines)

@@ -14,6 +14,10 @@ from labelmint_export.generator import TapSpec
 
 FLOOR = 0.05
 """Smallest standard deviation of a feature, relative to the median of all."""
+TABLE_BYTES = 2**30
+"""Standardised features of all pixels are kept where they take no more."""
+TABLE_CHUNK = 4096
+"""Pixels whose features are computed at a time for that."""
 
 
 class FeaturePool:
@@ -105,6 +109,45 @@ class FeaturePool:
         source = ((position.double() + 0.5) * (r / self.label_resolution) - 0.5).clamp(0, r - 1)
         low = source.floor().long()
         return low, (low + 1).clamp(max=r - 1), (source - low).float()[:, None]
+
+
+class StandardisedFeatures:
+    """Features of a pool that has been filled, each with mean 0 and deviation 1.
+
+    Where those of all pixels take little memory they are computed once: a training visits most pixels many times, and
+    a row of a table is read in a tenth of the time in which it is interpolated.
+
+    Args:
+        pool: What to look up.
+        table_bytes: Memory that the features of all pixels may take, in float32.
+
+    Attributes:
+        mean: Of each feature before, float64 [D].
+        deviation: Likewise.
+    """
+
+    def __init__(self, pool: FeaturePool, table_bytes: int = TABLE_BYTES) -> None:
+        self.mean, self.deviation = pool.moments()
+        self._pool = pool
+        self._moments = self.mean.float(), self.deviation.float()
+        self._table: torch.Tensor | None = None
+        pixels = pool.num_images * pool.label_resolution**2
+        if pixels * pool.num_features * 4 <= table_bytes:
+            self._table = torch.empty(pixels, pool.num_features)
+            for part in torch.arange(pixels).split(TABLE_CHUNK):
+                self._table[part[0] : part[-1] + 1] = self._interpolate(part)
+
+    def look_up(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features of flat indices into the pixels of all pictures, int64 [M, b]: float32 [M, b, D]."""
+        flat = pixels.flatten()
+        features = self._interpolate(flat) if self._table is None else self._table.index_select(0, flat)
+        return features.view(*pixels.shape, -1)
+
+    def _interpolate(self, flat: torch.Tensor) -> torch.Tensor:
+        side = self._pool.label_resolution
+        images, inside = flat // (side * side), flat % (side * side)
+        mean, deviation = self._moments
+        return self._pool.look_up(images, inside // side, inside % side).sub_(mean).div_(deviation)
 
 
 def fill_pool(pool: FeaturePool, taps_of_pictures: Iterable[Mapping[str, torch.Tensor]]) -> FeaturePool:

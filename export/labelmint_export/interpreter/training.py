@@ -25,7 +25,7 @@ from labelmint_export.generator import Backbone
 from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
-from labelmint_export.interpreter.features import FeaturePool, fill_pool
+from labelmint_export.interpreter.features import FeaturePool, StandardisedFeatures, fill_pool
 from labelmint_export.interpreter.painting import paint_annotated
 from labelmint_export.interpreter.sampling import (
     PixelMasses,
@@ -111,7 +111,8 @@ def train_on_pool(
 
     masses = make_masses(class_importance(masks, config.num_classes), labelled)
     copies = annotated.num_copies
-    _train_members(interpreter.classifiers, pool, masses, class_loss, settings, copies, "classifiers")
+    features = StandardisedFeatures(pool)
+    _train_members(interpreter.classifiers, features, masses, class_loss, settings, copies, "classifiers")
     if interpreter.regressors is not None:
         side = config.label_resolution
         keypoints = torch.from_numpy(annotated.keypoints)
@@ -125,7 +126,7 @@ def train_on_pool(
             [keypoint_importance(encode_heatmaps(one[None], side, side, config.sigma_pixels)) for one in keypoints]
         )
         masses = make_masses(importance, torch.ones_like(labelled))
-        _train_members(interpreter.regressors, pool, masses, heatmap_loss, settings, copies, "regressors")
+        _train_members(interpreter.regressors, features, masses, heatmap_loss, settings, copies, "regressors")
     interpreter.eval().requires_grad_(False)
     if interpreter.regressors is not None:
         drawn = len(annotated) // (1 + copies)  # copies say nothing new about what can be seen
@@ -155,7 +156,7 @@ LossOfMembers = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tenso
 
 def _train_members(
     ensemble: PixelEnsemble,
-    pool: FeaturePool,
+    features: StandardisedFeatures,
     masses: PixelMasses,
     loss_of_members: LossOfMembers,
     settings: InterpreterTraining,
@@ -163,8 +164,6 @@ def _train_members(
     name: str,
 ) -> None:
     members = ensemble.linear1.weight.shape[0]
-    mean, deviation = pool.moments()
-    features = _Standardised(pool, mean.float(), deviation.float())
     random = torch.Generator().manual_seed(settings.seed)
     splits = [_split(masses.kept_in_row, m, copies) for m in range(members)]
     learners = [PixelSampler(masses, learn) for learn, _ in splits]
@@ -196,7 +195,7 @@ def _train_members(
             if looks_without_gain >= settings.patience:
                 break
     ensemble.load_state_dict(best_weights)
-    ensemble.take_raw(mean, deviation)
+    ensemble.take_raw(features.mean, features.deviation)
 
 
 def _draw(samplers: list[PixelSampler], count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,27 +203,10 @@ def _draw(samplers: list[PixelSampler], count: int, random: torch.Generator) -> 
     return torch.stack([pixels for pixels, _ in drawn]), torch.stack([weights for _, weights in drawn])
 
 
-@dataclass(frozen=True, slots=True)
-class _Standardised:
-    """Features of a pool, each with mean 0 and deviation 1."""
-
-    pool: FeaturePool
-    mean: torch.Tensor
-    deviation: torch.Tensor
-
-    def look_up(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of flat pixel indices [M, b]: float32 [M, b, D]."""
-        side = self.pool.label_resolution
-        flat = pixels.flatten()
-        images, inside = flat // (side * side), flat % (side * side)
-        features = self.pool.look_up(images, inside // side, inside % side)
-        return features.sub_(self.mean).div_(self.deviation).view(*pixels.shape, -1)
-
-
 @torch.no_grad()
 def _validate(
     ensemble: PixelEnsemble,
-    features: _Standardised,
+    features: StandardisedFeatures,
     validation: tuple[torch.Tensor, torch.Tensor],
     loss_of_members: LossOfMembers,
     chunk: int = 256,

@@ -1,5 +1,6 @@
 """ONNX graph of the whole model: `model.onnx` and its weights in `weights.bin`."""
 
+import functools
 from importlib import metadata
 from pathlib import Path
 
@@ -20,8 +21,9 @@ OPSETS: dict[Precision, int] = {"float32": OPSET, "float16": OPSET, "bfloat16": 
 """Convolutions take bfloat16 from opset 22 on."""
 
 
+@functools.lru_cache(maxsize=1)  # exporting takes long, and several targets are written from the same graph
 def make_onnx(model: TargetModel) -> onnx.ModelProto:
-    """Export the model; dtypes and shapes of every node are checked."""
+    """Export the model; dtypes and shapes of every node are checked. The graph belongs to all callers: copy it."""
     graph = export_module(
         model.module, tuple(model.inputs.values()), list(model.inputs), model.output_names, OPSETS[model.precision]
     )
@@ -31,7 +33,8 @@ def make_onnx(model: TargetModel) -> onnx.ModelProto:
 
 def write_onnx(model: TargetModel, folder: Path) -> Written:
     """Write graph and weights into a folder."""
-    graph = make_onnx(model)
+    graph = onnx.ModelProto()
+    graph.CopyFrom(make_onnx(model))  # writing moves the weights out
     write_graphs({MODEL_NAME: graph}, folder)
     packages = ("torch", "onnx", "onnxscript")
     return Written(

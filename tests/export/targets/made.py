@@ -6,6 +6,7 @@ import contextlib
 import io
 from pathlib import Path
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,8 +15,20 @@ from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.interpreter.storage import save_interpreter
 from labelmint_export.targets.deployed import TargetModel, make_target_model
+from labelmint_export.targets.onnx_target import write_onnx
 from labelmint_export.targets.precision import Precision
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
+from tests.shared_work import made_once
+
+
+def onnx_once(factory: pytest.TempPathFactory, built: BuiltBundle, precision: Precision) -> Path:
+    """The folder with the model's ONNX graph, for tests that only read it: exporting takes seconds."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_onnx(make_model(built, precision), folder)
+
+    return made_once(factory, f"onnx-{built.settings.name}-{precision}", write)
 
 
 def make_model(built: BuiltBundle, precision: Precision) -> TargetModel:

@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto
 
 from labelmint_export.errors import CannotRunError
-from labelmint_export.targets.onnx_target import MODEL_FILE, load_onnx, write_onnx
+from labelmint_export.targets.onnx_target import MODEL_FILE, load_onnx
 from labelmint_export.targets.precision import Precision
 from tests.export.built_bundle import BuiltBundle
-from tests.export.targets.made import make_model, run_module
+from tests.export.targets.made import make_model, onnx_once, run_module
 
 ELEMENT = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
@@ -22,10 +22,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
 
 @pytest.fixture(scope="module")
 def written(unusual_built: BuiltBundle, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Path]:
-    folders = {precision: tmp_path_factory.mktemp(precision) for precision in PRECISIONS}
-    for precision, folder in folders.items():
-        write_onnx(make_model(unusual_built, precision), folder)
-    return folders
+    return {precision: onnx_once(tmp_path_factory, unusual_built, precision) for precision in PRECISIONS}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from labelmint_export.errors import BuildError, CannotRunError
-from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
+from labelmint_export.targets.onnx_target import MODEL_FILE
 from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
@@ -21,7 +21,7 @@ from labelmint_export.targets.tensorrt_plans import (
     rejected_nodes,
 )
 from tests.export.built_bundle import BuiltBundle
-from tests.export.targets.made import make_model
+from tests.export.targets.made import make_model, onnx_once
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install 'labelmint[trt]'")
 
@@ -35,9 +35,10 @@ def test_every_node_of_a_bundle_is_taken(built: BuiltBundle, name: str) -> None:
     "built", [pytest.param("plain_built", marks=pytest.mark.thorough), "unusual_built"], indirect=True
 )
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
-def test_every_node_of_the_target_is_taken(built: BuiltBundle, precision: Precision, tmp_path: Path) -> None:
-    write_onnx(make_model(built, precision), tmp_path)
-    assert rejected_nodes(tmp_path / MODEL_FILE) == []
+def test_every_node_of_the_target_is_taken(
+    built: BuiltBundle, precision: Precision, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert rejected_nodes(onnx_once(tmp_path_factory, built, precision) / MODEL_FILE) == []
 
 
 def test_gate_names_a_node_that_is_not_taken(tmp_path: Path) -> None:

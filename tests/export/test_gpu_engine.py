@@ -50,7 +50,7 @@ def engine(built: BuiltBundle) -> GpuEngine:
 
 
 def open_small(built: BuiltBundle) -> Bundle:
-    """A bundle whose profile has two rows: the interpreter takes seconds a row, also for those that are not asked for."""
+    """A bundle whose profile has two rows: the interpreter takes seconds a row, also one that nobody asked for."""
     bundle = open_bundle(built.path)
     bundle.manifest.runtime.batch_size = 2
     return bundle

@@ -134,7 +134,7 @@ class StandardisedFeatures:
         pixels = pool.num_images * pool.label_resolution**2
         if pixels * pool.num_features * 4 <= table_bytes:
             self._table = torch.empty(pixels, pool.num_features)
-            for part in torch.arange(pixels).split(TABLE_CHUNK):
+            for part in torch.split(torch.arange(pixels), TABLE_CHUNK):
                 self._table[part[0] : part[-1] + 1] = self._interpolate(part)
 
     def look_up(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,8 @@ GPU_VENV ?= .venv-gpu
 
 LOCK := requirements/tested.txt
 APT := apt install make python3 python3-venv
-PIP_INSTALL = -m pip install --disable-pip-version-check --quiet --constraint $(LOCK) $(PIP_ARGS)
+# Modules are compiled when they are first imported; most of torch never is, and compiling all takes longer than the rest.
+PIP_INSTALL = -m pip install --disable-pip-version-check --quiet --no-compile --constraint $(LOCK) $(PIP_ARGS)
 DEMO_STAMP := $(DEMO_VENV)/.labelmint-installed
 DEV_STAMP := $(DEV_VENV)/.labelmint-installed
 GPU_STAMP := $(GPU_VENV)/.labelmint-installed

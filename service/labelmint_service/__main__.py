@@ -8,21 +8,29 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from labelmint.errors import LabelmintError
 from labelmint.memory import keep_freed_memory
 from labelmint_service.access import cli as access_cli
+from labelmint_service.errors import LoadTimeoutError, StuckStartError
 from labelmint_service.hangups import hangups_compare_settings
 from labelmint_service.loading import load_models
+from labelmint_service.models.served import ServedModel
 from labelmint_service.open_files import allow_open_files
 from labelmint_service.ready_file import Readiness, remove_ready_file
-from labelmint_service.server import serve
-from labelmint_service.settings import load_settings
+from labelmint_service.server import Ending, serve
+from labelmint_service.settings import ServiceSettings, load_settings
 from labelmint_service.structured_logs import configure_logging
 
-_LOST_STATUS = 3
+_START_STATUS, _LOST_STATUS = 2, 3
+_LEAVING = {
+    Ending.LOST: (_LOST_STATUS, "an engine does not answer any more; start the server again"),
+    Ending.STUCK: (0, "stopped; an engine or a load was still at work when the grace was over, and was cut"),
+}
+"""Status and message of endings in which a thread is left that may never end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command line without the program's name; that of the process if None.
 
     Returns:
-        Exit status: 0 after a clean stop, 2 if the server could not start. An engine that does not answer any more ends
-        the process with status 3: its thread cannot be ended otherwise.
+        Exit status: 0 after a stop, 2 if the server could not start. An engine that does not answer any more ends the
+        process with status 3: its thread cannot be ended otherwise.
     """
     given = sys.argv[1:] if argv is None else argv
     if list(given[:1]) == [access_cli.COMMAND]:
@@ -46,12 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _sigterm_interrupts(), hangups_compare_settings(given, settings):
             remove_ready_file(settings.ready_file)
             # Outside the event loop, so that a signal ends the loading and does not wait for it.
-            models = load_models(settings)
-            if not asyncio.run(serve(settings, models, _announce)):
-                _leave()
+            models = _load(settings)
+            ending = asyncio.run(serve(settings, models, _announce))
+            if ending is not Ending.CLEAN:
+                _leave(*_LEAVING[ending])
+    except StuckStartError as error:
+        _leave(_START_STATUS, str(error))
     except LabelmintError as error:
         print(f"labelmint-serve: {error}", file=sys.stderr)
-        return 2
+        return _START_STATUS
     except KeyboardInterrupt:
         print("labelmint-serve: stopped before it was ready", file=sys.stderr)
     finally:
@@ -59,11 +70,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _leave() -> NoReturn:
-    """End the process although a thread of it does not end, for whoever supervises it to start another."""
-    print("labelmint-serve: an engine does not answer any more; start the server again", file=sys.stderr, flush=True)
+def _load(settings: ServiceSettings) -> list[ServedModel]:
+    """Load in a thread, so that a signal ends the process although a library of the engine does not return.
+
+    Raises:
+        StuckStartError: Loading takes longer than it may.
+    """
+    loaded: list[list[ServedModel]] = []
+    failed: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            loaded.append(load_models(settings))
+        except BaseException as error:  # noqa: BLE001 - it is the main thread's to handle
+            failed.append(error)
+
+    thread = threading.Thread(target=load, name="load", daemon=True)
+    thread.start()
+    try:
+        thread.join(settings.load_timeout_s * max(1, len(settings.bundle)))
+    except KeyboardInterrupt:
+        _leave(0, "stopped before it was ready")
+    if thread.is_alive():
+        raise StuckStartError(str(LoadTimeoutError("the bundles", settings.load_timeout_s)))
+    if failed:
+        raise failed[0]
+    return loaded[0]
+
+
+def _leave(status: int, message: str) -> NoReturn:
+    """End the process although a thread of it may never end."""
+    print(f"labelmint-serve: {message}", file=sys.stderr, flush=True)
     logging.shutdown()
-    os._exit(_LOST_STATUS)
+    os._exit(status)
 
 
 @contextlib.contextmanager

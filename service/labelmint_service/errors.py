@@ -4,8 +4,10 @@ LabelmintError                    root of the contract
 └── ServiceError
     ├── SettingsError             a flag, variable or configuration file that cannot be used
     ├── StartError                a port, bundle or engine that keeps the server from starting
+    │   ├── StuckStartError       the same, and a thread is left that may never end
     │   ├── EngineStartError      the engine that was asked for cannot run this bundle here
     │   ├── ModelMemoryError      a model needs more memory than it may have
+    │   ├── LoadTimeoutError      a bundle is not loaded and warm in time
     │   ├── VersionFolderError    a folder of the model repository holds what it should not, or nothing
     │   └── AccessFileError       a certificate, a file of tokens or one of quotas cannot be used
     ├── UnauthenticatedError      a token is missing, unknown, expired or was withdrawn
@@ -61,12 +63,27 @@ class StartError(ServiceError):
     """The server cannot start."""
 
 
+class StuckStartError(StartError):
+    """The server cannot start, and a thread of the process is left that may never end."""
+
+
 class EngineStartError(StartError):
     """The engine that was asked for cannot run the bundle on this machine."""
 
 
 class ModelMemoryError(StartError):
     """A model needs more memory than it may have."""
+
+
+class LoadTimeoutError(StartError):
+    """A bundle is not loaded and warm in time; the thread that loads it cannot be ended."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        super().__init__(
+            f"{what} was not loaded and warm after {limit_s:g} s; look at device, driver and disk, or raise "
+            "load_timeout_s",
+            field="load_timeout_s",
+        )
 
 
 class VersionFolderError(StartError):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-
-from labelmint_service.errors import StartError
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAIT_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -120,37 +118,3 @@ class ServiceMetrics:
             ["model", "version"],
             registry=r,
         )
-
-
-class MetricsEndpoint:
-    """Serves a registry over HTTP in a thread of its own.
-
-    Args:
-        metrics: What to serve.
-        host: Address to listen on.
-        port: Port; 0 lets the system choose.
-
-    Attributes:
-        url: Where the metrics are.
-
-    Raises:
-        StartError: The port cannot be taken.
-    """
-
-    def __init__(self, metrics: ServiceMetrics, host: str, port: int) -> None:
-        try:
-            self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
-        except OSError as error:
-            raise StartError(
-                f"metrics cannot listen on {host}:{port} ({error.strerror}); choose another --metrics-port, 0 for any, "
-                "or --no-metrics",
-                field="metrics_port",
-            ) from error
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_port}/metrics"
-
-    def close(self) -> None:
-        """Stop serving and free the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -7,7 +7,11 @@ import sys
 from labelmint_service.errors import SettingsError
 
 RESERVED = 256
-"""What the server opens besides connections: bundles, logs, libraries, shared memory."""
+"""What the server opens besides callers' connections: bundles, logs, libraries, shared memory, the two below."""
+ADMIN_CONNECTIONS = 32
+"""Connections to the admin service at a time."""
+METRICS_CONNECTIONS = 32
+"""Connections to the metrics at a time."""
 
 
 def allow_open_files(max_connections: int) -> None:

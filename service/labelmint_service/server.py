@@ -8,16 +8,21 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from labelmint.errors import LabelmintError
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
+from labelmint_service.errors import StuckStartError
 from labelmint_service.loading import make_loader
-from labelmint_service.metrics import MetricsEndpoint, ServiceMetrics
+from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.metrics_endpoint import MetricsEndpoint
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.served import ServedModel
+from labelmint_service.open_files import ADMIN_CONNECTIONS
 from labelmint_service.profile import draw_profile
 from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.repository.keeping import RepositoryKeeper
@@ -37,6 +42,18 @@ from labelmint_service.wire.token_guard import TokenGuard
 
 _log = logging.getLogger(__name__)
 _WATCHER_GRACE_S = 0.2
+_AFTER_GRACE_S = 1.0
+"""Time that batches and loads still at work get when the grace is over."""
+
+
+class Ending(Enum):
+    """How a server ended."""
+
+    CLEAN = "clean"
+    LOST = "lost"
+    """An engine does not answer any more."""
+    STUCK = "stuck"
+    """A thread was still at work when the grace was over, and the process must not wait for it."""
 
 
 class LabelmintServer:
@@ -48,6 +65,7 @@ class LabelmintServer:
 
     Attributes:
         lost: Set when an engine does not answer any more and the process has to end.
+        is_stuck: Whether a thread was still at work when the server had stopped.
 
     Raises:
         StartError: Two models share a name, a file that says who may call cannot be used, or traces cannot be sent.
@@ -85,6 +103,7 @@ class LabelmintServer:
         self._endpoint: MetricsEndpoint | None = None
         self._hurried = asyncio.Event()
         self.lost = asyncio.Event()
+        self.is_stuck = False
 
     async def start(self) -> Readiness:
         """Listen and serve; then, with a repository, wait until what it begins with is ready or has failed.
@@ -105,7 +124,7 @@ class LabelmintServer:
         settings = self._settings
         if settings.metrics:
             self._endpoint = MetricsEndpoint(self._metrics, settings.metrics_host, settings.metrics_port)
-        server = self._make_server(TokenGuard(self._access, SERVICE_NAME))
+        server = self._make_server(settings.max_connections, TokenGuard(self._access, SERVICE_NAME))
         server.add_generic_rpc_handlers((LabelMintServicer(self._sampling, self._calls).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._board.servicer, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -140,7 +159,7 @@ class LabelmintServer:
         if settings.admin_port is None:
             return ""
         assert self._repository is not None, "the settings ask for one"
-        server = self._make_server()
+        server = self._make_server(ADMIN_CONNECTIONS)
         admin = AdminServicer(
             self._repository.operations,
             self._catalog,
@@ -151,13 +170,16 @@ class LabelmintServer:
         server.add_generic_rpc_handlers((admin.handler(),))
         return listen(server, settings, self._metrics, host=settings.admin_host, port=settings.admin_port, name="admin")
 
-    def _make_server(self, *interceptors: aio.ServerInterceptor) -> aio.Server:  # type: ignore[type-arg]  # in the stubs alone
-        server = aio.server(options=channel_options(self._settings), interceptors=interceptors)
+    def _make_server(self, max_connections: int, *interceptors: aio.ServerInterceptor) -> aio.Server:  # type: ignore[type-arg]  # in the stubs alone
+        options = channel_options(self._settings, max_connections=max_connections)
+        server = aio.server(options=options, interceptors=interceptors)
         self._grpc_servers.append(server)
         return server
 
     async def stop(self, *, grace_s: float) -> None:
         """Stop: health says NOT_SERVING, streams end with a resume point, and what is left after the grace is cut.
+
+        Batches and loads that are still at work then are waited for no more than a moment.
 
         Args:
             grace_s: How long streams may take to end; `hurry` ends it early.
@@ -174,16 +196,31 @@ class LabelmintServer:
             log_event(_log, logging.WARNING, "server.grace_over", active_calls=self._calls.num_active)
         # Health watchers never end by themselves; everything else has ended or had its time.
         await asyncio.gather(*(server.stop(_WATCHER_GRACE_S) for server in self._grpc_servers))
-        await draining
-        if self._repository is not None:
-            await self._repository.close()
-        await self._fleet.close()
-        self._pool.shutdown()
+        working = loop.create_task(self._end_work(draining))
+        done, _ = await asyncio.wait({working}, timeout=_AFTER_GRACE_S)
+        self.is_stuck = not done or (self._repository is not None and self._repository.is_stuck)
+        if not done:
+            working.cancel()
+            log_event(_log, logging.WARNING, "server.still_at_work")
+        self._pool.shutdown(wait=not self.is_stuck)
         await self._access.close()
         await asyncio.to_thread(self._tracing.close)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         log_event(_log, logging.INFO, "server.stopped")
+
+    async def _end_work(self, draining: asyncio.Task[None]) -> None:
+        await draining
+        if self._repository is not None:
+            await self._repository.close()
+        await self._fleet.close()
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended."""
+        if self.lost.is_set():
+            return Ending.LOST
+        return Ending.STUCK if self.is_stuck else Ending.CLEAN
 
     def hurry(self) -> None:
         """End the grace of a stop at once."""
@@ -209,7 +246,7 @@ async def serve(
     settings: ServiceSettings,
     models: Sequence[ServedModel],
     announce: Callable[[Readiness], None],
-) -> bool:
+) -> Ending:
     """Serve until SIGTERM or SIGINT, or until an engine is lost; then drain. A second signal ends the grace.
 
     Args:
@@ -218,9 +255,10 @@ async def serve(
         announce: Called once the server is ready.
 
     Returns:
-        Whether all engines are well; the thread of one that is lost never ends.
+        How it ended; unless it was clean, threads are left that may never end.
 
     Raises:
+        StuckStartError: The server cannot start, and a thread is left that may never end.
         StartError: A port cannot be taken, the ready file cannot be written, or two models share a name.
         BundleError: A version that the settings name cannot be loaded.
     """
@@ -241,8 +279,13 @@ async def serve(
     if not starting.done():
         starting.cancel()  # which stops the server
         await asyncio.gather(starting, return_exceptions=True)
-        return not server.lost.is_set()
-    readiness = starting.result()
+        return server.ending
+    try:
+        readiness = starting.result()
+    except LabelmintError as error:
+        if server.is_stuck:
+            raise StuckStartError(str(error)) from error
+        raise
     grace_s = 0.0
     try:
         with ready_file(settings.ready_file, readiness):
@@ -255,7 +298,7 @@ async def serve(
         await server.stop(grace_s=grace_s)
         if settings.profile:
             print(server.profile(), file=sys.stderr)  # noqa: T201 - what --profile asks for
-    return not server.lost.is_set()
+    return server.ending
 
 
 def _make_access(settings: ServiceSettings, metrics: ServiceMetrics) -> Access:

@@ -14,8 +14,9 @@ from typing import Literal
 
 _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 _FIELDS = "labelmint_fields"
-_LOGGERS = ("labelmint_service", "opentelemetry")
-"""This package's, and that of a library which writes lines of its own when it cannot send traces."""
+_OWN = "labelmint_service"
+_EVENTS_OF_OTHERS = {"opentelemetry": "tracing.export"}
+"""Package of a library -> event that its lines are."""
 
 FieldValue = str | int | float | bool | None
 
@@ -23,7 +24,10 @@ _context: ContextVar[Mapping[str, FieldValue]] = ContextVar("labelmint_log_conte
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
-    """Send this package's log to stderr, and what OpenTelemetry has to say.
+    """Send the log of this package to stderr, and what Python and the libraries have to warn of.
+
+    The core of grpc would print lines of its own between them, about whatever strangers send; the package has told it
+    to be silent, unless GRPC_VERBOSITY says otherwise.
 
     Args:
         level: Least level that is written, for example "info".
@@ -31,11 +35,13 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_EventFormatter(style))
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
+    own, root = logging.getLogger(_OWN), logging.getLogger()
+    own.setLevel(level.upper())
+    own.propagate = False
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+    for logger in (own, root):
         logger.handlers[:] = [handler]
-        logger.setLevel(level.upper())
-        logger.propagate = False
+    logging.captureWarnings(True)
 
 
 @contextlib.contextmanager
@@ -93,14 +99,18 @@ class _EventFormatter(logging.Formatter):
         fields: dict[str, FieldValue] = {
             "time": time,
             "level": record.levelname.lower(),
-            "event": "tracing.export" if known is None else record.getMessage(),
-            **({"message": record.getMessage()} if known is None else known),
+            "event": _event_of_other(record.name) if known is None else record.getMessage(),
+            **({"logger": record.name, "message": record.getMessage()} if known is None else known),
         }
         trace = self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else ""
         if self._is_json:
             return json.dumps({**fields, "trace": trace} if trace else fields)
         line = " ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
         return f"{line}\n{trace}" if trace else line
+
+
+def _event_of_other(logger: str) -> str:
+    return _EVENTS_OF_OTHERS.get(logger.partition(".")[0], "library.message")
 
 
 def _shown(value: FieldValue) -> str:

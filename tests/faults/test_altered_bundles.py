@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from labelmint.bundle import open_bundle
@@ -47,3 +48,16 @@ def test_altered_files_disturb_no_reader_and_keep_the_next_server_from_starting(
             load_model(bundle)
         with serving([tiny]) as sound, Client(sound.address) as client:
             assert not any(readers.finish(client))
+
+
+def test_styles_that_are_asked_for_after_files_were_altered_are_painted_as_before(tiny: Path, tmp_path: Path) -> None:
+    """The graphs of this entry are loaded with the others, while the files are those that were verified."""
+    bundle = shutil.copytree(tiny, tmp_path / "tiny")
+    with serving([tiny]) as sound, Client(sound.address) as client:
+        backbone = open_bundle(tiny).manifest.backbone
+        w_plus = np.random.default_rng(0).standard_normal((5, backbone.num_ws, backbone.w_dim)).astype(np.float32)
+        expected = [sample.image.tobytes() for sample in client.label("tiny", w_plus=w_plus, fields=["image"])]
+    with serving([bundle]) as running, Client(running.address) as client:
+        for file in open_bundle(tiny).manifest.files:
+            overwrite(bundle / file.path)
+        assert [s.image.tobytes() for s in client.label("tiny", w_plus=w_plus, fields=["image"])] == expected

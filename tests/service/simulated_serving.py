@@ -281,6 +281,7 @@ class World:
 
     def note_ready(self, stream: SimulatedStream, space: int, count: int) -> None:
         """Note that a stream was asked for rows, for a new batch or one that is being filled."""
+        assert space > 0, "a stream was asked for no row, or fewer"
         if not self.fills or stream in self.fills[-1].ready or self.fills[-1].taken:
             self.fills.append(Fill(space))
         self.fills[-1].ready[stream] = count

@@ -22,6 +22,10 @@ class StandstillError(AssertionError):
     """Everything waits for something that nothing will bring about."""
 
 
+class _NeverEndsError(BaseException):
+    """Ends the work of a thread that does not end."""
+
+
 class Clock:
     """Simulated time.
 
@@ -31,24 +35,39 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self._spent_s = 0.0
+        self._in_thread_s: float | None = None
 
     def spend(self, seconds: float) -> None:
-        """Say, in a thread, how long the work at hand takes; infinity if it never ends."""
-        self._spent_s += seconds
+        """Say, in a thread, how long the work at hand takes; infinity if it never ends. Nothing else takes time."""
+        if self._in_thread_s is None:
+            return
+        if seconds == math.inf:
+            raise _NeverEndsError
+        self._in_thread_s += seconds
 
-    def take_spent(self) -> float:
-        """What was spent since this was called last."""
-        spent_s, self._spent_s = self._spent_s, 0.0
-        return spent_s
+    def work(self, begins_s: float, func: Callable[[], _T]) -> tuple[_T | None, Exception | None, float]:
+        """Do the work of a thread, for which it is later and later.
+
+        Returns:
+            Its result, or its error, and when it ends; infinity if it does not.
+        """
+        self._in_thread_s = begins_s
+        try:
+            return func(), None, self._in_thread_s
+        except _NeverEndsError:
+            return None, None, math.inf
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+            return None, error, self._in_thread_s
+        finally:
+            self._in_thread_s = None
 
     def read(self) -> float:
         """Seconds since the beginning."""
-        return self.now_s
+        return self.now_s if self._in_thread_s is None else self._in_thread_s
 
     def read_ns(self) -> int:
         """Nanoseconds since the beginning."""
-        return round(self.now_s * NS)
+        return round(self.read() * NS)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -87,13 +106,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
         future = self.create_future()
-        self._clock.take_spent()
-        try:
-            result, error = func(*args), None
-        except Exception as caught:  # noqa: BLE001 - it belongs to whoever waits for the result
-            result, error = None, caught
         begins_s = max(self._clock.now_s, self._free_at_s.get(id(executor), 0.0))
-        ends_s = begins_s + self._clock.take_spent()
+        result, error, ends_s = self._clock.work(begins_s, lambda: func(*args))
         self._free_at_s[id(executor)] = ends_s
 
         def finish() -> None:

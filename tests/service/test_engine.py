@@ -18,7 +18,7 @@ from labelmint.bundle import open_bundle, write_manifest
 from labelmint.errors import IntegrityError
 from labelmint.v1 import bundle_pb2
 from labelmint_service.engine import Engine, load_engine
-from labelmint_service.errors import EngineRunError, EngineStartError, StartError
+from labelmint_service.errors import EngineStartError, StartError
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.numerics import describe_numerics
 from labelmint_service.models.served import load_model, serve_bundle
@@ -214,14 +214,13 @@ def test_graph_that_contradicts_the_manifest_stops_the_start(
         load_model(root)
 
 
-def test_failing_style_graphs_are_an_engine_error(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_style_graphs_that_do_not_load_keep_the_engine_from_starting(bundles: dict[str, Path], tmp_path: Path) -> None:
     def break_synthesis(root: Path, _manifest: bundle_pb2.Manifest) -> None:
         (root / "synthesis.onnx").write_bytes(b"no graph" * 100)
 
     root = altered_copy(bundles["tiny"], tmp_path / "bundle", break_synthesis)
-    model = load_model(root)
-    with pytest.raises(EngineRunError):
-        model.engine.run_styles(np.zeros((1, 4, 8), dtype=np.float32))
+    with pytest.raises(EngineStartError, match=r"'synthesis\.onnx'"):
+        load_model(root)
 
 
 def test_two_bundles_of_one_name_stop_the_start(bundles: dict[str, Path]) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from labelmint.v1 import service_pb2
+from labelmint.addresses import latents
+from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import Client, RetryPolicy, ServerFaultError, ServerUnavailableError
 from labelmint_service.engine import EngineBatch
 from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
@@ -175,6 +179,79 @@ async def test_run_that_never_ends_loses_the_engine(scripted: Scripted) -> None:
     engine.let_all()
 
 
+class Altered:
+    """Alters what comes out of an engine."""
+
+    def __init__(self, engine: ScriptedEngine, alter: Callable[[EngineBatch], EngineBatch]) -> None:
+        self._run, self._alter = engine.run, alter
+
+    def __call__(self, *rows: npt.NDArray[np.float32]) -> EngineBatch:
+        return self._alter(self._run(*rows))
+
+
+def without_finite_rows(batch: EngineBatch) -> EngineBatch:
+    return replace(batch, finite=np.zeros_like(batch.finite))
+
+
+async def test_engine_whose_rows_are_never_finite_is_unhealthy_until_its_probe_passes(scripted: Scripted) -> None:
+    model, engine = scripted
+    sound, engine.run = engine.run, Altered(engine, without_finite_rows)  # type: ignore[method-assign, assignment]  # the fault
+    async with running(model, probe_interval_s=0.001) as (runner, states):
+        for _ in range(FAILURES_UNTIL_UNHEALTHY):
+            assert states.empty()
+            await runner.run(model.probe.inputs)
+        assert await asyncio.wait_for(states.get(), WAIT_S) is EngineState.UNHEALTHY
+        engine.run = sound  # type: ignore[method-assign]
+        assert await asyncio.wait_for(states.get(), WAIT_S) is EngineState.HEALTHY
+
+
+async def test_rows_of_a_caller_that_are_never_finite_leave_the_engine_healthy(scripted: Scripted) -> None:
+    model, engine = scripted
+    poisoned = replace(model.probe.inputs, z=np.full_like(model.probe.inputs.z, np.nan))
+    async with running(model) as (runner, states):
+        for _ in range(2 * FAILURES_UNTIL_UNHEALTHY):
+            assert not (await runner.run(poisoned)).finite.any()
+        await runner.run(model.probe.inputs)  # after the probe, which is in line before it
+        assert states.empty()
+    assert len(engine.runs) > 2 * FAILURES_UNTIL_UNHEALTHY + 1, "nobody probed"
+
+
+@pytest.mark.parametrize("error", [ValueError("a shape"), RuntimeError("a device"), MemoryError()])
+async def test_whatever_an_engine_raises_is_an_engine_error(scripted: Scripted, error: Exception) -> None:
+    model, engine = scripted
+
+    def fail(*_rows: object) -> EngineBatch:
+        raise error
+
+    engine.run = fail  # type: ignore[method-assign, assignment]  # the fault
+    async with running(model) as (runner, _):
+        with pytest.raises(EngineRunError, match="memory" if isinstance(error, MemoryError) else str(error)):
+            await runner.run(model.probe.inputs)
+
+
+@pytest.mark.parametrize("name", ["image", "label", "uncertainty_map", "keypoints", "finite"])
+async def test_batch_that_lacks_a_row_is_an_engine_error(scripted: Scripted, name: str) -> None:
+    model, engine = scripted
+    cut = Altered(engine, lambda batch: replace(batch, **{name: getattr(batch, name)[:-1]}))
+    engine.run = cut  # type: ignore[method-assign, assignment]  # the fault
+    async with running(model) as (runner, _):
+        with pytest.raises(EngineRunError, match=f"3 rows of {name}, expected 4"):
+            await runner.run(model.probe.inputs)
+
+
+async def test_run_that_waits_for_another_has_its_own_time(scripted: Scripted) -> None:
+    model, engine = scripted
+
+    def take_long(batch: EngineBatch) -> EngineBatch:
+        time.sleep(0.6)
+        return batch
+
+    engine.run = Altered(engine, take_long)  # type: ignore[method-assign, assignment]  # the fault
+    async with running(model, timeout_s=1.0) as (runner, states):
+        await asyncio.gather(*(runner.run(model.probe.inputs) for _ in range(3)))
+        assert states.empty()
+
+
 # --- through a server -------------------------------------------------------------------------------------------------
 
 
@@ -227,26 +304,87 @@ def test_lost_engine_ends_streams_with_a_resume_point_and_the_server(scripted: S
         engine.let_all()
 
 
+def test_streams_beside_one_whose_rows_make_the_engine_raise_go_on(scripted: Scripted) -> None:
+    model, engine = scripted
+    whole, bad = engine.run, latents(13, np.arange(1, dtype=np.uint64), model.probe.inputs.z.shape[1])
+
+    def raise_for_one(
+        z: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], psi: npt.NDArray[np.float32]
+    ) -> EngineBatch:
+        if (z == bad).all(axis=1).any():
+            raise ValueError("no error of ours")
+        return whole(z, onehot, psi)
+
+    engine.run = raise_for_one  # type: ignore[method-assign, assignment]  # the fault
+    engine.hold()
+    with serving([model]) as served:
+        first, others = (
+            served.stub().Generate(service_pb2.GenerateRequest(model=model.name, seed=seed, max_accepted=40))
+            for seed in (12, 13)
+        )
+        engine.let_all()
+        assert sum(len(batch.indices) for batch in first) == 40
+        assert expect_failure(others).code == "INTERNAL"
+
+
 HUNG_SERVER = """
 import sys
+import threading
 from pathlib import Path
 from labelmint_service import __main__ as program
 from tests.service.scripted_engine import scripted_model
 
 model, engine = scripted_model(Path(sys.argv[1]))
 engine.hold()
+threading.Thread(target=lambda: (engine.wait_until_begun(), print("a run began", flush=True)), daemon=True).start()
 program.load_models = lambda settings: [model]
-sys.exit(program.main(["--port", "0", "--no-metrics", "--engine-timeout-s", "0.5", "--ready-file", sys.argv[2]]))
+sys.exit(program.main(["--port", "0", "--no-metrics", "--ready-file", *sys.argv[2:]]))
 """
+
+
+@contextmanager
+def hung_server(bundle: Path, ready_file: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server as a process, whose engine answers nothing from the start, and its address."""
+    command = [sys.executable, "-c", HUNG_SERVER, str(bundle), str(ready_file), *flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "ready at" in process.stdout.readline()
+            yield process, json.loads(ready_file.read_text(encoding="utf-8"))["address"]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("grace_s", "num_signals"), [("0.5", 1), ("600", 2)], ids=["grace is over", "second signal"])
+def test_run_that_does_not_end_cannot_keep_a_server_from_ending(
+    bundles: dict[str, Path], tmp_path: Path, grace_s: str, num_signals: int
+) -> None:
+    with hung_server(bundles["tiny"], tmp_path / "ready.json", "--grace-s", grace_s) as (process, address):
+        request = service_pb2.GenerateRequest(model="tiny", seed=1, max_accepted=1)
+        with grpc.insecure_channel(address) as channel:
+            stub = service_pb2_grpc.LabelMintStub(channel)  # type: ignore[no-untyped-call]  # generated
+            call = stub.Generate(request, timeout=WAIT_S)
+            assert process.stderr is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == "a run began\n"
+            began_s = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert any("server.draining" in line for line in process.stderr)
+            for _ in range(num_signals - 1):
+                process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=WAIT_S)
+            took_s = time.monotonic() - began_s
+            assert expect_failure(call).code == "UNAVAILABLE"
+    assert process.returncode == 0
+    assert "server.still_at_work" in errors
+    assert "was still at work when the grace was over" in errors
+    assert took_s < 10.0
+    assert not (tmp_path / "ready.json").exists()
 
 
 def test_process_ends_for_its_supervisor_when_an_engine_is_lost(bundles: dict[str, Path], tmp_path: Path) -> None:
     ready_file = tmp_path / "ready.json"
-    command = [sys.executable, "-c", HUNG_SERVER, str(bundles["tiny"]), str(ready_file)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert "ready at" in process.stdout.readline()
-        address = json.loads(ready_file.read_text(encoding="utf-8"))["address"]
+    with hung_server(bundles["tiny"], ready_file, "--engine-timeout-s", "0.5") as (process, address):
         retry = RetryPolicy(max_attempts=1, connect_attempts=1)
         with Client(address, retry=retry) as client, pytest.raises(ServerUnavailableError):
             next(client.generate("tiny", seed=1, count=1))

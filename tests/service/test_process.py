@@ -1,5 +1,6 @@
 """The server as a process: it says when it is ready, stops when told, and says in a line why it cannot start."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -10,10 +11,12 @@ import textwrap
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint.v1.service_pb2 import OutputOptions
+from tests.certificates import Authority
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, make_request
 from tests.service.server_process import EXIT_TIMEOUT_S, run_server, server_process
 
@@ -152,3 +155,64 @@ def test_signal_while_bundles_are_loading_is_a_clean_exit(number: signal.Signals
             process.kill()
 
     assert (status, text) == (0, "labelmint-serve: stopped before it was ready\n")
+
+
+HANGING = """
+    import ctypes, signal, sys
+    from labelmint_service import __main__ as command
+
+    def load(settings):
+        print("loading", flush=True)
+        ctypes.CDLL(None).sleep(600)  # a library that does not return
+
+    command.load_models = load
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def test_signal_ends_a_server_whose_library_does_not_return() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(HANGING)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "loading\n"
+            process.send_signal(signal.SIGTERM)
+            _, text = process.communicate(timeout=EXIT_TIMEOUT_S)
+        finally:
+            process.kill()
+    assert (process.returncode, text) == (0, "labelmint-serve: stopped before it was ready\n")
+
+
+def test_loading_that_takes_too_long_is_a_clear_failure() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(HANGING), "--load-timeout-s", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=EXIT_TIMEOUT_S, check=False)
+    assert done.returncode == 2
+    assert "not loaded and warm after 0.2 s" in done.stderr
+    assert "raise load_timeout_s" in done.stderr
+
+
+def test_server_listens_on_loopback_unless_told_otherwise(bundles: dict[str, Path], tmp_path: Path) -> None:
+    with server_process(tmp_path, "--bundle", str(bundles["tiny"])) as server:
+        sockets = psutil.Process(server.process.pid).net_connections("inet")
+        listening = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert len([one for one in sockets if one.status == psutil.CONN_LISTEN]) == 2, "calls and metrics"
+
+
+def test_json_log_holds_nothing_else(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Whatever strangers send to a port with TLS, which the core of grpc would print lines about."""
+    identity = Authority(tmp_path / "authority").identity("127.0.0.1")
+    flags = ["--tls-certificate", identity.certificate, "--tls-key", identity.key, "--log-format", "json"]
+    with server_process(tmp_path, "--bundle", str(bundles["tiny"]), *map(str, flags)) as server:
+        host, port = server.address.rsplit(":", 1)
+        for sent in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes(2000)):
+            with socket.create_connection((host, int(port)), timeout=EXIT_TIMEOUT_S) as stranger:
+                stranger.sendall(sent)
+                with contextlib.suppress(ConnectionError):
+                    while stranger.recv(1000):
+                        pass
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    lines = server.log.read_text(encoding="utf-8").splitlines()
+    assert "server.stopped" in {json.loads(line)["event"] for line in lines}

@@ -7,6 +7,7 @@ import functools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import service_pb2
 from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
 from labelmint.v1.service_pb2 import GetModelRequest, ListModelsRequest, OutputOptions
+from labelmint_service.server import Ending
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, expect_failure, make_request
 from tests.service.repositories import (
     LoadingEngine,
@@ -278,6 +280,26 @@ def test_load_of_what_is_not_in_the_folder_is_refused(repository: Repository, se
     )
 
     assert {model: failure_of(functools.partial(load, served, model))[0] for model in expected} == expected
+
+
+def test_load_that_does_not_end_has_failed_and_others_go_on(
+    repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
+) -> None:
+    repository.add("3", 2)
+    with second_in_load(repository, loading, pool, load_timeout_s=3.0) as (served, loads, stuck):
+        code, text = failure_of(lambda: loads.result(TIMEOUT_S))
+        assert code == "FAILED_PRECONDITION"
+        assert "tiny@2 was not loaded and warm after 3 s" in text
+        assert states(served.admin()) == {"tiny@1": "ready", "tiny@2": "failed", "tiny@3": ""}
+        refused = expect_failure(served.stub().Generate(wanted("tiny@2"), timeout=TIMEOUT_S))
+        assert "it was not loaded and warm in time" in refused.text
+        load(served, "tiny@3")
+        assert states(served.admin())["tiny@3"] == "ready"
+        began_s = time.monotonic()
+        served.stop(grace_s=0.0)
+        assert time.monotonic() - began_s < 10.0
+        assert served.server.ending is Ending.STUCK
+        stuck.let_all()
 
 
 def test_version_named_at_the_start_that_does_not_load_keeps_the_server_from_starting(repository: Repository) -> None:

@@ -42,6 +42,7 @@ def test_tokens_are_fine_on_loopback_or_with_tls(flags: tuple[str, ...]) -> None
         (("--quota-file", "quotas"), "quota_file"),
         (("--bundle", "a", "--bundle", "b", "--expect-digest", "0" * 64), "expect_digest"),
         (("--expect-digest", "short"), "expect_digest"),
+        (("--expect-digest", "0" * 64, "--no-verify-files"), "expect_digest"),
         (("--tokens", "clients.toml", "--host", "192.0.2.1"), "tokens"),
     ],
 )

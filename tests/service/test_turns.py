@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -198,6 +199,20 @@ def test_lower_priorities_do_not_starve_each_other_when_one_comes_late() -> None
     turns.add(late)
     for stream in (middle, late):
         assert stream in turns.share(32, None, {high: 32, middle: 32, late: 32})
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(Entry)), min_size=2, max_size=6, unique=True),
+    st.sampled_from([1, 2, 3, 4, 7, 8, 16]),
+)
+def test_no_priority_starves_at_any_entry_whatever_the_others_want(wanted: list[tuple[int, Entry]], space: int) -> None:
+    """Turns that are counted over both entries can fall on the other entry for ever."""
+    streams = [Stream(priority=priority, entry=entry) for priority, entry in wanted]
+    batches = run(streams, 3 * 2 * LOWER_EVERY * 3 * LOWER_EVERY, space)
+    for stream in streams:
+        places = [place for place, shares in enumerate(batches) if stream in shares]
+        gaps = [after - before for before, after in itertools.pairwise([0, *places, len(batches)])]
+        assert max(gaps) <= 2 * LOWER_EVERY * 2 * LOWER_EVERY
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), spaces)

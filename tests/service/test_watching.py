@@ -1,16 +1,20 @@
 """What an operator and his tools see: health, reflection, metrics."""
 
+import contextlib
+import socket
 import threading
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from labelmint_service.open_files import METRICS_CONNECTIONS
 from tests.service.calls import TIMEOUT_S, collect, expect_failure, make_request
 from tests.service.reading import read_metrics
 from tests.service.scripted_engine import scripted_model
@@ -127,6 +131,19 @@ def test_metrics_end_with_the_server(bundles: dict[str, Path]) -> None:
         read_metrics(running)
     with pytest.raises(urllib.error.URLError):
         read_metrics(running)
+
+
+def test_silent_connections_keep_nobody_from_the_metrics(fresh: Serving) -> None:
+    """They are few at a time, each new one in the place of the oldest, and they do not stay for long."""
+    host, port = fresh.readiness.metrics.removeprefix("http://").removesuffix("/metrics").rsplit(":", 1)
+    before = psutil.Process().num_fds()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection((host, int(port)), TIMEOUT_S)) for _ in range(300)]
+        assert any(key[0] == "labelmint_model_info" for key in read_metrics(fresh))
+        ours = psutil.Process().num_fds() - before
+        assert ours <= len(silent) + METRICS_CONNECTIONS + 5
+        for one in silent:  # all are told to go, those that are left after a silence
+            assert one.recv(1) == b""
 
 
 def test_server_without_metrics_tells_of_none(bundles: dict[str, Path]) -> None:

@@ -5,7 +5,6 @@ N images (rows asked for), B batch size of the profile (rows computed), L num_ws
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -57,8 +56,9 @@ class OnnxRuntimeEngine:
         self._model = self._open(manifest.graphs.model)
         _check_names(self._model, manifest.graphs.model, {"z", "truncation_psi"} | ({"c"} if self._c_dim else set()))
         _check_outputs(self._model, manifest.graphs.model, self._shapes)
-        self._style_sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession] | None = None
-        self._style_lock = threading.Lock()
+        # Now, while the files are those that were verified, and before anybody measures what the model takes.
+        self._synthesis = self._open(manifest.graphs.synthesis)
+        self._interpreter = self._open(manifest.graphs.interpreter)
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
@@ -87,13 +87,12 @@ class OnnxRuntimeEngine:
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
-        synthesis, interpreter = self._open_styles()
         backbone = self._bundle.manifest.backbone
         feed = {"ws": pad_rows(ws, "ws", (backbone.num_ws, backbone.w_dim), self.batch_size)}
-        taps = [tap.name for tap in interpreter.get_inputs()]
-        arrays = run_graph(synthesis, ["image", "finite", *taps], feed)
+        taps = [tap.name for tap in self._interpreter.get_inputs()]
+        arrays = run_graph(self._synthesis, ["image", "finite", *taps], feed)
         labels = [name for name in self._shapes if name != "image"]
-        labelled = run_graph(interpreter, labels, {tap: arrays[tap] for tap in taps})
+        labelled = run_graph(self._interpreter, labels, {tap: arrays[tap] for tap in taps})
         labelled["image"] = arrays["image"]
         labelled["finite"] = labelled["finite"] & arrays["finite"]
         return self._batch(labelled, len(ws))
@@ -109,22 +108,10 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """Free the sessions."""
-        del self._model
-        self._style_sessions = None
+        del self._model, self._synthesis, self._interpreter
 
     def _open(self, relative: str) -> onnxruntime.InferenceSession:
         return open_session(self._bundle, relative, self._bundle.manifest.runtime.onnxruntime, self._provider)
-
-    def _open_styles(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
-        """Load the graphs for explicit styles when they are first asked for; most servers never need them."""
-        with self._style_lock:
-            if self._style_sessions is None:
-                graphs = self._bundle.manifest.graphs
-                try:
-                    self._style_sessions = (self._open(graphs.synthesis), self._open(graphs.interpreter))
-                except EngineStartError as error:
-                    raise EngineRunError("the graphs for explicit styles do not load") from error
-            return self._style_sessions
 
     def _batch(self, arrays: GraphArrays, num_rows: int) -> EngineBatch:
         for name, shape in self._shapes.items():

@@ -169,6 +169,7 @@ def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
     try:
         digests = digest_rows(run_inputs(engine, inputs))
         average_style = engine.average_style()
+        engine.run_styles(np.tile(average_style, (1, backbone.num_ws, 1)))  # the other entry, warm as well
     except EngineRunError as error:
         raise EngineStartError(
             f"the first run of bundle {bundle.name!r} failed: {error}; run `labelmint-export verify` on it",

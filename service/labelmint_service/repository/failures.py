@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labelmint.errors import BundleError, BundleNotFoundError, ManifestError
-from labelmint_service.errors import EngineStartError, ModelMemoryError, VersionFolderError
+from labelmint_service.errors import EngineStartError, LoadTimeoutError, ModelMemoryError, VersionFolderError
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (BundleNotFoundError, "there is no bundle in its folder"),
@@ -11,6 +11,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (BundleError, "a file of its bundle is missing, altered or cannot be read"),
     (ModelMemoryError, "it needs more memory than it may have"),
     (VersionFolderError, "its bundle is that of another model"),
+    (LoadTimeoutError, "it was not loaded and warm in time"),
     (EngineStartError, "the engine of the server does not run it"),
 )
 

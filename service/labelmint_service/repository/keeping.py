@@ -38,7 +38,7 @@ class RepositoryKeeper:
         metrics: ServiceMetrics,
     ) -> None:
         self._settings = settings
-        self._lifecycle = Lifecycle(catalog, fleet, load, metrics)
+        self._lifecycle = Lifecycle(catalog, fleet, load, metrics, timeout_s=settings.load_timeout_s)
         self.operations = ModelRepository(root, catalog, self._lifecycle, unload_limit_s=settings.unload_limit_s)
         self._poller = Poller(self.operations, catalog, self._lifecycle, interval_s=settings.poll_interval_s)
 
@@ -59,6 +59,11 @@ class RepositoryKeeper:
         """Begin nothing any more."""
         self._lifecycle.stop()
         await self._poller.close()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a load does not end."""
+        return self._lifecycle.is_stuck
 
     async def close(self) -> None:
         """Wait for what is in work. Streams have to end by themselves."""

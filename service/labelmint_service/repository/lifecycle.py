@@ -4,7 +4,8 @@
                       └------------- failed, with the reason, until the next try ------------┘
 
 Versions are loaded one at a time in a thread of its own, so that the growth of the process is that of one of them, and
-so that streams lose little. A load that fails changes nothing of what is served.
+so that streams lose little. A load that fails changes nothing of what is served. One that does not end has failed, and
+its thread is left behind.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from labelmint.bundle import Bundle, open_bundle
 from labelmint.errors import LabelmintError
-from labelmint_service.errors import DrainingError, RepositoryStateError, VersionFolderError
+from labelmint_service.errors import DrainingError, LoadTimeoutError, RepositoryStateError, VersionFolderError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog, Version, VersionState
 from labelmint_service.models.references import Reference
@@ -47,6 +48,10 @@ class LoadModel(Protocol):
         ...
 
 
+def _make_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="load")
+
+
 class Lifecycle:
     """Loads and unloads versions.
 
@@ -55,20 +60,31 @@ class Lifecycle:
         fleet: What runs them.
         load: Loads a bundle.
         metrics: Where to count.
+        timeout_s: How long a load may take.
 
     Attributes:
         on_settled: Called with the name of a model after a version of it became ready, or went.
     """
 
-    def __init__(self, catalog: ModelCatalog, fleet: Fleet, load: LoadModel, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self, catalog: ModelCatalog, fleet: Fleet, load: LoadModel, metrics: ServiceMetrics, *, timeout_s: float
+    ) -> None:
         self.on_settled: Callable[[str], None] = lambda _: None
         self._catalog = catalog
         self._fleet = fleet
         self._load = load
         self._metrics = metrics
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._timeout_s = timeout_s
+        self._thread = _make_thread()
+        self._one_at_a_time = asyncio.Lock()
+        self._left_behind: set[asyncio.Future[ServedModel]] = set()
         self._tasks: dict[Reference, asyncio.Task[Exception | None]] = {}
         self._is_stopping = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a load does not end, so that the process cannot wait for its threads."""
+        return bool(self._left_behind)
 
     def is_busy(self, wanted: Reference) -> bool:
         """Whether a version is being loaded or unloaded."""
@@ -127,8 +143,9 @@ class Lifecycle:
     async def close(self) -> None:
         """Stop, and wait for what is in work."""
         self.stop()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())  # unlike gathering, being cancelled here cancels none
+        self._thread.shutdown(wait=False)
 
     async def _work(self, wanted: Reference, begin: _Work) -> None:
         """Begin with something, or join it if it has begun. What it is and the state of the version change together."""
@@ -149,7 +166,8 @@ class Lifecycle:
         made = functools.partial(loop.call_soon_threadsafe, self._put, wanted, VersionState.WARMING)
         loading = functools.partial(self._load_in_thread, wanted, path, memory_limit_bytes, made)
         try:
-            model = await loop.run_in_executor(self._thread, loading)
+            async with self._one_at_a_time:
+                model = await self._in_time(wanted, loop.run_in_executor(self._thread, loading))
             if self._is_stopping:
                 await asyncio.to_thread(model.close)
                 self._check_running()
@@ -174,6 +192,27 @@ class Lifecycle:
         )
         self.on_settled(wanted.name)
         return None
+
+    async def _in_time(self, wanted: Reference, loading: asyncio.Future[ServedModel]) -> ServedModel:
+        """Wait for a load; leave its thread behind, and load in another one, if it takes too long.
+
+        Raises:
+            LoadTimeoutError: It does.
+        """
+        done, _ = await asyncio.wait({loading}, timeout=self._timeout_s)
+        if not done:
+            self._left_behind.add(loading)
+            loading.add_done_callback(self._on_ended_late)
+            self._thread.shutdown(wait=False)
+            self._thread = _make_thread()
+            raise LoadTimeoutError(str(wanted), self._timeout_s)
+        return loading.result()
+
+    def _on_ended_late(self, loading: asyncio.Future[ServedModel]) -> None:
+        """Throw away what nobody waits for any more."""
+        self._left_behind.discard(loading)
+        if not loading.cancelled() and loading.exception() is None:
+            asyncio.get_running_loop().run_in_executor(None, loading.result().close)
 
     def _load_in_thread(
         self, wanted: Reference, path: Path, memory_limit_bytes: int | None, made: Callable[[], object]

@@ -96,7 +96,8 @@ class BatchRunner:
             return
         model = self._name
         num_rows = sum(len(part.indices) for part in parts)
-        self._metrics.batch_fill.labels(model).observe(num_rows / self._model.engine.batch_size)
+        # More than the whole where the engine shrank after the batch was formed.
+        self._metrics.batch_fill.labels(model).observe(min(1.0, num_rows / self._model.engine.batch_size))
         inputs = join_inputs([part.rows.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:

@@ -1,7 +1,10 @@
 """Runs of an engine, watched: memory that runs out, runs that fail again and again, a run that never ends.
 
 healthy --3 failed runs in a row--> unhealthy --the probe comes out as it did at the start--> healthy
+healthy --3 runs in a row with non-finite rows, and the probe comes out otherwise--> unhealthy
 any     --a run longer than the timeout--> lost: its thread cannot be ended, so the process has to
+
+Rows that are not finite may be those of a caller's own styles, so only the probe tells whether it is the engine.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,7 +30,9 @@ from labelmint_service.structured_logs import log_event
 
 FAILURES_UNTIL_UNHEALTHY = 3
 PROBE_INTERVAL_S = 5.0
+_NO_TIME_S = 1e-3
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class EngineState(Enum):
@@ -68,7 +75,10 @@ class EngineRunner:
         self._probe_interval_s = probe_interval_s
         self._on_state = on_state
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{model.name}")
+        self._began_s = 0.0
+        """When the thread began with its last run."""
         self._num_failures = 0
+        self._num_non_finite = 0
         self._probing: asyncio.Task[None] | None = None
 
     async def run(self, inputs: EngineInputs) -> EngineBatch:
@@ -80,26 +90,24 @@ class EngineRunner:
         """
         if self.state is EngineState.LOST:
             raise self._lost()
-        running = asyncio.get_running_loop().run_in_executor(
-            self._thread, contextvars.copy_context().run, self._run, inputs
-        )
-        done, _ = await asyncio.wait({running}, timeout=self._timeout_s)
-        if not done:
-            running.add_done_callback(lambda future: future.cancelled() or future.exception())  # nobody waits any more
-            self._count("lost")
-            self._become(EngineState.LOST)
-            raise self._lost()
+        context = contextvars.copy_context()
         try:
-            outputs = running.result()
+            outputs = await self._in_time(lambda: context.run(self._run, inputs))
+        except EngineLostError:
+            raise
         except Exception as error:
             self._count("memory" if isinstance(error, EngineMemoryError) else "run")
             log_event(_log, logging.ERROR, "engine.error", error=error, model=self._model.name, rows=inputs.num_rows)
             self._num_failures += 1
             if self._num_failures >= FAILURES_UNTIL_UNHEALTHY and self.state is EngineState.HEALTHY:
                 self._become(EngineState.UNHEALTHY)
-                self._probing = asyncio.get_running_loop().create_task(self._probe_until_healthy())
+                self._probe(self._probe_until_healthy())
             raise
         self._num_failures = 0
+        self._num_non_finite = 0 if outputs.finite.all() else self._num_non_finite + 1
+        if self._num_non_finite >= FAILURES_UNTIL_UNHEALTHY and self.state is EngineState.HEALTHY:
+            self._num_non_finite = 0
+            self._probe(self._doubt())
         self.stages_ns = dict(self._model.engine.stages_ns)
         for stage, duration_ns in self.stages_ns.items():
             self._metrics.stage_seconds.labels(self._model.name, stage).observe(duration_ns / 1e9)
@@ -112,17 +120,44 @@ class EngineRunner:
             await asyncio.gather(self._probing, return_exceptions=True)
         self._thread.shutdown(wait=self.state is not EngineState.LOST)
 
+    def _probe(self, probing: Coroutine[None, None, None]) -> None:
+        """Begin to probe, unless that is under way."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(probing)
+        else:
+            probing.close()
+
+    async def _doubt(self) -> None:
+        """Find out whether it is the engine that gives rows which are not finite."""
+        if not await self._is_well() and self.state is EngineState.HEALTHY:
+            self._become(EngineState.UNHEALTHY)
+        await self._probe_until_healthy()
+
     async def _probe_until_healthy(self) -> None:
         while self.state is EngineState.UNHEALTHY:
             await asyncio.sleep(self._probe_interval_s)
-            running = asyncio.get_running_loop().run_in_executor(self._thread, self._is_well)
-            done, _ = await asyncio.wait({running}, timeout=self._timeout_s)
-            if not done:
-                self._count("lost")
-                self._become(EngineState.LOST)
-            elif running.result():
+            if await self._is_well():
                 self._num_failures = 0
                 self._become(EngineState.HEALTHY)
+
+    async def _in_time(self, work: Callable[[], _T]) -> _T:
+        """Do work in the thread, where each run of the engine has its own time, from when the thread begins with it.
+
+        Raises:
+            EngineLostError: A run took longer.
+        """
+        asked_s = time.monotonic()
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        while not running.done():
+            left_s = max(asked_s, self._began_s) + self._timeout_s - time.monotonic()
+            if left_s < _NO_TIME_S:
+                running.add_done_callback(lambda future: future.cancelled() or future.exception())  # nobody waits
+                if self.state is not EngineState.LOST:
+                    self._count("lost")
+                    self._become(EngineState.LOST)
+                raise self._lost()
+            await asyncio.wait({running}, timeout=left_s)
+        return running.result()
 
     def _run(self, inputs: EngineInputs) -> EngineBatch:
         """Run rows; when memory runs out, in smaller batches from then on, if these give the same bits."""
@@ -145,19 +180,43 @@ class EngineRunner:
 
     def _run_in_parts(self, inputs: EngineInputs) -> EngineBatch:
         size, num_rows = self._model.engine.batch_size, inputs.num_rows
+        parts = [
+            self._run_once(slice_inputs(inputs, first, min(first + size, num_rows)))
+            for first in range(0, num_rows, size)
+        ]
         try:
-            parts = [
-                run_inputs(self._model.engine, slice_inputs(inputs, first, min(first + size, num_rows)))
-                for first in range(0, num_rows, size)
-            ]
+            return parts[0] if len(parts) == 1 else join_outputs(parts)
+        except MemoryError as error:
+            raise EngineMemoryError("memory ran out beside the engine") from error
+
+    def _run_once(self, inputs: EngineInputs) -> EngineBatch:
+        """One run. Whatever the engine raises is an EngineRunError, and so is a batch that lacks rows.
+
+        Raises:
+            EngineMemoryError: Memory ran out.
+            EngineRunError: Anything else.
+        """
+        self._began_s = time.monotonic()
+        try:
+            outputs = run_inputs(self._model.engine, inputs)
+        except EngineRunError:
+            raise
         except MemoryError as error:  # numpy's, outside onnxruntime
             raise EngineMemoryError("memory ran out in the engine") from error
-        return parts[0] if len(parts) == 1 else join_outputs(parts)
+        except Exception as error:
+            raise EngineRunError(f"the engine failed with {type(error).__name__}: {error}") from error
+        for name in ("image", "label", "uncertainty_map", "keypoints", "finite", "scores"):
+            array = getattr(outputs, name)
+            if array is not None and len(array) != inputs.num_rows:
+                raise EngineRunError(f"the engine gave {len(array)} rows of {name}, expected {inputs.num_rows}")
+        return outputs
 
-    def _is_well(self) -> bool:
+    async def _is_well(self) -> bool:
         """Whether the probe comes out; whatever the engine raises, the next probe may."""
         try:
-            return self._passes_probe()
+            return await self._in_time(self._passes_probe)
+        except EngineLostError:
+            return False
         except Exception as error:  # noqa: BLE001 - an engine that fails is not well, and is asked again
             log_event(_log, logging.WARNING, "engine.probe_failed", error=error, model=self._model.name)
             return False

@@ -213,7 +213,8 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Add rows to the batch that is being formed, as turns have it."""
-        space = self._model.engine.batch_size - sum(len(part.indices) for part in self._forming)
+        num_formed = sum(len(part.indices) for part in self._forming)
+        space = max(0, self._model.engine.batch_size - num_formed)  # the engine may have shrunk since
         entry = self._forming[0].entry if self._forming else None
         # In the order of turns, because streams of one client claim from the same allowance.
         ready = {stream: stream.num_ready(space) for stream in self._turns} if space else {}

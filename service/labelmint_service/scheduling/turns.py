@@ -6,9 +6,10 @@ start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996), with a batch as w
 an entry gets whole batches, but no more of them than its part. A client that wants rows at both entries counts half at
 each, and passes every second turn.
 
-A client of a higher priority goes before all lower ones, but for one row in `LOWER_EVERY`, which the lower priorities
-get in turn, and for one batch in as many, if they wait for an entry that the highest one does not want: they are slow
-then, and never starve.
+A client of a higher priority goes before all lower ones, but for one row in `LOWER_EVERY` at each entry, which the
+lower priorities get in turn, and for one batch in as many, if they wait for an entry that the highest one does not
+want: they are slow then, and never starve. No turns are counted over both entries: who waits at one could miss its own
+for ever, because they always came at the other.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ class _Level(Generic[_StreamT]):
     """The clients of one priority.
 
     Attributes:
-        last: Number of its last row, or of when it came.
+        last: Number of its last row at each entry, or of when it came.
         clients: By name; those without one by their stream.
         shares: Batches that each entry has had, divided by the clients that wanted them.
         entry: That of the last batch.
     """
 
-    last: int
+    last: dict[Entry, int]
     clients: dict[str | _StreamT, _Client[_StreamT]] = field(default_factory=dict)
     shares: dict[Entry, float] = field(default_factory=lambda: dict.fromkeys(Entry, 0.0))
     entry: Entry | None = None
@@ -131,7 +132,7 @@ class _Round(Generic[_StreamT]):
             client, _, streams = self._clients[0]
         client.passed.discard(self._entry)
         stream = streams.popleft()
-        client.last[self._entry] = client.streams[stream][self._entry] = self.level.last = number
+        client.last[self._entry] = client.streams[stream][self._entry] = self.level.last[self._entry] = number
         self._left[stream] -= 1
         if self._left[stream]:
             streams.append(stream)
@@ -148,7 +149,7 @@ class Turns(Generic[_StreamT]):
     def __init__(self) -> None:
         self._levels: dict[int, _Level[_StreamT]] = {}
         self._numbers = itertools.count(1, step=2)  # the one in between is that of a turn that was passed
-        self._rows_of_highest = 0
+        self._rows_of_highest = dict.fromkeys(Entry, 0)
         self._batches_of_highest = 0
 
     def __iter__(self) -> Iterator[_StreamT]:
@@ -161,7 +162,7 @@ class Turns(Generic[_StreamT]):
     def add(self, stream: _StreamT) -> None:
         """Let a stream have turns, after those that have them already."""
         number = next(self._numbers)
-        level = self._levels.setdefault(stream.priority, _Level(number))
+        level = self._levels.setdefault(stream.priority, _Level(dict.fromkeys(Entry, number)))
         client = level.clients.setdefault(stream.client or stream, _Client(dict.fromkeys(Entry, number)))
         client.streams[stream] = dict.fromkeys(Entry, number)
 
@@ -203,7 +204,7 @@ class Turns(Generic[_StreamT]):
             waiting = {priority: clients for priority, clients in rounds.items() if clients}
             if not waiting:
                 break
-            stream = self._whose_turn(waiting).give(next(self._numbers))
+            stream = self._whose_turn(waiting, entry).give(next(self._numbers))
             shares[stream] = shares.get(stream, 0) + 1
         return shares
 
@@ -218,16 +219,16 @@ class Turns(Generic[_StreamT]):
                 return others.pop()
         return self._levels[highest].choose_entry(ready[highest])
 
-    def _whose_turn(self, rounds: Mapping[int, _Round[_StreamT]]) -> _Round[_StreamT]:
+    def _whose_turn(self, rounds: Mapping[int, _Round[_StreamT]], entry: Entry) -> _Round[_StreamT]:
         """The one that has the next row, of those that have one for the batch, by priority."""
         highest = max(rounds)
         if len(rounds) == 1:
             return rounds[highest]
-        self._rows_of_highest += 1
-        if self._rows_of_highest < LOWER_EVERY:
+        self._rows_of_highest[entry] += 1
+        if self._rows_of_highest[entry] < LOWER_EVERY:
             return rounds[highest]
-        self._rows_of_highest = 0
+        self._rows_of_highest[entry] = 0
         return min(
             (of_level for priority, of_level in rounds.items() if priority != highest),
-            key=lambda of_level: of_level.level.last,
+            key=lambda of_level: of_level.level.last[entry],
         )

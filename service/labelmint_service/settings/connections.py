@@ -42,7 +42,7 @@ class ConnectionSettings(BaseSettings):
         description="File that keeps what clients have used of their samples_per_day.",
     )
     max_request_bytes: int = Field(
-        default=16 * _MIB,
+        default=4 * _MIB,
         ge=65536,
         le=2**31 - 1,
         description="Largest request message; latents for Label arrive in these.",

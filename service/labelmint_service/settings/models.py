@@ -47,6 +47,12 @@ class ModelSettings(BaseSettings):
         le=3600.0,
         description="Time that a run of an engine may take; one that takes longer ends the server.",
     )
+    load_timeout_s: float = Field(
+        default=600.0,
+        gt=0.0,
+        le=86400.0,
+        description="Time that a bundle may take to be verified, loaded and warm; one that takes longer has failed.",
+    )
 
     @field_validator("bundle", "expect_digest", mode="before")
     @classmethod
@@ -60,5 +66,11 @@ class ModelSettings(BaseSettings):
                 "expect_digest",
                 f"expect_digest has {len(self.expect_digest)} digests for {len(self.bundle)} bundles; give one for "
                 "each, in the same order, or none",
+            )
+        if self.expect_digest and not self.verify_files:
+            raise PydanticCustomError(
+                "expect_digest",
+                "expect_digest is given and verify_files is false, so that only the manifest would be compared; leave "
+                "verify_files true, or give no digest",
             )
         return self

@@ -175,13 +175,19 @@ def _latents_loader(
     classes: npt.NDArray[np.int64] | None,
     job: LabelJob,
 ) -> Callable[[int, int], LoadedRows]:
-    onehot = make_onehot(classes, len(z), job.model.bundle.manifest.backbone.c_dim)
-    psi = np.full(len(z), job.truncation_psi, dtype=np.float32)
-    rows = LoadedRows(
-        inputs=LatentInputs(z=z, class_onehot=onehot, truncation_psi=psi),
-        class_indices=classes,
-    )
-    return rows.part
+    def load(first: int, last: int) -> LoadedRows:
+        """Only for these rows: one-hot classes may be many times as large as the message that names them."""
+        count, chosen = last - first, None if classes is None else classes[first:last]
+        return LoadedRows(
+            inputs=LatentInputs(
+                z=z[first:last],
+                class_onehot=make_onehot(chosen, count, job.model.bundle.manifest.backbone.c_dim),
+                truncation_psi=np.full(count, job.truncation_psi, dtype=np.float32),
+            ),
+            class_indices=chosen,
+        )
+
+    return load
 
 
 def _load_w(w: npt.NDArray[np.float32], job: LabelJob) -> LoadedRows:

@@ -60,7 +60,7 @@ def listen(
     return join_address(host, taken)
 
 
-def channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:
+def channel_options(settings: ServiceSettings, *, max_connections: int) -> list[tuple[str, int]]:
     """Options of a server."""
     return [
         ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
@@ -72,7 +72,7 @@ def channel_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", settings.max_connection_calls),
     ]
 

@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 class TokenGuard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Lets only callers with a token at services that do not ask for it themselves, such as reflection.
 
-    Health checks need none: what asks for them often cannot send one, and they tell no more than that the server runs.
+    Health checks need none: what asks for them often cannot send one. They tell that the server runs, and whoever knows
+    the name of a model whether it is ready.
 
     Args:
         access: Who may call.

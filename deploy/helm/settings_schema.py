@@ -11,8 +11,10 @@ from labelmint_service.settings import ServiceSettings
 
 SCHEMA_FILE = Path(__file__).parent / "labelmint" / "values.schema.json"
 SET_BY_THE_CHART = frozenset(
-    {"bundle", "model_repository", "host", "port", "metrics", "metrics_host", "metrics_port", "ready_file"}
+    {"bundle", "model_repository", "host", "port", "metrics", "metrics_host", "metrics_port", "quota_file"}
 )
+WITHOUT_A_PLACE = frozenset({"ready_file"})
+"""Files that the server writes, for which a pod has no place."""
 
 
 def settings_schema() -> dict[str, Any]:  # Any: JSON
@@ -21,7 +23,7 @@ def settings_schema() -> dict[str, Any]:  # Any: JSON
     properties = {
         name: {key: value for key, value in field.items() if key not in {"title", "default"}}
         for name, field in schema["properties"].items()
-        if name not in SET_BY_THE_CHART
+        if name not in SET_BY_THE_CHART | WITHOUT_A_PLACE
     }
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

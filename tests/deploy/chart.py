@@ -25,8 +25,26 @@ GPU: Object = {"gpu": {"enabled": True, "runtimeClassName": "nvidia"}, "settings
 REPOSITORY: Object = {
     "repository": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}, "folder": "gans/live"},
     "settings": {"poll_interval_s": 30.0, "admin_port": 50052},
+    "probes": {"readinessModel": "cars"},
 }
-CASES: dict[str, Object] = {"defaults": {}, "gpu": GPU, "full": FULL, "repository": REPOSITORY}
+TLS: Object = {"tls_certificate": "/etc/labelmint/tls/tls.crt", "tls_key": "/etc/labelmint/tls/tls.key"}
+# Nor a server of its own counts.
+QUOTAS: Object = {
+    "replicas": 1,
+    "strategy": {"type": "Recreate"},
+    "quotas": {"enabled": True, "size": "1Gi", "storageClass": "fast"},
+    "settings": {**TLS, "tokens": "/etc/labelmint/tokens/clients.toml"},
+    "probes": {"tls": {"rootCa": "/etc/labelmint/tls/ca.crt"}},
+}
+CLAIM: Object = {**QUOTAS, "quotas": {"enabled": True, "existingClaim": "counts"}}
+CASES: dict[str, Object] = {
+    "defaults": {},
+    "gpu": GPU,
+    "full": FULL,
+    "repository": REPOSITORY,
+    "quotas": QUOTAS,
+    "claim": CLAIM,
+}
 
 
 def render(values: Object) -> dict[str, Object]:

@@ -1,7 +1,6 @@
 """The Helm chart: the objects that it makes of values."""
 
 import json
-import math
 import re
 import tomllib
 from pathlib import Path
@@ -14,18 +13,19 @@ pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this
 import helm_python
 import kubernetes_validate
 
-from labelmint_client import Tls
-from labelmint_client._commands.arguments import parse_arguments
 from labelmint_service.settings import ServiceSettings
 from tests.deploy.chart import (
     CASES,
     CHART,
+    CLAIM,
     DEFAULTS,
     FULL,
     GPU,
     NAME,
+    QUOTAS,
     REPOSITORY,
     ROOT,
+    Object,
     container,
     pod,
     render,
@@ -79,6 +79,18 @@ def test_chart_makes_these_objects() -> None:
     assert set(render({})) == always
     more = {f"HorizontalPodAutoscaler/{NAME}", f"ServiceMonitor/{NAME}", f"PrometheusRule/{NAME}"}
     assert set(render(FULL)) == (always | more | {"ServiceAccount/streams"}) - {f"ServiceAccount/{NAME}"}
+    assert set(render(QUOTAS)) == always | {f"PersistentVolumeClaim/{NAME}-quotas"}
+    assert set(render(CLAIM)) == always
+
+
+def test_names_of_objects_may_be_names_of_services() -> None:
+    long = "a-very-long-name.of-a-release-with.dots-in-it"
+    with helm_python.Chart.load(CHART) as chart:
+        files = chart.render({}, name=long, namespace="gan")
+    services = [one for one in yaml.safe_load_all(files["labelmint/templates/services.yaml"]) if one]
+    assert len(services) == 3
+    for service in services:
+        assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", service["metadata"]["name"])
 
 
 # --- pod --------------------------------------------------------------------------------------------------------------
@@ -97,7 +109,8 @@ def test_pod_has_no_rights(case: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert all(mount["readOnly"] for mount in container(objects)["volumeMounts"])
+    writable = {mount["name"] for mount in container(objects)["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == ({"quotas"} if CASES[case].get("quotas") else set())
     account = objects[f"ServiceAccount/{spec['serviceAccountName']}"]
     assert account["automountServiceAccountToken"] is False
 
@@ -107,46 +120,8 @@ def test_pod_runs_as_the_user_of_the_image() -> None:
     assert pod(render({}))["spec"]["securityContext"]["runAsUser"] == int(user)
 
 
-def test_probes_ask_the_health_service_on_the_port_of_the_server() -> None:
-    for values, port in (({}, 50051), ({"ports": {"grpc": 8500}}, 8500)):
-        one = container(render(values))
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            assert one[probe]["grpc"] == {"port": port}
-        assert one["ports"][0] == {"name": "grpc", "containerPort": port}
-
-
-def test_a_command_takes_the_place_of_the_grpc_probes() -> None:
-    probe = container(render(FULL))["livenessProbe"]
-    assert probe["exec"]["command"] == FULL["probes"]["command"]
-    assert "grpc" not in probe
-
-
-def test_server_with_tls_is_probed_by_a_command_that_checks_it() -> None:
-    tls = {name: FULL["probes"]["tls"][name] for name in ("rootCa", "serverName", "certificate", "key")}
-    settings = {"tls_certificate": "/tls/tls.crt", "tls_key": "/tls/tls.key", "tls_client_ca": "/tls/ca.crt"}
-    one = container(render({"settings": settings, "probes": {"tls": tls}, "ports": {"grpc": 8500}}))
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        program, *arguments = one[probe]["exec"]["command"]
-        assert program == "labelmint"
-        assert "grpc" not in one[probe]
-        parsed = parse_arguments(arguments)
-        assert (parsed.command, parsed.address) == ("health", "127.0.0.1:8500")
-        assert parsed.security.tls == Tls(
-            root_ca=Path(tls["rootCa"]),
-            certificate=Path(tls["certificate"]),
-            key=Path(tls["key"]),
-            server_name=tls["serverName"],
-        )
-
-
 def test_variables_of_the_values_reach_the_container() -> None:
     assert FULL["env"][0] in container(render(FULL))["env"]
-
-
-@pytest.mark.parametrize("grace_s", [0, 20, 42.5, 3600])
-def test_pod_gets_time_for_hook_and_streams(grace_s: float) -> None:
-    spec = pod(render({"settings": {"grace_s": grace_s}, "preStopSleepSeconds": 7}))["spec"]
-    assert spec["terminationGracePeriodSeconds"] == 7 + math.ceil(grace_s) + 10
 
 
 def test_gpu_values_ask_for_a_gpu_and_set_the_provider() -> None:
@@ -158,6 +133,25 @@ def test_gpu_values_ask_for_a_gpu_and_set_the_provider() -> None:
     assert pod(objects)["spec"]["tolerations"] == DEFAULTS["gpu"]["tolerations"]
     assert pod(objects)["spec"]["runtimeClassName"] == "nvidia"
     assert settings_of(objects)["provider"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "devices"),
+    [
+        (1, {}, ()),
+        (3, {}, (0, 1, 2)),
+        (3, {"devices": [2, 0]}, (2, 0)),
+        (3, {"devices": []}, ()),
+        (3, {"provider": "cpu"}, ()),
+    ],
+    ids=["one", "three", "chosen", "first", "processor"],
+)
+def test_server_runs_on_all_its_gpus_unless_told_otherwise(
+    count: int, settings: dict[str, object], devices: tuple[int, ...]
+) -> None:
+    objects = render({"gpu": {"enabled": True, "count": count}, "settings": settings})
+    assert container(objects)["resources"]["limits"]["nvidia.com/gpu"] == count
+    assert ServiceSettings.model_validate(settings_of(objects)).devices == devices
 
 
 def test_without_gpu_nothing_of_one_is_asked_for() -> None:
@@ -205,6 +199,40 @@ def test_model_repository_is_mounted_where_the_server_looks_for_it(folder: str) 
     assert "bundle" not in settings_of(objects)
 
 
+@pytest.mark.parametrize(("values", "claim"), [(QUOTAS, f"{NAME}-quotas"), (CLAIM, "counts")], ids=["own", "existing"])
+def test_counts_of_quotas_are_written_to_a_claim_that_outlives_the_pod(values: Object, claim: str) -> None:
+    objects = render(values)
+    volumes = {one["name"]: one for one in pod(objects)["spec"]["volumes"]}
+    mounts = {one["name"]: one for one in container(objects)["volumeMounts"]}
+    assert volumes["quotas"]["persistentVolumeClaim"] == {"claimName": claim}
+    assert "readOnly" not in mounts["quotas"]
+    assert str(Path(settings_of(objects)["quota_file"]).parent) == mounts["quotas"]["mountPath"]
+    assert ServiceSettings.model_validate(settings_of(objects)).quota_file is not None
+
+
+def test_claim_of_quotas_is_as_large_and_of_the_class_that_the_values_say() -> None:
+    spec = render(QUOTAS)[f"PersistentVolumeClaim/{NAME}-quotas"]["spec"]
+    assert spec == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    default = render({**QUOTAS, "quotas": {"enabled": True}})[f"PersistentVolumeClaim/{NAME}-quotas"]["spec"]
+    assert "storageClassName" not in default
+
+
+def test_at_most_one_server_has_the_counts_of_quotas() -> None:
+    spec = render(QUOTAS)[f"Deployment/{NAME}"]["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_without_quotas_there_is_nothing_to_write_to() -> None:
+    objects = render({})
+    assert "quota_file" not in settings_of(objects)
+    assert "quotas" not in {one["name"] for one in pod(objects)["spec"]["volumes"]}
+
+
 def test_without_a_repository_there_is_neither_its_volume_nor_an_admin_service() -> None:
     objects = render({})
     assert {"model_repository", "admin_port"}.isdisjoint(settings_of(objects))
@@ -232,6 +260,14 @@ def test_services_find_the_pods_and_their_ports() -> None:
             (port,) = service["ports"]
             assert port["port"] == ports[port["targetPort"]]
         assert objects[f"Service/{NAME}-headless"]["spec"]["clusterIP"] == "None"
+
+
+@pytest.mark.parametrize(("values", "protocol"), [({}, "kubernetes.io/h2c"), (QUOTAS, "https")], ids=["plain", "tls"])
+def test_services_say_whether_their_port_speaks_tls(values: Object, protocol: str) -> None:
+    objects = render(values)
+    for suffix in ("", "-headless"):
+        [port] = objects[f"Service/{NAME}{suffix}"]["spec"]["ports"]
+        assert port["appProtocol"] == protocol
 
 
 def test_selectors_of_all_objects_choose_the_pods() -> None:

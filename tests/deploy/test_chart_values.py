@@ -10,25 +10,28 @@ import pytest
 pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this platform")
 
 import helm_python
+import yaml
 
-from deploy.helm.settings_schema import SCHEMA_FILE, SET_BY_THE_CHART, schema_with_settings
+from deploy.helm.settings_schema import SCHEMA_FILE, SET_BY_THE_CHART, WITHOUT_A_PLACE, schema_with_settings
 from labelmint_service.settings import ENV_PREFIX, ServiceSettings, load_settings
 from tests.deploy.chart import (
     CASES,
+    CLAIM,
     DEFAULTS,
     FULL,
     NAME,
     NAMESPACE,
+    QUOTAS,
     REPOSITORY,
     ROOT,
+    TLS,
     Object,
     container,
     notes,
     pod,
     render,
+    settings_of,
 )
-
-TLS = {"tls_certificate": "/tls/tls.crt", "tls_key": "/tls/tls.key"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -45,7 +48,8 @@ def test_server_starts_from_file_and_variables_with_the_values(
         monkeypatch.setenv(name, value)
     settings = load_settings(["--config", str(tmp_path / "serve.json")])
     wanted = {**DEFAULTS["settings"], **CASES[case].get("settings", {})}
-    assert {name: getattr(settings, name) for name in wanted} == wanted
+    got = {name: getattr(settings, name) for name in wanted}
+    assert {name: str(value) if isinstance(value, Path) else value for name, value in got.items()} == wanted
     assert (settings.host, settings.metrics_host) == ("0.0.0.0", "0.0.0.0")
     folders = CASES[case].get("bundles", {}).get("folders")
     if folders:
@@ -75,7 +79,7 @@ def test_new_settings_make_new_pods() -> None:
 def test_schema_knows_every_setting_that_the_chart_does_not_set_itself() -> None:
     text = SCHEMA_FILE.read_text(encoding="utf-8")
     assert text == schema_with_settings(text), "run `make chart-schema`"
-    assert set(ServiceSettings.model_fields) >= SET_BY_THE_CHART
+    assert set(ServiceSettings.model_fields) >= SET_BY_THE_CHART | WITHOUT_A_PLACE
 
 
 @pytest.mark.parametrize(
@@ -95,11 +99,19 @@ def test_schema_knows_every_setting_that_the_chart_does_not_set_itself() -> None
         {"repository": {"volume": {"emptyDir": {}, "hostPath": {"path": "/"}}}},
         {"repository": {"claim": "models"}},
         {"secrets": [{"name": "tls", "secret": "tls"}]},
+        {"settings": {"quota_file": "/var/lib/labelmint/quotas"}},
+        {"settings": {"ready_file": "/tmp/ready"}},
+        {"quotas": {"enabled": True, "size": 64}},
+        {"quotas": {"claim": "counts"}},
+        {"fullnameOverride": "labels.example"},
+        {"fullnameOverride": "1st"},
         {"ports": {"grpc": 443}},
         {"autoscaling": {"targets": {"labelmint_waiting_streams": 0}}},
         {"networkPolicy": {"client": []}},
         {"probes": {"readiness": {"periodSecond": 1}}},
         {"probes": {"tls": {"rootCa": "ca.crt"}}},
+        {"probes": {"readinessModel": "Cars"}},
+        {"probes": {"readinessModel": "cars@"}},
         {"env": [{"name": "OTEL SERVICE"}]},
     ],
     ids=json.dumps,
@@ -127,6 +139,13 @@ def test_schema_refuses(values: Object) -> None:
             {"settings": {**TLS, "tls_client_ca": "/tls/clients.pem"}, "probes": {"tls": {"rootCa": "/tls/ca.crt"}}},
             "probes.tls.certificate or probes.tls.key is empty",
         ),
+        ({"settings": {"tokens": "/clients.toml"}}, "tokens would cross the network in plain text"),
+        ({**QUOTAS, "replicas": 2}, "set replicas to 1"),
+        ({**QUOTAS, "autoscaling": {"enabled": True}}, "counts of quotas belong to one server"),
+        ({**CLAIM, "strategy": {"type": "RollingUpdate"}}, "set strategy.type to Recreate"),
+        ({**QUOTAS, "settings": TLS}, "no client has a quota"),
+        ({"gpu": {"enabled": True, "count": 2, "resource": "nvidia.com/mig-1g.10gb"}}, "one MIG slice"),
+        ({"probes": {"command": ["true"], "readinessModel": "cars"}}, "leave one of them out"),
         (
             {
                 "autoscaling": {
@@ -147,6 +166,13 @@ def test_schema_refuses(values: Object) -> None:
         "tracing",
         "tls",
         "client tls",
+        "tokens",
+        "quotas of many",
+        "quotas of more and more",
+        "quotas of two at a time",
+        "quotas of nobody",
+        "slices",
+        "two probes",
         "no targets",
     ],
 )
@@ -168,10 +194,20 @@ def keys(values: Any, prefix: str = "") -> set[str]:  # Any: YAML
 
 
 def test_full_values_say_everything_that_can_be_said() -> None:
-    said = keys(FULL) | keys(REPOSITORY)
+    said = keys(FULL) | keys(REPOSITORY) | keys(QUOTAS) | keys(CLAIM)
     # Recreate has no rolling update; tags and schema know no more keys than the defaults show.
     missing = {key for key in keys(DEFAULTS) - said if not key.startswith("strategy.rollingUpdate")}
     assert missing == set()
+
+
+def test_values_of_the_readme_make_a_server_with_quotas() -> None:
+    readme = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"^```yaml\n(.+?)^```$", readme, flags=re.MULTILINE | re.DOTALL)
+    objects = render(yaml.safe_load(example))
+    settings = ServiceSettings.model_validate(settings_of(objects))
+    paths = [settings.tls_certificate, settings.tls_key, settings.tokens, settings.quota_file]
+    folders = {Path(mount["mountPath"]) for mount in container(objects)["volumeMounts"]}
+    assert all(path is not None and path.parent in folders for path in paths)
 
 
 def test_notes_name_the_addresses() -> None:
@@ -180,3 +216,17 @@ def test_notes_name_the_addresses() -> None:
     assert "prometheus-adapter" in text
     assert "serving the embedded model." in text
     assert "serving what lies in its model repository." in notes(REPOSITORY)
+
+
+def test_notes_warn_of_servers_that_are_ready_without_a_model() -> None:
+    warning = "probes.readinessModel"
+    assert warning in notes({**REPOSITORY, "probes": {}})
+    assert warning not in notes(REPOSITORY)
+    assert warning not in notes({})
+
+
+def test_notes_name_the_claim_of_quotas_and_what_a_client_has_to_show() -> None:
+    assert f"lie on the claim {NAME}-quotas. It goes when the release does." in notes(QUOTAS)
+    assert "lie on the claim counts.\n" in notes(CLAIM)
+    assert "--tls-root-ca CA.PEM --tls-server-name NAME --token-file FILE\n" in notes(QUOTAS)
+    assert "--tls" not in notes({})

@@ -1,6 +1,5 @@
 """Dashboard, alerts and autoscaling read what the server exports, and the dashboard leaves nothing of it out."""
 
-import ast
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import yaml
 pytest.importorskip("promql_parser", reason="promql-parser has no wheel for this platform")
 
 from tests.deploy.metrics import TARGET_LABELS, exported_series, families, grouping_labels, selectors
+from tests.deploy.sources import logged_events
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -122,11 +122,4 @@ def test_every_alert_leads_to_a_cause_and_a_remedy() -> None:
 
 def test_every_event_of_the_log_is_named_to_operators() -> None:
     readme = (ROOT / "service/README.md").read_text(encoding="utf-8")
-    events = {
-        ast.literal_eval(node.args[2])
-        for path in (ROOT / "service/labelmint_service").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "log_event"
-    }
-    assert events >= {"server.ready", "call.end"}
-    assert {event for event in events if f"`{event}`" not in readme} == set()
+    assert {event for event in logged_events() if f"`{event}`" not in readme} == set()

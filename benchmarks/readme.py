@@ -12,6 +12,8 @@ from pathlib import Path
 from benchmarks.reporting.environment import describe_origin
 from benchmarks.reporting.files import RESULTS_FOLDER, Document, write_text
 from benchmarks.reporting.tables import markdown_table
+from benchmarks.throughput.summary import EARLIER_COMMAND
+from benchmarks.workloads.summary import find_commands
 
 BEGIN, END = "<!-- speed: made by `make bench` -->\n", "<!-- /speed -->\n"
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -60,7 +62,7 @@ def _service(*reports: Document | None) -> str:
     if not rows:
         return ""
     table = markdown_table(("engine, embedded model", "contender", "samples/s", "of the engine"), rows)
-    return f"{table}\n{_origins('make bench', known)}\n"
+    return f"{table}\n{_origins([(report.get('command', EARLIER_COMMAND), report) for report in known])}\n"
 
 
 def _workloads(report: Document | None) -> str:
@@ -88,7 +90,8 @@ def _workloads(report: Document | None) -> str:
         *(f"{stage} to its floor" for stage in stages),
         "same labels",
     )
-    origins = _origins("python -m benchmarks.workloads", list(report["workloads"].values()))
+    commands = find_commands(report["workloads"])
+    origins = _origins([(commands[name], part) for name, part in report["workloads"].items()])
     return f"{markdown_table(header, rows)}\n{origins}\n"
 
 
@@ -102,12 +105,15 @@ def _transport(report: Document | None) -> str:
             rates = (f"{entry['samples_per_s']:,.0f}", f"{entry['megabytes_per_s']:,.0f}")
             rows.append((f"{size} x {size}", name, *rates, "" if relative is None else f"{relative:.2f}"))
     table = markdown_table(("recorded sample", "stream", "samples/s", "MB/s", "labelmint to it"), rows)
-    return f"{table}\n{_origins(report['command'], [report])}\n"
+    return f"{table}\n{_origins([(report['command'], report)])}\n"
 
 
-def _origins(command: str, reports: Sequence[Document]) -> str:
-    origins = list(dict.fromkeys(describe_origin(report) for report in reports))
-    return f"`{command}`: {'; '.join(origins)}."
+def _origins(reports: Sequence[tuple[str, Document]]) -> str:
+    """A line a command, with when and from which commit its results came."""
+    by_command: dict[str, dict[str, None]] = {}
+    for command, report in reports:
+        by_command.setdefault(command, {})[describe_origin(report)] = None
+    return "\n".join(f"`{command}`: {'; '.join(origins)}." for command, origins in by_command.items())
 
 
 def _load(path: Path) -> Document | None:

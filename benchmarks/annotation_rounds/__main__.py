@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = ("count", "candidates", "judged", "members", "steps", "copies")
         return {"configuration": {key: getattr(parsed, key) for key in settings}, "runs": runs}
 
-    return run_benchmark("annotation_rounds", measure, lambda report: draw_summary(report["runs"]), parsed.out)
+    return run_benchmark(
+        "annotation_rounds", arguments, measure, lambda report: draw_summary(report["runs"]), parsed.out
+    )
 
 
 def _compare(generator: Backbone, oracle: Segmenter, parsed: argparse.Namespace, seed: int) -> list[Document]:

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     stages[stage] = worker.ask(request, timeout_s=_TIMEOUT_S)
         return {"resolution": parsed.resolution, "stages": judge_stages(stages)}
 
-    return run_benchmark("checkpoint_import", measure, draw_summary, parsed.out)
+    return run_benchmark("checkpoint_import", arguments, measure, draw_summary, parsed.out)
 
 
 def judge_stages(stages: Document) -> Document:

@@ -11,7 +11,7 @@ from benchmarks.argument_types import positive_float, positive_int
 from benchmarks.curves.batches import measure_batches
 from benchmarks.curves.load import measure_loads
 from benchmarks.curves.plots import plot_batches, plot_loads
-from benchmarks.reporting.environment import describe_environment, load_average
+from benchmarks.reporting.environment import describe_command, describe_environment, load_average
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json
 from labelmint.bundle import open_bundle
 from labelmint.errors import LabelmintError
@@ -44,20 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.draw:
         _draw(json.loads((parsed.out / "curves.json").read_text(encoding="utf-8")), parsed.out)
         return 0
-    report: dict[str, Any] = {"benchmark": "curves", **describe_environment()}
+    command = describe_command("benchmarks.curves", arguments)
+    report: dict[str, Any] = {"benchmark": "curves", **describe_environment(command)}
     try:
-        name = open_bundle(parsed.bundle).name
+        opened = open_bundle(parsed.bundle)
         batches = {
             engine: measure_batches(parsed.bundle, engine, parsed.sizes, parsed.rounds) for engine in parsed.engines
         }
         loads = {
-            engine: measure_loads(parsed.bundle, engine, name, parsed.loads, parsed.seconds)
+            engine: measure_loads(parsed.bundle, engine, opened.name, parsed.loads, parsed.seconds)
             for engine in parsed.engines
         }
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    report |= {"model": name, "batches": batches, "loads": loads, "load_average_after": load_average()}
+    report |= {"model": opened.name, "digest": opened.digest, "batches": batches, "loads": loads}
+    report |= {"load_average_after": load_average()}
     write_json(parsed.out / "curves.json", report)
     _draw(report, parsed.out)
     print(f"written: {parsed.out / 'curves.json'} and the plots beside it")

@@ -21,10 +21,11 @@ from benchmarks.downstream.training import (
     run_arms,
     use_streamed,
 )
-from benchmarks.reporting.environment import describe_environment
+from benchmarks.reporting.environment import describe_command, describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_text
 from labelmint.errors import LabelmintError
 from labelmint_service.engine.loading import ENGINES
+from labelmint_service.engine.processor import describe_processor
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 _COMPARED = (
@@ -47,21 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = vars(_make_parser().parse_args(arguments))
     forgotten = parsed.pop("restart")
     settings = DownstreamSettings(**parsed)
+    command = describe_command("benchmarks.downstream", arguments)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     try:
-        run(settings, list(ARMS) if forgotten == [] else forgotten or ())
+        run(settings, command, list(ARMS) if forgotten == [] else forgotten or ())
     except LabelmintError as error:
         print(f"benchmarks.downstream: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(settings: DownstreamSettings, forgotten: Collection[str] = ()) -> None:
+def run(settings: DownstreamSettings, command: str, forgotten: Collection[str] = ()) -> None:
     """Do all of it; see `main`.
 
     Args:
         settings: What to train on what.
+        command: That does it, for the record.
         forgotten: Arms whose earlier trainings do not count.
 
     Raises:
@@ -79,17 +82,19 @@ def run(settings: DownstreamSettings, forgotten: Collection[str] = ()) -> None:
     test = render_test(settings, resolution)
     learned = {STREAMED: streamed, RENDERED: render_training(settings, resolution)}
     wanted = [(arm, seed) for seed in settings.seeds for arm in settings.arms if record.find(arm, seed) is None]
+    origin = {"processor": describe_processor(), "command": command}
     for run in run_arms(learned, test, settings, wanted):
-        record.add(run)
+        engine = {"engine": samples.engine} if run["arm"] == STREAMED else {}
+        record.add({**run, **engine, **origin})
     missing = [(arm, seed) for arm in ARMS for seed in settings.seeds if record.find(arm, seed) is None]
     if missing:
         record.write({"complete": False})
         print(f"{len(missing)} trainings are left: {', '.join(f'{arm}, seed {seed}' for arm, seed in missing)}")
         return
     summary = summarize(record.runs, settings.seeds)
-    environment = describe_environment()
+    environment = describe_environment(command)
     record.write({"complete": True, **environment, "summary": summary})
-    write_text(settings.out / "downstream.md", draw_page(summary, configuration, environment))
+    write_text(settings.out / "downstream.md", draw_page(summary, record.runs, configuration, environment))
     print(draw_table(summary), end="")
     print(f"written: {settings.out / 'downstream.json'}, {settings.out / 'downstream.md'}")
 

@@ -40,6 +40,7 @@ class StreamedSamples:
         masks: uint8 [N, H, W].
         keypoints: float32 [N, K, 4], x, y, score, visibility.
         source: Where they came from, ready for JSON.
+        engine: What made them; None if that was another's server, or was not kept.
     """
 
     class_names: tuple[str, ...]
@@ -47,6 +48,7 @@ class StreamedSamples:
     masks: npt.NDArray[np.uint8]
     keypoints: npt.NDArray[np.float32]
     source: dict[str, object]
+    engine: str | None
 
 
 def fetch_samples(settings: DownstreamSettings) -> StreamedSamples:
@@ -63,8 +65,10 @@ def fetch_samples(settings: DownstreamSettings) -> StreamedSamples:
         parts = _fetch_parts(client, model, settings)
     source = json.loads(str(parts[0]["source"])) | {"next_index": int(parts[-1]["next_index"])}
     joined = {key: np.concatenate([part[key] for part in parts]) for key in _JOINED}
+    engines = dict.fromkeys(str(part.get("engine", "")) for part in parts)
     del parts  # as large as what is joined
-    _save(settings.cache, {**joined, "source": np.array(json.dumps(source))})
+    engine = np.array("" if "" in engines else ", ".join(engines))
+    _save(settings.cache, {**joined, "source": np.array(json.dumps(source)), "engine": engine})
     del joined
     shutil.rmtree(_parts_folder(settings.cache))
     return _load_cache(settings, model.digest)
@@ -116,6 +120,7 @@ def _fetch_parts(client: Client, model: Model, settings: DownstreamSettings) -> 
             # numerics_id: ids may change between interruptions, labels then differ within the manifest's tolerances.
             document = json.dumps(source | {"numerics_id": stream.numerics_id})
             part = _stack(samples, model) | {"source": np.array(document), "next_index": np.array(stream.next_index)}
+            part["engine"] = np.array("" if settings.address else settings.engine)
             _save(folder / f"{len(parts):05d}.npz", part)
             parts.append(part)
             bar.update(len(samples))
@@ -175,6 +180,7 @@ def _load_cache(settings: DownstreamSettings, digest: str | None) -> StreamedSam
         masks=arrays["masks"][: settings.num_samples],
         keypoints=arrays["keypoints"][: settings.num_samples],
         source=source,
+        engine=str(arrays.get("engine", "")) or None,
     )
 
 

@@ -15,6 +15,13 @@ MIOU_TARGET = 0.9
 CLASS_TARGET = 0.75
 """Aim for streamed / rendered IoU of every class."""
 
+_EARLIER = {
+    STREAMED: "on the processor that downstream.json names, which has AVX2 alone, by `--engine fused --threads 1 "
+    "--jobs 2` (README at commit 47107ca; the samples have the numerics id of that engine there at commit 6680273)",
+    RENDERED: "in bfloat16, as all trainings then, on another processor (downstream.json at commit 45354bd)",
+}
+"""What the history of the repository says of the runs that do not tell."""
+
 _KEYPOINT_SCORES = ("pck_at_0_1", "pck_at_0_05", "visibility_accuracy")
 
 # Any: documents of JSON.
@@ -87,7 +94,7 @@ def _shown(measured: dict[str, float], num_seeds: int) -> str:
     return f"{measured['mean']:.3f}{spread_of_seeds}"
 
 
-def draw_page(summary: Summary, configuration: dict[str, Any], environment: dict[str, Any]) -> str:
+def draw_page(summary: Summary, runs: Sequence[Run], configuration: dict[str, Any], environment: dict[str, Any]) -> str:
     """Markdown: the table with what one has to know to read it."""
     chosen, source = configuration, configuration["source"]
 
@@ -106,6 +113,32 @@ def draw_page(summary: Summary, configuration: dict[str, Any], environment: dict
         f"{draw_table(summary)}\n"
         f"Aims: ratio at least {MIOU_TARGET} for mIoU ({verdict('reaches_miou_target')}), at least {CLASS_TARGET} for "
         f"every class ({verdict('reaches_class_target')}; lowest: {summary['worst_class']}).\n\n"
-        f"Made by `python -m benchmarks.downstream --seeds {','.join(map(str, summary['seeds']))}`, "
+        f"{_describe_runs([run for run in runs if run['seed'] in summary['seeds']])}\n"
+        f"Summed up by `{environment.get('command', 'python -m benchmarks.downstream')}`, "
         f"{describe_origin(environment)}; every run is in [downstream.json](downstream.json).\n"
     )
+
+
+def _describe_runs(runs: Sequence[Run]) -> str:
+    """Markdown: in what, on what and by which command each arm was trained, as far as the runs tell."""
+    lines = []
+    for arm in ARMS:
+        alike: dict[str, list[int]] = {}
+        for run in runs:
+            if run["arm"] == arm:
+                alike.setdefault(_describe_run(run), []).append(run["seed"])
+        lines += [f"- {arm}, seeds {', '.join(map(str, sorted(seeds)))}: {told}" for told, seeds in alike.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _describe_run(run: Run) -> str:
+    processor, command = run.get("processor"), run.get("command")
+    told = {
+        "precision": run.get("compute_dtype"),
+        "processor": processor
+        and f"{processor['model']} (instruction sets {processor['instruction_sets_sha256'][:8]})",
+        **({"engine of the samples": run.get("engine")} if run["arm"] == STREAMED else {}),
+        "command": command and f"`{command}`",
+    }
+    earlier = "" if command else f"; from the history of the repository: {_EARLIER[run['arm']]}"
+    return ", ".join(f"{name} {value or 'not recorded'}" for name, value in told.items()) + earlier

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.argument_types import positive_float, positive_int
 from benchmarks.endurance.measuring import endure
-from benchmarks.reporting.environment import describe_environment, describe_origin, load_average
+from benchmarks.reporting.environment import describe_command, describe_environment, describe_origin, load_average
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.reporting.tables import markdown_table
 from labelmint.bundle import open_bundle
@@ -37,17 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=positive_float, default=300.0)
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
     parsed = parser.parse_args(arguments)
-    command = f"python -m benchmarks.endurance --engine {parsed.engine} --streams {parsed.streams} "
-    command += f"--seconds {parsed.seconds:g}"
-    report: dict[str, Any] = {"benchmark": "endurance", "command": command, **describe_environment()}
+    command = describe_command("benchmarks.endurance", arguments)
+    report: dict[str, Any] = {"benchmark": "endurance", **describe_environment(command)}
     try:
-        name = open_bundle(parsed.bundle).name
-        result: dict[str, Any] = endure(parsed.bundle, parsed.engine, name, parsed.streams, parsed.seconds)
+        opened = open_bundle(parsed.bundle)
+        result: dict[str, Any] = endure(parsed.bundle, parsed.engine, opened.name, parsed.streams, parsed.seconds)
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     faults = find_faults(result)
-    report |= {"model": name, "engine": parsed.engine, "streams": parsed.streams, "seconds": parsed.seconds}
+    report |= {"model": opened.name, "digest": opened.digest, "engine": parsed.engine}
+    report |= {"streams": parsed.streams, "seconds": parsed.seconds}
     report |= {"result": result, "faults": faults, "load_average_after": load_average()}
     write_json(parsed.out / "endurance.json", report)
     text = summarize(report)

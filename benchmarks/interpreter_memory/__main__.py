@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             request = {**dataclasses.asdict(settings), "threads": parsed.threads}
             return _judge(settings, worker.ask(request, timeout_s=_TIMEOUT_S))
 
-    return run_benchmark("interpreter_memory", measure, draw_summary, parsed.out)
+    return run_benchmark("interpreter_memory", arguments, measure, draw_summary, parsed.out)
 
 
 def _judge(settings: MemorySettings, outcome: Document) -> Document:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 after a printed error.
     """
     parsed = _make_parser().parse_args(arguments)
-    return run_benchmark("picture_choice", lambda: _measure(parsed), draw_summary, parsed.out)
+    return run_benchmark("picture_choice", arguments, lambda: _measure(parsed), draw_summary, parsed.out)
 
 
 def _measure(parsed: argparse.Namespace) -> Document:

@@ -4,8 +4,11 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.processes.worker import ROOT
@@ -13,16 +16,23 @@ from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
 
 _PACKAGES = (
-    *("labelmint", "cuda-bindings", "grpcio", "numpy", "onnxruntime", "onnxruntime-gpu", "protobuf", "simplejpeg"),
-    *("torch", "triton", "zstandard"),
+    *("labelmint", "cuda-bindings", "grpcio", "numpy", "nvidia-pytriton", "onnxruntime", "onnxruntime-gpu"),
+    *("openvino", "protobuf", "pyarrow", "simplejpeg", "torch", "triton", "zstandard"),
 )
+_MADE = ("benchmarks/results", "README.md")
+"""What benchmarks write themselves: a later one of the same command is no less of the commit for it."""
 
 
-def describe_environment() -> dict[str, object]:
-    """Time, commit, hardware, load and versions, ready for JSON."""
+def describe_environment(command: str) -> dict[str, object]:
+    """Command, time, commit, hardware, load and versions, ready for JSON.
+
+    Args:
+        command: What was called, from `describe_command`.
+    """
     return {
+        "command": command,
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": describe_commit(),
         "hardware": {
             "processor": describe_processor(),
             "graphics": describe_graphics(),
@@ -32,6 +42,17 @@ def describe_environment() -> dict[str, object]:
         "load_average": load_average(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def describe_command(module: str, arguments: Sequence[str] | None) -> str:
+    """The command line of a benchmark, as one types it in the repository.
+
+    Args:
+        module: Run as `python -m`.
+        arguments: Without the program's name; None takes those of the process.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["python", "-m", module, *(argument.replace(f"{ROOT}/", "") for argument in given)])
 
 
 def load_average() -> list[float] | None:
@@ -47,16 +68,19 @@ def describe_origin(environment: Mapping[str, Any]) -> str:  # Any: a document o
     return f"{environment['time']}, commit {commit['id'][:12]}{' with changes' if commit['modified'] else ''}"
 
 
-def _commit() -> dict[str, object] | None:
+def describe_commit(root: Path = ROOT) -> dict[str, object] | None:
+    """The commit that is checked out, and whether files that git knows differ from it; results do not count."""
+    left_out = [f":(exclude){path}" for path in _MADE]
     try:
-        identity = _git("rev-parse", "HEAD")
-        return {"id": identity, "modified": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+        identity = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *left_out)
+        return {"id": identity, "modified": bool(changes)}
     except (OSError, subprocess.CalledProcessError):  # no git, or an unpacked archive
         return None
 
 
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _memory_bytes() -> int | None:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         entries = [_compare(bundle, size, parsed) for bundle in parsed.bundles for size in parsed.batch_sizes]
         return {"configuration": {"rounds": parsed.rounds, "runs": parsed.runs}, "entries": entries}
 
-    return run_benchmark("runtimes", measure, draw_summary, parsed.out)
+    return run_benchmark("runtimes", arguments, measure, draw_summary, parsed.out)
 
 
 def _compare(bundle: Path, batch_size: int, parsed: argparse.Namespace) -> Document:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.argument_types import natural_int, positive_float, positive_int
-from benchmarks.reporting.environment import describe_environment
+from benchmarks.reporting.environment import describe_command, describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.throughput.measuring import ThroughputSettings, measure
 from benchmarks.throughput.summary import TARGET_RATIO, build_report, draw_page, draw_table
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warmup_batches=parsed.warmup_batches,
         seed=parsed.seed,
     )
-    environment = describe_environment()
+    environment = describe_environment(describe_command("benchmarks", arguments))
     try:
         report = build_report(settings, measure(settings), environment)
     except LabelmintError as error:

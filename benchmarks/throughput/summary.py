@@ -11,6 +11,9 @@ from benchmarks.throughput.measuring import ENGINE, Measured, Measurement, Throu
 TARGET_RATIO = 0.9
 """Share of the engine's speed that the service should keep."""
 
+EARLIER_COMMAND = "make bench"
+"""What made the results that name no command."""
+
 # Any: documents of JSON.
 Report = dict[str, Any]
 
@@ -110,5 +113,6 @@ def draw_page(report: Report, name: str) -> str:
         f"decoded. All make the same addresses in turns, {chosen['rounds']} rounds of {chosen['timed_batches']} timed "
         "batches each: samples/s is the median over rounds, `of engine` the median of the ratios of single rounds. The "
         "samples compared had the engine's bits; JPEG pictures are lossy and are compared by their mean difference "
-        f"instead (`image_difference_levels`). Made by `make bench`; details in [{name}.json]({name}.json).\n"
+        f"instead (`image_difference_levels`). Made by "
+        f"`{report.get('command', EARLIER_COMMAND)}`; details in [{name}.json]({name}.json).\n"
     )

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.argument_types import positive_int
-from benchmarks.reporting.environment import describe_environment
+from benchmarks.reporting.environment import describe_command, describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.transport.measuring import TransportSettings, measure
 from benchmarks.transport.summary import draw_page, draw_table, summarize
+from labelmint.bundle import open_bundle
 from labelmint.errors import LabelmintError
+from labelmint_service.settings import EMBEDDED_BUNDLE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch_bytes=parsed.batch_megabytes * 2**20,
         triton_python=parsed.triton_python,
     )
-    command = "python -m benchmarks.transport" + (" --triton-python PYTHON" if settings.triton_python else "")
-    report: dict[str, object] = {"benchmark": "transport", "command": command, **describe_environment()}
+    command = describe_command("benchmarks.transport", arguments)
+    if settings.triton_python:
+        command = command.replace(settings.triton_python, "PYTHON")  # where it lies says nothing to others
+    report: dict[str, object] = {"benchmark": "transport", **describe_environment(command)}
     try:
+        report["digest"] = open_bundle(EMBEDDED_BUNDLE).digest
         report["sizes"] = {str(size): summarize(measure(size, settings)) for size in settings.sizes}
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)

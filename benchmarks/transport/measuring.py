@@ -51,10 +51,12 @@ class Stream:
     Attributes:
         total_ns: Of each turn.
         reader_peak_rss_bytes: Most memory of the reader.
+        versions: Of Python and its packages, where the contender has an environment of its own.
     """
 
     total_ns: list[int] = field(default_factory=list)
     reader_peak_rss_bytes: int | None = None
+    versions: Mapping[str, str] | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,6 +91,8 @@ def measure(size: int, settings: TransportSettings) -> Measured:
         sample_bytes=sample_bytes, batch_size=batch_size, samples=samples, streams={name: Stream() for name in names}
     )
     with _readers(size, batch_size, names, settings.triton_python) as readers:
+        for name, reader in readers.items():
+            measured.streams[name].versions = reader.description.get("versions")
         digests = {
             name: reader.ask({"samples": samples, "kept": _KEPT_SAMPLES}, timeout_s=_TIMEOUT_S)["digest"]
             for name, reader in readers.items()

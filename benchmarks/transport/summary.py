@@ -27,6 +27,8 @@ def summarize(measured: Measured) -> Report:
             "seconds_of_turns": [round(value / 1e9, 4) for value in stream.total_ns],
             "reader_peak_rss_bytes": stream.reader_peak_rss_bytes,
         }
+        if stream.versions:
+            contenders[name]["versions"] = dict(stream.versions)
         if name in GOALS:
             ratios = [other / own for own, other in zip(ours, stream.total_ns, strict=True)]
             contenders[name]["speed_of_labelmint"] = round(statistics.median(ratios), 3)

@@ -6,8 +6,10 @@ standard library, numpy and pytriton, and nothing else. It speaks as `benchmarks
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +54,7 @@ def read(recording: str, address: str, say: Say) -> None:
     """Read until standard input ends."""
     batch_size = len(load(recording)["image"])
     with DecoupledModelClient(address, "replay") as client:
-        say({})
+        say({"versions": describe_versions()})
         for line in sys.stdin:
             request = json.loads(line)
             num_batches = int(request["samples"]) // batch_size
@@ -66,6 +68,12 @@ def read(recording: str, address: str, say: Say) -> None:
             total_ns = time.perf_counter_ns() - began_ns
             digest = hashlib.sha256(b"".join(array.tobytes() for sample in first for array in sample))
             say({"total_ns": total_ns, "digest": digest.hexdigest(), "peak_rss_bytes": None})
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of this environment, which is not the benchmark's."""
+    packages = ("nvidia-pytriton", "tritonclient", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def load(recording: str) -> Document:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = _make_parser().parse_args(arguments)
     return run_benchmark(
-        "true_masks", lambda: _measure(parsed), lambda report: draw_table(report["scores"]), parsed.out
+        "true_masks", arguments, lambda: _measure(parsed), lambda report: draw_table(report["scores"]), parsed.out
     )
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.argument_types import positive_int
-from benchmarks.reporting.environment import describe_environment, describe_origin
+from benchmarks.reporting.environment import describe_command, describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.workloads.devices import DEVICES
 from benchmarks.workloads.measuring import CONTENDERS, USUAL, WorkloadSettings, measure
 from benchmarks.workloads.plots import plot_stages
 from benchmarks.workloads.shapes import WORKLOADS
-from benchmarks.workloads.summary import draw_table, summarize
+from benchmarks.workloads.summary import draw_page, draw_table, summarize
 from labelmint.errors import LabelmintError
 
 
@@ -61,19 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = _read_measured(parsed.out / f"{name}.json")
     try:
         for workload in parsed.workloads or WORKLOADS:
-            environment = describe_environment()
+            environment = describe_environment(describe_command("benchmarks.workloads", arguments))
             measured[workload] = {**summarize(workload, measure(workload, settings), settings), **environment}
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     document = {"workloads": {workload: measured[workload] for workload in WORKLOADS if workload in measured}}
-    table = draw_table(document)
-    origins = "".join(f"- {workload}: {describe_origin(part)}\n" for workload, part in document["workloads"].items())
     write_json(parsed.out / f"{name}.json", document)
-    write_text(parsed.out / f"{name}.md", f"{table}\n{origins}")
+    write_text(parsed.out / f"{name}.md", draw_page(document))
     if not on_gpu:
         plot_stages(document["workloads"], parsed.out / "time-by-stage.png")
-    print(table, end="")
+    print(draw_table(document), end="")
     return 0
 
 

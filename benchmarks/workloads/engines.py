@@ -47,7 +47,8 @@ def _prepare() -> tuple[Document, Answer]:
             "peak_device_bytes": engine.device_bytes() if hasattr(engine, "device_bytes") else None,
         }
 
-    return {"numerics": json.loads(model.numerics.document), "batch_size": engine.batch_size}, answer
+    described = {"digest": model.bundle.digest, "numerics": json.loads(model.numerics.document)}
+    return {**described, "batch_size": engine.batch_size}, answer
 
 
 if __name__ == "__main__":

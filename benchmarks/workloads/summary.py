@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.reporting.environment import describe_origin
 from benchmarks.reporting.statistics import summarize_durations
 from benchmarks.reporting.tables import markdown_table
 from benchmarks.workloads.measuring import Contender, WorkloadSettings
@@ -12,6 +13,8 @@ GOALS = {"car-512": 25.0, "cat-256": 15.0}
 """Times faster than the reference that the fused engine should be on a processor."""
 GPU_GOALS = {"car-512": (1000.0, 100.0), "face-1024": (250.0, 0.0)}
 """Pictures a second that the fused engine should make on an H100, and times faster than the reference there."""
+_EARLIER_ROUNDS = 3
+"""Of the results that do not tell."""
 
 
 def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettings) -> dict[str, Any]:
@@ -42,6 +45,9 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
         "contenders": contenders,
         "device": settings.device,
         "batch_size": settings.batch_size,
+        "rounds": settings.rounds,
+        "pictures": settings.pictures,
+        "digest": next((one.description["digest"] for one in seen.values() if "digest" in one.description), None),
         "floor": floor,
     }
     if reference:
@@ -138,3 +144,21 @@ def draw_table(document: Mapping[str, Any]) -> str:
         "same labels",
     )
     return markdown_table(header, rows)
+
+
+def draw_page(document: Mapping[str, Any]) -> str:
+    """Markdown: the table, when each workload was measured, and by which command."""
+    measured = document["workloads"]
+    origins = "".join(f"- {name}: {describe_origin(part)}\n" for name, part in measured.items())
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(find_commands(measured).values()))
+    return f"{draw_table(document)}\n{origins}\nMade by {commands}.\n"
+
+
+def find_commands(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Command of each workload. Those of before results named it are taken for one run of so many pictures a turn."""
+    earlier = {name: part for name, part in measured.items() if "command" not in part}
+    # Of all contenders, engines label the most pictures.
+    counts = [max(one["ms_a_picture"]["n"] for one in part["contenders"].values()) for part in earlier.values()]
+    pictures = min(counts, default=0) // _EARLIER_ROUNDS
+    together = f"python -m benchmarks.workloads {' '.join(earlier)} --pictures {pictures}"
+    return {name: part.get("command", together) for name, part in measured.items()}

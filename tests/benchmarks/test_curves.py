@@ -6,12 +6,15 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.curves.__main__ import main
+from labelmint.bundle import open_bundle
 
 
 def test_curves_are_measured_and_drawn(tiny: Path, tmp_path: Path) -> None:
     arguments = ["--bundle", str(tiny), "--engines", "onnxruntime", "--sizes", "1", "3", "--rounds", "2"]
     assert main([*arguments, "--loads", "0.2", "0.5", "--seconds", "1.5", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "curves.json").read_text(encoding="utf-8"))
+    assert report["command"].startswith(f"python -m benchmarks.curves --bundle {tiny} --engines onnxruntime ")
+    assert report["digest"] == open_bundle(tiny).digest
     batches = report["batches"]["onnxruntime"]
     assert list(batches) == ["1", "3"]
     for size, entry in batches.items():

@@ -11,10 +11,13 @@ from benchmarks.downstream import streamed
 from benchmarks.downstream.__main__ import main
 from benchmarks.downstream.settings import DownstreamSettings
 from benchmarks.downstream.streamed import fetch_samples
-from benchmarks.downstream.summary import summarize
+from benchmarks.downstream.summary import draw_page, summarize
 from benchmarks.errors import RecordError
+from benchmarks.reporting.environment import describe_command
+from benchmarks.reporting.files import RESULTS_FOLDER
 from labelmint_client import Client
 from labelmint_export.datasets.toonhead import CLASS_NAMES
+from labelmint_service.engine.processor import describe_processor
 from tests.serving import serving
 
 
@@ -72,6 +75,15 @@ def test_interrupted_run_goes_on_and_trains_nothing_twice(
     assert [(run["arm"], run["seed"]) for run in first["runs"]] == [("streamed", 3), ("rendered", 3)]
     assert first["complete"]
     assert set(first["summary"]["iou"]) == set(CLASS_NAMES)
+    called = describe_command("benchmarks.downstream", command(toonish, tmp_path))
+    assert first["command"] == called
+    for run in first["runs"]:
+        assert (run["command"], run["processor"]) == (called, describe_processor())
+        assert run["compute_dtype"] in {"float32", "bfloat16"}
+        assert run.get("engine") == ("onnxruntime" if run["arm"] == "streamed" else None)
+    page = (tmp_path / "downstream.md").read_text()
+    assert f"Summed up by `{called}`" in page
+    assert "not recorded" not in page
 
     # What an interruption during the second seed leaves behind.
     (tmp_path / "downstream.json").write_text(json.dumps({**first, "complete": False, "runs": first["runs"][:1]}))
@@ -156,6 +168,39 @@ def test_cache_of_another_filter_is_refused(toonish: Path, tmp_path: Path) -> No
         fetch_samples(settings(toonish, cache, max_uncertainty_quantile=0.9))
     with pytest.raises(RecordError, match="holds 4 samples, expected at least 5"):
         fetch_samples(settings(toonish, cache, num_samples=5))
+
+
+def test_engine_of_the_samples_is_known_if_their_file_tells(toonish: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "samples.npz"
+    with serving([toonish]) as running:
+        another = fetch_samples(settings(toonish, cache, address=running.address, num_samples=4))
+    assert another.engine is None, "another's server does not tell"
+    with np.load(cache) as file:
+        arrays = dict(file)
+    np.savez(cache, **{**arrays, "engine": np.array("fused")})
+    assert fetch_samples(settings(toonish, cache, num_samples=4)).engine == "fused"
+    np.savez(cache, **{name: array for name, array in arrays.items() if name != "engine"})
+    assert fetch_samples(settings(toonish, cache, num_samples=4)).engine is None, "a file of before it told"
+
+
+def test_earlier_runs_count_and_what_they_do_not_tell_is_said(toonish: Path, tmp_path: Path) -> None:
+    assert main(command(toonish, tmp_path)) == 0
+    document = record_of(tmp_path)
+    for run in document["runs"]:
+        for key in ("engine", "processor", "command"):
+            run.pop(key, None)
+    del document["runs"][1]["compute_dtype"]
+    (tmp_path / "downstream.json").write_text(json.dumps(document))
+    assert main(command(toonish, tmp_path)) == 0
+    assert record_of(tmp_path)["runs"] == document["runs"], "they were trained again"
+    page = (tmp_path / "downstream.md").read_text()
+    assert "- rendered, seeds 3: precision not recorded, processor not recorded, command not recorded; from" in page
+
+
+def test_committed_page_is_that_of_the_committed_record() -> None:
+    document = record_of(RESULTS_FOLDER)
+    page = draw_page(document["summary"], document["runs"], document["configuration"], document)
+    assert (RESULTS_FOLDER / "downstream.md").read_text(encoding="utf-8") == page
 
 
 def run_of(arm: str, seed: int, miou: float, iou: dict[str, float | None]) -> dict[str, Any]:  # Any: JSON

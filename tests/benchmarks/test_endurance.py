@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.endurance.__main__ import find_faults, main
 from benchmarks.endurance.measuring import summarize_memory
+from labelmint.bundle import open_bundle
 from tests.tiny_bundle import write_tiny_bundle
 
 SOUND: dict[str, Any] = {
@@ -31,6 +32,8 @@ def test_short_run_reads_every_stream_and_writes_the_command_beside_the_result(t
     assert result["least_samples_of_a_stream"] > 0
     assert result["samples"] >= 12
     assert status == (1 if report["faults"] else 0)
+    assert report["command"].startswith(f"python -m benchmarks.endurance --bundle {bundle} --engine onnxruntime ")
+    assert report["digest"] == open_bundle(bundle).digest
     assert f"`{report['command']}`" in (tmp_path / "endurance.md").read_text(encoding="utf-8")
 
 

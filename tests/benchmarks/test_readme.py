@@ -1,16 +1,28 @@
 """README's tables of speed say what the result files say."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.readme import BEGIN, END, README, draw_speed, main
-from benchmarks.reporting.files import RESULTS_FOLDER
+from benchmarks.reporting.files import RESULTS_FOLDER, write_json
 
 
 def test_readme_holds_the_tables_of_the_committed_results() -> None:
     text = README.read_text(encoding="utf-8")
     assert f"{BEGIN}\n{draw_speed(RESULTS_FOLDER)}\n{END}" in text, "run: python -m benchmarks.readme"
+
+
+def test_each_command_stands_beside_what_it_measured(tmp_path: Path) -> None:
+    for name in ("service", "service-fused"):
+        report = json.loads((RESULTS_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        write_json(tmp_path / f"{name}.json", {**report, "time": name, "command": f"python -m {name}"})
+    lines = draw_speed(tmp_path).splitlines()
+    assert [line.split(",")[0] for line in lines if line.startswith("`")] == [
+        "`python -m service`: service",
+        "`python -m service-fused`: service-fused",
+    ]
 
 
 def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ def test_a_run_writes_speeds_ratios_and_proof_of_equal_bits(tiny: Path, tmp_path
 
     assert status == 0
     report = json.loads((tmp_path / "service.json").read_text())
+    assert report["command"].startswith(f"python -m benchmarks --bundle {tiny} --rounds 2 ")
+    assert f"`{report['command']}`" in (tmp_path / "service.md").read_text()
     timed = report["configuration"]["timed_batches"]
     assert list(report["contenders"]) == ["engine", "grpc_raw", "grpc_jpeg_zstd"]
     engine_rates = report["contenders"]["engine"]["samples_per_s_of_rounds"]

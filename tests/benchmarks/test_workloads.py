@@ -1,5 +1,6 @@
 """Workloads: what they make, that contenders label alike, and how the numbers are summed up."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks.errors import DeviceError, ParityError
+from benchmarks.reporting.files import RESULTS_FOLDER
 from benchmarks.workloads.__main__ import main
 from benchmarks.workloads.devices import open_device
 from benchmarks.workloads.floors import count_interpreter
@@ -17,7 +19,7 @@ from benchmarks.workloads.parts import make_generator, make_interpreter, write_b
 from benchmarks.workloads.plots import plot_stages
 from benchmarks.workloads.reference import ReferenceLabels, most_frequent
 from benchmarks.workloads.shapes import STYLEGAN1_CHANNELS, STYLEGAN2_CHANNELS, WORKLOADS, Workload
-from benchmarks.workloads.summary import draw_table, summarize
+from benchmarks.workloads.summary import draw_page, draw_table, find_commands, summarize
 from labelmint.addresses import latents
 from labelmint_service.engine import load_engine
 from labelmint_service.models.served import load_model
@@ -93,7 +95,7 @@ def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> No
     reference = Contender(description=description, total_ns=[6_000_000_000] * 3, peak_rss_bytes=10)
     stages = {"mapping": 1_000_000, "synthesis": 600_000_000, "interpreter": 100_000_000}
     fused = Contender(
-        description={"numerics": {"engine": {"kernel": "avx512bf16"}}},
+        description={"digest": "0123", "numerics": {"engine": {"kernel": "avx512bf16"}}},
         total_ns=[1_000_000_000] * 3,
         stages_ns=[stages] * 3,
     )
@@ -104,12 +106,27 @@ def test_summary_compares_with_the_reference_and_the_floor(tmp_path: Path) -> No
     assert entry["stages_ms"] == {"mapping": 1.0, "synthesis": 600.0, "interpreter": 100.0}
     # 0.4 s of arithmetic in float32, and 0.05 s in bfloat16.
     assert entry["times_their_floor"] == {"synthesis": 1.5, "interpreter": 2.0}
+    assert document["digest"] == "0123"
     assert document["reference_share_of_gemm_rate"] == 0.5
     assert document["reaches_goal"] is False
     assert "| cat-256" in draw_table({"workloads": {"cat-256": document}})
     plot_stages({"cat-256": document}, tmp_path / "stages.png")
     with Image.open(tmp_path / "stages.png") as picture:
         assert picture.width > 500
+
+
+def test_page_of_the_committed_results_names_their_command() -> None:
+    document = json.loads((RESULTS_FOLDER / "workloads.json").read_text(encoding="utf-8"))
+    page = (RESULTS_FOLDER / "workloads.md").read_text(encoding="utf-8")
+    assert page == draw_page(document)
+    assert "Made by `python -m benchmarks.workloads " in page
+
+
+def test_commands_of_workloads_are_theirs_or_for_earlier_results_follow_from_what_they_hold() -> None:
+    earlier = {"contenders": {"reference": {"ms_a_picture": {"n": 3}}, "fused": {"ms_a_picture": {"n": 6}}}}
+    together = "python -m benchmarks.workloads cat-256 car-512 --pictures 2"
+    assert find_commands({"cat-256": earlier, "car-512": earlier}) == {"cat-256": together, "car-512": together}
+    assert find_commands({"cat-256": {"command": "its own"}}) == {"cat-256": "its own"}
 
 
 def test_summary_on_a_gpu_has_its_own_goals_and_floor(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_trainings_beside_each_other_give_the_same_networks(toonish: Path, tmp_p
     assert beside == {run["arm"]: run["scores"] for run in one_by_one}
 
 
+@pytest.mark.thorough
 def test_failure_of_a_training_beside_others_is_reported(
     toonish: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from labelmint_client import Client, Sample
 from tests.embedded.graph import run_model_graph
 
 SEED = 2024
-COUNT = 22  # no multiple of the batch
+COUNT = 11  # no multiple of the batch
 FIELDS: Final = ("image", "mask", "keypoints", "uncertainty_map")
 
 Bits = dict[int, tuple[bytes, ...]]

@@ -132,7 +132,7 @@ def test_file_of_another_program_goes_all_the_way_to_the_engine(name: str, tmp_p
     double = copy.deepcopy(generator).double()
     c = torch.from_numpy(classes).double() if generator.config.c_dim else None
     ws = double.mapping(torch.from_numpy(z).double(), c, torch.from_numpy(psi).double())
-    painted = double.synthesis(ws, "const", torch.float64)
+    painted = double.synthesis(ws, "const", compute_dtype=torch.float64)
     expected = plain_labels(load_interpreter(made), plain_features(generator, painted.taps), "majority")
     picture = torch.floor((127.5 * painted.image + 128).clamp(0, 255)).permute(0, 2, 3, 1).numpy()
     assert got.finite.all()
@@ -230,7 +230,7 @@ def test_editgans_selection_is_trained_and_built_with_its_own_vote(tmp_path: Pat
     z = latents(5, np.arange(2, dtype=np.uint64), 6)
     got = engine.run(z, np.zeros((2, 0), np.float32), np.ones(2, np.float32))
     double = load_generator(path).double()
-    painted = double.synthesis(double.mapping(torch.from_numpy(z).double()), "const", torch.float64)
+    painted = double.synthesis(double.mapping(torch.from_numpy(z).double()), "const", compute_dtype=torch.float64)
     constant = double.state_dict()["synthesis.blocks.b4.constant_input"].expand(2, -1, -1, -1)
     expected = plain_labels(load_interpreter(made), {"b4.const": constant} | painted.taps, "mean_logits")
     assert (got.label == expected.label.numpy()).mean() > 0.999
@@ -287,7 +287,7 @@ def test_datasetgans_classifiers_become_a_bundle_that_the_service_serves(tmp_pat
     got = load_model(out).engine.run(z, np.zeros((2, 0), np.float32), np.full(2, 0.7, np.float32))
     double = load_generator(path, mean_latent=tmp_path / "mean.npy").double()
     ws = double.mapping(torch.from_numpy(z).double(), None, 0.7, 4)
-    painted = double.synthesis(ws, "const", torch.float64)
+    painted = double.synthesis(ws, "const", compute_dtype=torch.float64)
     upsampled = [functional.interpolate(tap, size=[16, 16], mode="bilinear") for tap in painted.taps.values()]
     pixels = torch.cat(upsampled, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
     winners = torch.stack([layers(pixels).argmax(dim=1) for layers in classifiers])  # [M, P]

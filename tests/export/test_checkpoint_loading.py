@@ -56,11 +56,17 @@ def test_generators_of_all_programs_are_called_alike(name: str, tmp_path: Path) 
     c = torch.eye(config.c_dim)[:2] if config.c_dim else None
     ws = generator.mapping(torch.zeros(2, config.z_dim), c, truncation_psi=0.7, truncation_cutoff=2)
     for noise_mode in ("const", "none", "random"):
-        image, taps = generator.synthesis(ws, noise_mode=noise_mode, noise=None)
+        image, taps = generator.synthesis(ws, noise_mode, None)
         assert image.shape == (2, config.image_channels, config.resolution, config.resolution)
         assert list(taps) == [tap.name for tap in generator.tap_specs]
     with pytest.raises(GeneratorError, match="noise names 'b99'"):
-        generator.synthesis(ws, noise={"b99": torch.zeros(1, 1, 4, 4)})
+        generator.synthesis(ws, "const", {"b99": torch.zeros(1, 1, 4, 4)})
+    with pytest.raises(TypeError, match="positional arguments"):
+        generator.synthesis(ws, "const", None, torch.float64)
+    for unknown in ("constant", "", None, ["const"]):
+        with pytest.raises(GeneratorError, match=r"noise_mode is .*, expected one of const, random, none") as caught:
+            generator.synthesis(ws, unknown)
+        assert caught.value.field == "noise_mode"
 
 
 @pytest.mark.parametrize("name", ["stylegan2_ada_32", "stylegan2_from_sg3_32_c5"])
@@ -289,10 +295,15 @@ def test_mean_latent_that_is_not_needed_or_no_array_is_refused(tmp_path: Path) -
         load_generator(DATA / "stylegan2_ada_32.pkl", mean_latent=tmp_path / "mean.npy")
     (tmp_path / "broken.npy").write_bytes(b"no array")
     np.save(tmp_path / "words.npy", np.array(["a"]))
+    np.save(tmp_path / "integers.npy", np.zeros(64, np.int64))
+    with (tmp_path / "several.npy").open("wb") as file:
+        np.savez(file, np.zeros(64, np.float32))
     for name, message in (
         ("no", "does not exist"),
         ("broken", "is no .npy file"),
-        ("words", "no floating-point"),
+        ("words", "'<U1'.* expected type, order and shape of booleans, integers or floating-point numbers"),
+        ("integers", "holds int64, expected floating-point numbers"),
+        ("several", "several arrays"),
     ):
         with pytest.raises(CheckpointError, match=message) as caught:
             load_generator(DATA / "rosinality_32.pt", mean_latent=tmp_path / f"{name}.npy")

@@ -28,8 +28,10 @@ from benchmarks.processes.memory import peak_rss_bytes
 from labelmint.errors import LabelmintError
 from labelmint_export.checkpoints import ModuleRecord, TflibNetwork, read_checkpoint
 from labelmint_export.checkpoints import limits as limits_module
-from labelmint_export.checkpoints.loading import load_generator
+from labelmint_export.checkpoints.loading import inspect_checkpoint, load_generator
 from labelmint_export.errors import CheckpointError
+from tests.export.plain_stylegan1 import make_state_dict
+from tests.export.tflib_files import make_stylegan2, write_snapshot
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 REFERENCE = Path(__file__).parents[3] / "shared/reference"
@@ -64,15 +66,19 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:  # Any: what Python 
 sys.addaudithook(_watch)
 
 
-def read_file(path: Path) -> Any:  # Any: a record of whatever the file holds
-    """Read a checkpoint, and see that the interpreter did nothing meanwhile that a reader has no business with."""
+def watched(read: Callable[[Path], object], path: Path) -> Any:  # Any: a record of whatever the file holds
+    """Read a file, and see that the interpreter did nothing meanwhile that a reader has no business with."""
     seen: list[str] = []
     _watched.append(seen)
     try:
-        return read_checkpoint(path)
+        return read(path)
     finally:
         _watched.remove(seen)
         assert not seen
+
+
+def read_file(path: Path) -> Any:  # Any: a record of whatever the file holds
+    return watched(read_checkpoint, path)
 
 
 def test_the_watch_notices_what_python_s_unpickler_does(tmp_path: Path) -> None:
@@ -288,11 +294,16 @@ def make_networks(dnnlib: types.SimpleNamespace, trap: Path) -> tuple[object, ..
     variables: list[tuple[str, object]] = [
         ("lod", np.float32(0.5)),
         ("dlatent_avg", np.asfortranarray(rng.normal(size=(3, 2)))),
+        ("turned", rng.normal(size=(2, 3, 4)).astype(np.float32).transpose(1, 2, 0)),
+        ("with gaps", rng.normal(size=(4, 6))[:, ::2]),
+        ("large", rng.normal(size=20_000)),
+        ("single", np.array(2.0)),
     ]
+    variables[2][1].flags.writeable = False  # type: ignore[attr-defined]  # an array; protocol 5 writes it as bytes
     return tuple(make(name, variables, mapping=mapping) for name in ("G", "D", "Gs"))
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_tensorflow_networks_are_read_without_their_code(
     tmp_path: Path, fake_dnnlib: types.SimpleNamespace, protocol: int
 ) -> None:
@@ -305,9 +316,12 @@ def test_tensorflow_networks_are_read_without_their_code(
     gs, original = ours[2], networks[2]
     assert (gs.version, gs.build_func_name, gs.static_kwargs) == (4, "Gs_style", {"resolution": 32, "fmap_max": 48})
     tensors = gs.tensors()
-    assert list(tensors) == ["lod", "dlatent_avg", "mapping/Dense0/weight"]
-    assert (tensors["lod"].shape, tensors["lod"].dtype, float(tensors["lod"])) == ((), np.float32, 0.5)
-    np.testing.assert_array_equal(tensors["dlatent_avg"], original.variables[1][1])  # type: ignore[attr-defined]
+    expected = dict(original.variables)  # type: ignore[attr-defined]
+    assert list(tensors) == [*expected, "mapping/Dense0/weight"]
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array)
+        assert (tensors[name].shape, tensors[name].dtype) == (array.shape, array.dtype)
+        assert not tensors[name].flags.writeable
     np.testing.assert_array_equal(
         tensors["mapping/Dense0/weight"],
         original.components["mapping"].variables[0][1],  # type: ignore[attr-defined]
@@ -439,6 +453,7 @@ OPCODES = {
     "module of another version": call("torch_utils.persistence", "_reconstruct_persistent_obj", {"version": 7}),
     "module without description": call("torch_utils.persistence", "_reconstruct_persistent_obj", 1),
     "huge BINBYTES8": b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
+    "huge BYTEARRAY8": b"\x96\xff\xff\xff\xff\xff\xff\xff\x7f",
     "huge BINUNICODE8": b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff",
     "huge FRAME": b"\x95\xff\xff\xff\xff\xff\xff\xff\xff",
     "huge LONG4": b"\x8b\xff\xff\xff\x7f",
@@ -551,6 +566,7 @@ TENSORS: dict[str, dict[str, Any]] = {  # Any: wrong types are the point
     "strides missing": {"strides": (3,)},
     "nine dimensions": {"shape": (1,) * 9, "strides": (1,) * 9},
     "expanded too far": {"shape": (1 << 20, 6), "strides": (0, 1)},
+    "expanded a little too far": {"shape": ((1 << 18) + 1,), "strides": (0,)},
     "huge numel": {"numel": 1 << 60},
     "negative numel": {"numel": -6},
     "numel short of bytes": {"numel": 5},
@@ -574,11 +590,12 @@ def test_tensor_out_of_bounds_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_many_windows_on_one_storage_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = save([torch.zeros(1000)] * 2)
-    monkeypatch.setattr("labelmint_export.checkpoints.records.MAX_TENSOR_BYTES", 8000)
-    assert len(read_bytes(data, tmp_path)) == 2
-    monkeypatch.setattr("labelmint_export.checkpoints.records.MAX_TENSOR_BYTES", 7999)
-    assert "8000 bytes" in str(refused(data, tmp_path))
+    data = save([torch.zeros(1000)] * 4)
+    reached, by_the_file = 16_000, limits_module.MAX_REACHES * len(data)
+    monkeypatch.setattr(limits_module, "MIN_REACHABLE_BYTES", reached - by_the_file)
+    assert len(read_bytes(data, tmp_path)) == 4
+    monkeypatch.setattr(limits_module, "MIN_REACHABLE_BYTES", reached - by_the_file - 1)
+    assert "16000 bytes" in str(refused(data, tmp_path))
 
 
 def test_array_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path: Path) -> None:
@@ -587,6 +604,39 @@ def test_array_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path: Path) -> No
     for shape in (7, 5, 255):
         refused(good.replace(b"K\x06\x85", b"K" + bytes([shape]) + b"\x85"), tmp_path)
     refused(pickle.dumps(np.array([print, {}], dtype=object), 4), tmp_path)
+
+
+def test_array_of_a_buffer_that_does_not_fit_its_shape_is_refused(tmp_path: Path) -> None:
+    dtype = call("numpy", "dtype", "f4", False, True)
+
+    def make(raw: bytes | str, shape: object, *order: object) -> bytes:
+        parts = pickled(raw) if isinstance(raw, str) else b"C" + bytes([len(raw)]) + raw
+        arguments = b"(" + parts + dtype + pickled(shape) + b"".join(map(pickled, order)) + b"t"
+        return whole(b"cnumpy._core.numeric\n_frombuffer\n" + arguments + b"R")
+
+    raw = np.arange(6, dtype=np.float32).tobytes()
+    for order, expected in (
+        (("C",), [[0, 1, 2], [3, 4, 5]]),
+        (("F",), [[0, 2, 4], [1, 3, 5]]),
+        (("K", (1, 0)), [[0, 3], [1, 4], [2, 5]]),
+    ):
+        np.testing.assert_array_equal(read_bytes(make(raw, (2, 3), *order), tmp_path), expected)
+    for data in (
+        make(raw, (2, 4), "C"),
+        make(raw, (5,), "C"),
+        make(raw, (-6,), "C"),
+        make(raw, [6], "C"),
+        make(raw, (6,), "A"),
+        make(raw, (6,), "K"),
+        make(raw, (6,), 0),
+        make(raw, (2, 3), "K", (0, 0)),
+        make(raw, (2, 3), "K", (1,)),
+        make(raw, (2, 3), "K", (1, 2)),
+        make(raw, (2, 3), "C", (1, 0)),
+        make(raw[:-1], (6,), "C"),
+        make("\u1234", (6,), "C"),
+    ):
+        refused(data, tmp_path)
 
 
 # --- Hostile archives and legacy files --------------------------------------------------------------------------------
@@ -725,15 +775,47 @@ def mutate(data: bytes, places: list[int], rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def run_mutations(name: str, count: int, folder: Path) -> collections.Counter[str]:
+def copy_of(name: str) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes((DATA / name).read_bytes())
+
+
+def save_stylegan1(path: Path) -> None:
+    torch.save({name: torch.from_numpy(array) for name, array in make_state_dict({4: 5, 8: 4}).items()}, path)
+
+
+def save_classifier(path: Path) -> None:
+    """DatasetGAN's layers, as its program saves them."""
+    torch.manual_seed(0)
+    nn = torch.nn
+    layers = [nn.Linear(9, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 6), nn.ReLU(), nn.BatchNorm1d(6)]
+    state = nn.Sequential(*layers, nn.Linear(6, 4)).state_dict(prefix="module.layers.")
+    torch.save({"model_state_dict": state}, path)
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
+    **{name: (copy_of(name), load_generator) for name in FILES},
+    "tensorflow.pkl": (lambda path: write_snapshot(path, make_stylegan2({4: 5, 8: 4}), {}), load_generator),
+    "stylegan1.pt": (save_stylegan1, load_generator),
+    "model_0.pth": (save_classifier, inspect_checkpoint),
+}
+"""Files to be damaged: how each is made, and what makes something of its records."""
+
+
+def run_mutations(name: str, count: int, tmp_path: Path) -> collections.Counter[str]:
     """Read damaged copies of a file; each must be refused or give plain records, and nothing else may happen.
 
-    Those that are records are made generators of, which must be refused or succeed. None may take over 2 GB.
+    Those that are records are made generators or classifiers of, which must be refused or succeed. None may take over
+    2 GB.
     """
-    data = (DATA / name).read_bytes()
+    make, convert = DAMAGED[name]
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    make(tmp_path / name)
+    convert(tmp_path / name)  # torch imports parts of itself when they are first used
+    data = (tmp_path / name).read_bytes()
     contents: dict[str, bytes] = {}
-    if name.endswith(".pt"):
-        with zipfile.ZipFile(DATA / name) as archive:
+    if zipfile.is_zipfile(tmp_path / name):
+        with zipfile.ZipFile(tmp_path / name) as archive:
             contents = {member: archive.read(member) for member in archive.namelist()}
     pickle_name = next((member for member in contents if member.endswith("data.pkl")), "")
     places = find_opcodes(contents[pickle_name] if contents else data)
@@ -752,7 +834,7 @@ def run_mutations(name: str, count: int, folder: Path) -> collections.Counter[st
             assert_plain(read_bytes(damaged, folder))
             outcomes["read"] += 1
             with contextlib.suppress(LabelmintError):
-                load_generator(folder / "checkpoint")
+                watched(convert, folder / "checkpoint")
         except CheckpointError as error:
             outcomes[error.field] += 1
         assert time.perf_counter() - start < 5, number
@@ -776,20 +858,20 @@ def make_sound_archive(contents: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_file_is_refused_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    outcomes = run_mutations(name, 170, tmp_path)
-    assert outcomes["read"] < 120, outcomes
+    outcomes = run_mutations(name, 85, tmp_path)
+    assert 0 < outcomes["read"] < 65, outcomes
     assert len(outcomes) >= 3, outcomes
 
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_much_damaged_file_is_refused_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sum(run_mutations(name, 6_667, tmp_path).values()) == 6_667
+    assert sum(run_mutations(name, 3_334, tmp_path).values()) == 3_334
 
 
 def test_limits_leave_room_for_real_snapshots() -> None:

@@ -47,7 +47,7 @@ class LinearGenerator(nn.Module):
         self.mapping = SimpleNamespace(map_to_w=lambda z, c: z * self.scale, w_avg=torch.zeros(w_dim))
 
     def synthesis(
-        self, ws: torch.Tensor, noise_mode: str = "const", compute_dtype: torch.dtype = torch.float32
+        self, ws: torch.Tensor, noise_mode: str = "const", *, compute_dtype: torch.dtype = torch.float32
     ) -> SynthesisOutput:
         return SynthesisOutput(image=(ws.flatten(1) @ self.matrix).view(-1, 3, 4, 4))
 

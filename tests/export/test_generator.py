@@ -53,7 +53,7 @@ def test_upsampling_keeps_a_flat_picture_flat_away_from_the_border() -> None:
 def test_synthesis_equals_the_plain_algorithm(noise_mode: str) -> None:
     generator = make_generator(32).double()
     ws = torch.randn(2, generator.config.num_ws, 10).double()
-    got = generator.synthesis(ws, noise_mode, torch.float64)
+    got = generator.synthesis(ws, noise_mode, compute_dtype=torch.float64)
     image, taps = plain_synthesis(generator, ws, noise_mode)
     torch.testing.assert_close(got.image, image, rtol=0, atol=1e-10)
     assert list(got.taps) == list(taps)
@@ -67,7 +67,7 @@ def test_architectures_equal_the_plain_algorithm(architecture: Architecture, con
     config = dataclasses.replace(make_config(32), architecture=architecture, conv_clamp=conv_clamp)
     generator = make_generator_of(config).double()
     ws = torch.randn(2, config.num_ws, 10).double()
-    got = generator.synthesis(ws, "const", torch.float64)
+    got = generator.synthesis(ws, "const", compute_dtype=torch.float64)
     image, taps = plain_synthesis(generator, ws)
     torch.testing.assert_close(got.image, image, rtol=0, atol=1e-10)
     for name, tap in taps.items():
@@ -81,7 +81,7 @@ def test_noise_that_is_given_takes_the_place_of_the_stored() -> None:
     ws = torch.randn(2, generator.config.num_ws, 10).double()
     noise = {"b8.conv0": torch.randn(2, 1, 8, 8).double(), "b16.conv1": torch.randn(1, 1, 16, 16).double()}
     for mode in ("const", "none"):
-        got = generator.synthesis(ws, mode, torch.float64, noise)
+        got = generator.synthesis(ws, mode, noise, compute_dtype=torch.float64)
         image, _ = plain_synthesis(generator, ws, mode, noise)
         torch.testing.assert_close(got.image, image, rtol=0, atol=1e-10)
 

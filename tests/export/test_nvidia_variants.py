@@ -49,7 +49,7 @@ def test_snapshot_of_any_options_computes_the_plain_algorithm(changes: dict[str,
         torch.testing.assert_close(w, plain_mapping(source, z, c), rtol=0, atol=1e-7)
     torch.testing.assert_close(w, source.mapping.map_to_w(z, c), rtol=0, atol=0)
     ws = torch.randn(2, config.num_ws, config.w_dim, dtype=torch.float64)
-    got = loaded.synthesis(ws, "const", torch.float64)
+    got = loaded.synthesis(ws, "const", compute_dtype=torch.float64)
     image, taps = plain_synthesis(source, ws)
     torch.testing.assert_close(got.image, image, rtol=0, atol=1e-9)
     for name, tap in taps.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import struct
@@ -13,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.errors import CheckpointError
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator, read_json, read_tensors, save_generator, write_tensors
@@ -113,6 +115,8 @@ def test_tensors_that_do_not_fit_are_named(
         (lambda r: r["config"].update(mapping_layers=10**9), "config"),
         (lambda r: r["config"].update(channels=[8, 7, 6]), "config"),
         (lambda r: r["config"].update(channels={"4": -3, "8": 7, "16": 6}), "config"),
+        (lambda r: r["config"].update(channels={"4": float("inf"), "8": 7, "16": 6}), "config"),
+        (lambda r: r["config"].update(channels={"4": 10**400, "8": 7, "16": 6}), "config"),
     ],
 )
 def test_description_that_makes_no_sense_is_refused(
@@ -159,6 +163,19 @@ def test_half_of_the_weights_is_refused(saved: Path) -> None:
         load_generator(saved)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_weights_of_a_type_that_no_generator_has_are_refused(saved: Path, dtype: torch.dtype) -> None:
+    edit_tensors(saved, lambda t: t.update({"mapping.w_avg": t["mapping.w_avg"].to(dtype)}))
+    with pytest.raises(CheckpointError, match=r"has dtype torch\.\w+, expected float16, bfloat16 or float32"):
+        load_generator(saved)
+
+
+def test_description_that_is_too_large_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelmint_export.generator.snapshots.MAX_JSON_BYTES", 100)
+    with pytest.raises(CheckpointError, match="more than 100 bytes"):
+        load_generator(saved)
+
+
 @pytest.mark.parametrize("text", [b"[1, 2]", b"\xff\xfe", b"{", b"[" * 200_000, b'{"a": ' * 200_000])
 def test_json_that_is_no_object_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "x.json").write_bytes(text)
@@ -197,6 +214,13 @@ def test_header_that_points_outside_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 16)
     with pytest.raises(CheckpointError):
         read_tensors(tmp_path / "x.safetensors")
+
+
+def test_digest_of_files_is_that_of_their_bytes_in_a_row(tmp_path: Path) -> None:
+    for name, data in (("a", b"1" * 300_000), ("b", b""), ("c", b"2")):
+        (tmp_path / name).write_bytes(data)
+    expected = hashlib.sha256(b"2" + b"1" * 300_000).hexdigest()
+    assert sha256_of_files([tmp_path / name for name in "cba"]) == expected
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,7 @@ def test_synthesis_equals_plain_numpy(channels: dict[int, int], noise_mode: Nois
     }
     ws = np.random.default_rng(2).standard_normal((2, generator.config.num_ws, 5))
     image, taps = plain_synthesis(tensors, ws, noise if noise_mode == "const" else {})
-    got = generator.double().synthesis(torch.from_numpy(ws), noise_mode, torch.float64)
+    got = generator.double().synthesis(torch.from_numpy(ws), noise_mode, compute_dtype=torch.float64)
     assert got.image.shape == (2, 3, max(channels), max(channels))
     np.testing.assert_allclose(got.image, image, rtol=0, atol=1e-8)
     assert got.taps.keys() == taps.keys()

@@ -69,7 +69,7 @@ def test_stylegan1_computes_what_its_variables_say(
     expected = truncated(variables, w, 6)
     ws = generator.mapping(torch.from_numpy(z), None, PSI)
     np.testing.assert_allclose(ws, expected, rtol=0, atol=1e-6)
-    got = double.synthesis(torch.from_numpy(expected), "const", torch.float64)
+    got = double.synthesis(torch.from_numpy(expected), "const", compute_dtype=torch.float64)
     np.testing.assert_allclose(got.image, as_images(plain_stylegan1(variables, expected, **plain)), rtol=0, atol=1e-5)  # type: ignore[arg-type]  # options of several types
     assert not path.with_suffix(".trap").exists()
 
@@ -79,7 +79,7 @@ def test_stylegan1_upsamples_by_transposed_convolution_from_128_pixels(tmp_path:
     variables = make_stylegan1(channels)
     generator = load_generator(write_snapshot(tmp_path / "x.pkl", variables, OPTIONS)).double()
     ws = draw(1, 12, 5)
-    got = generator.synthesis(torch.from_numpy(ws), "const", torch.float64).image
+    got = generator.synthesis(torch.from_numpy(ws), "const", compute_dtype=torch.float64).image
     np.testing.assert_allclose(got, as_images(plain_stylegan1(variables, ws)), rtol=0, atol=1e-5)
 
 
@@ -101,7 +101,7 @@ def test_stylegan1_with_classes_maps_latent_and_class(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, plain_w(variables, z, c, gain_on_bias=False), rtol=0, atol=1e-6)
     assert (generator.config.z_dim, generator.config.c_dim) == (6, 4)
     ws = draw(2, 6, 5)
-    picture = generator.synthesis(torch.from_numpy(ws), "const", torch.float64).image
+    picture = generator.synthesis(torch.from_numpy(ws), "const", compute_dtype=torch.float64).image
     np.testing.assert_allclose(picture, as_images(plain_stylegan1(variables, ws)), rtol=0, atol=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_stylegan1_of_each_structure_paints_its_largest_picture(tmp_path: Path, 
     options = OPTIONS | {"structure": structure}
     generator = load_generator(write_snapshot(tmp_path / "x.pkl", variables, options, version=3)).double()
     ws = draw(1, 6, 5)
-    got = generator.synthesis(torch.from_numpy(ws), "const", torch.float64).image
+    got = generator.synthesis(torch.from_numpy(ws), "const", compute_dtype=torch.float64).image
     np.testing.assert_allclose(got, as_images(plain_stylegan1(variables, ws)), rtol=0, atol=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_stylegan1_without_noise_has_none(tmp_path: Path) -> None:
     variables = {n: a for n, a in make_stylegan1(CHANNELS).items() if "oise" not in n}
     generator = load_generator(write_snapshot(tmp_path / "x.pkl", variables, OPTIONS | {"use_noise": False})).double()
     ws = draw(1, 6, 5)
-    got = generator.synthesis(torch.from_numpy(ws), "const", torch.float64).image
+    got = generator.synthesis(torch.from_numpy(ws), "const", compute_dtype=torch.float64).image
     np.testing.assert_allclose(got, as_images(plain_stylegan1(variables, ws)), rtol=0, atol=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_stylegan2_computes_what_its_variables_say(tmp_path: Path, architecture:
     ws = truncated(variables, w, 6)
     np.testing.assert_allclose(double.mapping(torch.from_numpy(z), None, PSI), ws, rtol=0, atol=1e-6)
     image, taps = plain_stylegan2(variables, ws, architecture=architecture)
-    got = double.synthesis(torch.from_numpy(ws), "const", torch.float64)
+    got = double.synthesis(torch.from_numpy(ws), "const", compute_dtype=torch.float64)
     np.testing.assert_allclose(got.image, as_images(image), rtol=0, atol=1e-5)
     for (name, tap), expected in zip(got.taps.items(), taps, strict=True):
         # The second layer of a residual block gives its part of the sum, as in NVIDIA's later programs.
@@ -168,7 +168,7 @@ def test_stylegan2_ada_options_clamp_and_grey(tmp_path: Path) -> None:
     generator = load_generator(write_snapshot(tmp_path / "x.pkl", variables, options, version=5)).double()
     ws = draw(2, 6, 5)
     image, _ = plain_stylegan2(variables, ws, clamp=0.5)
-    got = generator.synthesis(torch.from_numpy(ws), "const", torch.float64).image
+    got = generator.synthesis(torch.from_numpy(ws), "const", compute_dtype=torch.float64).image
     np.testing.assert_allclose(got, as_images(image), rtol=0, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ from labelmint_export.annotations.drawing import Raster
 from labelmint_export.annotations.files import MAX_PICTURE_PIXELS, check_file_size, open_image
 from labelmint_export.annotations.labels import LabelSource, PictureLabels, Region
 from labelmint_export.annotations.palettes import MaskPalette
+from labelmint_export.checkpoints.npy_files import read_npy
 from labelmint_export.errors import AnnotationError
 
 SUFFIXES = (".mask", "_mask", "-mask", "_label", "_labels", "_seg")
@@ -82,24 +83,24 @@ def read_npy_masks(path: Path, paths: list[Path], palette: MaskPalette) -> Label
 def _read_npy(path: Path, palette: MaskPalette) -> PictureLabels:
     check_file_size(path)
     try:
-        # Mapped: a header that claims more than the file holds takes no memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise AnnotationError(f"{path} cannot be read as .npy ({error})", field=path.name) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise AnnotationError(f"{path} holds several arrays, expected one .npy array", field=path.name)
+        array = read_npy(path)
+    except (OSError, ValueError) as error:
+        raise AnnotationError(
+            f"{path} cannot be read as .npy ({error}), expected numbers [h, w]; save it with numpy.save",
+            field=path.name,
+        ) from error
     values = array.squeeze()
-    if values.ndim != 2 or not 0 < values.size <= MAX_PICTURE_PIXELS or values.dtype.kind not in "biuf":
+    if values.ndim != 2 or not 0 < values.size <= MAX_PICTURE_PIXELS:
         raise AnnotationError(
             f"{path} holds {array.dtype} {list(array.shape)}, expected numbers [h, w], at most {MAX_PICTURE_PIXELS}",
             field="mask",
         )
-    whole = values.astype(np.int64) if values.dtype.kind != "f" else _whole_numbers(values, path)
+    is_whole = values.dtype.kind != "f"
+    whole = values.astype(np.int64) if is_whole else _whole_numbers(values.astype(np.float64), path)
     return _split_numbers(whole, _picture_of(path), path, palette)
 
 
-def _whole_numbers(values: npt.NDArray[np.floating], path: Path) -> npt.NDArray[np.int64]:
+def _whole_numbers(values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.int64]:
     if not bool(np.isfinite(values).all()) or bool((values != np.round(values)).any()):
         raise AnnotationError(
             f"{path} holds fractions or numbers that are not finite, expected class ids", field="mask"

@@ -245,5 +245,6 @@ def sha256_of_files(paths: list[Path]) -> str:
     """Hash files, in the order given, into one hexadecimal digest."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

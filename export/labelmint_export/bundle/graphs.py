@@ -87,7 +87,7 @@ class SynthesisGraph(nn.Module):
 
     def forward(self, ws: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Paint float32 [N, L, D]: image uint8 [N, H, W, 3], stacks [N, C_r, r, r] in the compute dtype, finite."""
-        output = self.synthesis(ws, self.noise_mode, self.compute_dtype)
+        output = self.synthesis(ws, self.noise_mode, compute_dtype=self.compute_dtype)
         image = output.image
         finite = ((image - image) == 0).flatten(1).all(dim=1)
         crop = self.crop

@@ -69,7 +69,8 @@ def reference_outputs(
     ws = w[:, None].expand(-1, generator.config.num_ws, -1)
     truncated = generator.mapping.w_avg + psi[:, None, None] * (ws - generator.mapping.w_avg)
     cutoff = generator.config.num_ws if truncation_cutoff is None else truncation_cutoff
-    output = generator.synthesis(torch.cat([truncated[:, :cutoff], ws[:, cutoff:]], dim=1), noise_mode, torch.float64)
+    ws = torch.cat([truncated[:, :cutoff], ws[:, cutoff:]], dim=1)
+    output = generator.synthesis(ws, noise_mode, compute_dtype=torch.float64)
     labels = interpret_reference(interpreter, output.features, vote_rule)
     scale = generator.config.resolution / interpreter.config.label_resolution
     image = torch.floor((output.image.double() * 127.5 + 128).clamp(0, 255)).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)

@@ -1,16 +1,23 @@
-"""The names that a snapshot's pickle may mention, and what stands in for each. Everything else is refused."""
+"""The names that a snapshot's pickle may mention, and what stands in for each. Everything else is refused.
+
+What stand-ins are given may be anything that a pickle can make: tuples nested so deeply that hashing one overflows the
+stack, or shared so often that printing one takes forever. So types come first; only then is a value compared, and only
+`fields.show` prints one.
+"""
 
 from types import MappingProxyType
 
 from labelmint_export.checkpoints.arrays import (
     build_array,
     build_dtype,
+    make_array,
     make_dtype,
     make_pending_array,
     make_scalar,
     rebuild_parameter,
     rebuild_tensor,
 )
+from labelmint_export.checkpoints.fields import show
 from labelmint_export.checkpoints.legacy import STORAGE_GLOBALS, load_storage
 from labelmint_export.checkpoints.limits import ADVICE, MAX_STRING_BYTES, Budget
 from labelmint_export.checkpoints.modules import (
@@ -77,8 +84,10 @@ def _make_set(arguments: tuple[object, ...], budget: Budget) -> set[object]:
 
 def _encode(arguments: tuple[object, ...], budget: Budget) -> bytes:
     """Stand in for `_codecs.encode`, by which Python 3 writes bytes in protocol 2."""
-    if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] not in {"latin1", "latin-1"}:
-        raise _refuse("bytes are made of something else than a string in latin1")
+    if len(arguments) != 2 or type(arguments[0]) is not str or type(arguments[1]) is not str:
+        raise _refuse("bytes are made of something else than a string and its encoding")
+    if arguments[1] not in ("latin1", "latin-1"):
+        raise _refuse(f"bytes are made of a string in {show(arguments[1])}, expected 'latin1'")
     if len(arguments[0]) > MAX_STRING_BYTES:
         raise _refuse(f"bytes are made of a string of {len(arguments[0])} characters")
     budget.spend_bytes(len(arguments[0]))
@@ -104,6 +113,8 @@ _NUMPY_CORE = {
     "scalar": AllowedGlobal(label="numpy.scalar", call=make_scalar),
 }
 
+_FROM_BUFFER = AllowedGlobal(label="numpy._frombuffer", call=make_array)
+
 SNAPSHOT_GLOBALS: AllowList = MappingProxyType(
     {
         **STORAGE_GLOBALS,
@@ -112,6 +123,8 @@ SNAPSHOT_GLOBALS: AllowList = MappingProxyType(
             for module in ("numpy.core.multiarray", "numpy._core.multiarray")
             for name, stand_in in _NUMPY_CORE.items()
         },
+        ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
+        ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
         ("numpy", "dtype"): AllowedGlobal(label="numpy.dtype", call=make_dtype, build=build_dtype),
         ("numpy", "ndarray"): AllowedGlobal(label="numpy.ndarray"),
         ("torch._utils", "_rebuild_tensor_v2"): AllowedGlobal(label="_rebuild_tensor_v2", call=rebuild_tensor),

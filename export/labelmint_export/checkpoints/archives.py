@@ -1,13 +1,13 @@
 """Checkpoint files of other programs -> plain records. No code from a file ever runs."""
 
 import mmap
-import struct
 from pathlib import Path
 
 from labelmint_export.checkpoints.allowed import SNAPSHOT_GLOBALS
 from labelmint_export.checkpoints.arrays import Storage, make_storage
 from labelmint_export.checkpoints.legacy import is_legacy, parse_storage_id, read_legacy
 from labelmint_export.checkpoints.limits import ADVICE, MAX_FILE_BYTES, Budget
+from labelmint_export.checkpoints.net import refusing_malformed
 from labelmint_export.checkpoints.pickles import run_pickle
 from labelmint_export.checkpoints.records import check_plain
 from labelmint_export.checkpoints.zips import StoredArchive
@@ -33,21 +33,13 @@ def read_checkpoint(path: Path) -> object:
     Raises:
         CheckpointError: The file is missing, malformed or too large, or asks for what snapshots do not need.
     """
-    try:
+    with refusing_malformed(path, "pickle"):
         mapped = _map_file(path)
-        value = _read(memoryview(mapped))
-        check_plain(value)
+        budget = Budget.for_file(len(mapped))
+        value = _read(memoryview(mapped), budget)
+        check_plain(value, budget.reachable_bytes)
         if hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)  # checksums have brought all of it into memory; little is needed
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}", field=error.field) from error
-    except (OSError, MemoryError, ArithmeticError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({str(error)[:200]}); check the file and the free memory", field="path"
-        ) from error
-    except (ValueError, TypeError, LookupError, AttributeError, BufferError, RecursionError, struct.error) as error:
-        # Text that is no UTF-8, numbers that numpy refuses: malformed in a way that has no message of its own.
-        raise CheckpointError(f"{path} is malformed ({str(error)[:200]}); {ADVICE}", field="pickle") from error
     return value
 
 
@@ -70,8 +62,7 @@ def _map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
 
-def _read(view: memoryview) -> object:
-    budget = Budget.for_file(len(view))
+def _read(view: memoryview, budget: Budget) -> object:
     start = bytes(view[:4])
     if start == b"PK\x03\x04":
         return _read_archive(StoredArchive(view), budget)

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from labelmint_export.checkpoints.fields import show
 from labelmint_export.checkpoints.limits import ADVICE, MAX_DIMS, MAX_OVERLAPPING_BYTES, MAX_TENSOR_BYTES, Budget
 from labelmint_export.checkpoints.records import Array
 from labelmint_export.errors import CheckpointError
@@ -63,7 +65,7 @@ def make_storage(dtype: str, num_elements: int, view: memoryview, budget: Budget
         dtype: Element type, a value of `STORAGE_DTYPES`.
         num_elements: How many there should be.
         view: Exactly their bytes.
-        budget: Pays for a copy, which bytes at an odd address need.
+        budget: Pays for a copy, which bytes at an odd address need, and for looking at those of bool.
 
     Raises:
         CheckpointError: There are fewer or more bytes.
@@ -81,8 +83,10 @@ def view_elements(view: memoryview | bytes, dtype: np.dtype[np.generic], budget:
         CheckpointError: Bytes of bool are neither 0 nor 1, or the budget is spent.
     """
     data = np.frombuffer(view, dtype)
-    if dtype == np.bool_ and data.size and int(data.view(np.uint8).max()) > 1:
-        raise refuse("an array of bool has bytes that are neither 0 nor 1")
+    if dtype == np.bool_ and data.size:
+        budget.spend_bytes(data.nbytes)  # the same bytes may be made arrays of again and again
+        if int(data.view(np.uint8).max()) > 1:
+            raise refuse("an array of bool has bytes that are neither 0 nor 1")
     if not data.flags.aligned:
         budget.spend_bytes(data.nbytes)
         data = data.copy()
@@ -177,7 +181,7 @@ def make_dtype(arguments: tuple[object, ...], budget: Budget) -> np.dtype[np.gen
     del budget
     name = arguments[0] if len(arguments) == 3 else None
     if type(name) is not str or name not in ARRAY_DTYPES:
-        raise refuse(f"an array has dtype {str(name)[:40]!r}, expected one of {', '.join(ARRAY_DTYPES)}")
+        raise refuse(f"an array has dtype {show(name)}, expected one of {', '.join(ARRAY_DTYPES)}")
     return np.dtype(name)
 
 
@@ -188,11 +192,11 @@ def build_dtype(dtype: object, state: object, budget: Budget) -> object:
         CheckpointError: The type is structured or big-endian.
     """
     del budget
-    if type(state) is not tuple or len(state) not in {8, 9} or state[2:5] != (None, None, None):
+    if type(state) is not tuple or len(state) not in {8, 9} or any(part is not None for part in state[2:5]):
         raise refuse("an array has a structured dtype, expected a plain one")
-    if state[1] not in {"<", "|", "="}:
+    if type(state[1]) is not str or state[1] not in ("<", "|", "="):
         raise refuse(
-            f"an array has byte order {str(state[1])[:8]!r}, expected '<': write the file on a little-endian machine"
+            f"an array has byte order {show(state[1])}, expected '<': write the file on a little-endian machine"
         )
     return dtype
 
@@ -212,10 +216,42 @@ def build_array(pending: object, state: object, budget: Budget) -> Array:
     del pending
     if type(state) is not tuple or len(state) != 5 or not isinstance(state[2], np.dtype):
         raise refuse("an array's state is not version, shape, dtype, order and bytes")
-    shape, dtype, raw = get_sizes(state[1], "shape"), state[2], get_raw(state[4], budget)
+    if type(state[3]) is not bool:
+        raise refuse(f"an array's order is {show(state[3])}, expected True for Fortran's and False for C's")
+    return _make_array(state[4], state[2], state[1], "F" if state[3] else "C", budget)
+
+
+def make_array(arguments: tuple[object, ...], budget: Budget) -> Array:
+    """Stand in for `numpy.core.numeric._frombuffer`, by which protocol 5 writes arrays whose elements lie in one piece.
+
+    Args:
+        arguments: Bytes, dtype, shape and order: "C", "F", or "K" and the axes in the order in which they lie.
+        budget: Pays for it.
+
+    Raises:
+        CheckpointError: The bytes are not as many as the shape and the dtype say, or the arguments are others.
+    """
+    if len(arguments) not in {4, 5} or not isinstance(arguments[1], np.dtype):
+        raise refuse("an array's description is not bytes, dtype, shape and order")
+    order = arguments[3]
+    if len(arguments) == 4 and type(order) is str and order in ("C", "F"):
+        return _make_array(arguments[0], arguments[1], arguments[2], "F" if order == "F" else "C", budget)
+    if len(arguments) != 5 or type(order) is not str or order != "K":
+        raise refuse(f"an array's order is {show(order)}, expected 'C', 'F', or 'K' with the order of its axes")
+    array = _make_array(arguments[0], arguments[1], arguments[2], "C", budget)
+    axes = get_sizes(arguments[4], "order of axes")
+    if sorted(axes) != list(range(array.ndim)):
+        raise refuse(f"an array's axes are in the order {axes}, expected each of its {array.ndim} axes once")
+    return array.transpose(axes)
+
+
+def _make_array(
+    data: object, dtype: np.dtype[np.generic], sizes: object, order: Literal["C", "F"], budget: Budget
+) -> Array:
+    shape, raw = get_sizes(sizes, "shape"), get_raw(data, budget)
     if len(raw) != math.prod(shape) * dtype.itemsize:
         raise refuse(f"an array of shape {shape} and dtype {dtype} has {len(raw)} bytes")
-    array = view_elements(raw, dtype, budget).reshape(shape, order="F" if state[3] else "C")
+    array = view_elements(raw, dtype, budget).reshape(shape, order=order)
     array.flags.writeable = False
     return array
 

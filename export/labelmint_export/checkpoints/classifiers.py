@@ -7,12 +7,15 @@ import numpy as np
 
 from labelmint_export.checkpoints.archives import read_checkpoint
 from labelmint_export.checkpoints.datasetgan_classifiers import ensemble_from_state_dicts, interpreter_from_state_dicts
+from labelmint_export.checkpoints.net import refusing_malformed
 from labelmint_export.checkpoints.state_dicts import StateDict
 from labelmint_export.errors import CheckpointError
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 
 FILE_NAME = re.compile(r"model_(\d{1,4})\.pth")
+MAX_MEMBERS = 64
+"""Classifiers of an ensemble; DatasetGAN's have 10."""
 
 
 def read_classifiers(
@@ -44,8 +47,14 @@ def read_classifiers(
             field="classifiers",
         )
     ordered = [files[index] for index in range(len(files))]
-    members = [_read_member(path) for path in ordered]
-    return interpreter_from_state_dicts(members, taps=taps, label_resolution=label_resolution), ordered
+    if len(ordered) > MAX_MEMBERS:
+        raise CheckpointError(
+            f"{folder} holds {len(ordered)} classifiers, expected at most {MAX_MEMBERS}; give one ensemble",
+            field="classifiers",
+        )
+    with refusing_malformed(folder, "classifiers"):
+        members = [_state_of(read_checkpoint(path), path) for path in ordered]
+        return interpreter_from_state_dicts(members, taps=taps, label_resolution=label_resolution), ordered
 
 
 def describe_classifier(content: object, path: Path) -> dict[str, object] | None:
@@ -65,13 +74,11 @@ def describe_classifier(content: object, path: Path) -> dict[str, object] | None
     }
 
 
-def _read_member(path: Path) -> StateDict:
-    return _state_of(read_checkpoint(path), path)
-
-
 def _state_of(content: object, path: Path) -> StateDict:
     state = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, np.ndarray) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, np.ndarray) for name, value in state.items()
+    ):
         raise CheckpointError(
             f"{path} holds no model_state_dict of arrays; give a pixel classifier of DatasetGAN's program",
             field="model_state_dict",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from labelmint_export.checkpoints.completion import estimate_w_avg, fixed_noise
+from labelmint_export.checkpoints.completion import check_noise_side, draw_noise, estimate_w_avg
 from labelmint_export.checkpoints.state_dicts import StateDict, StateDictReader
 from labelmint_export.errors import CheckpointError, GeneratorError
 from labelmint_export.generator.stylegan1 import StyleGAN1Config, StyleGAN1Generator
@@ -115,10 +115,6 @@ def stylegan1_from_state_dict(
         described = StyleGAN1Generator(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in described.state_dict().items()}
     keys = _generator_keys(reader, shapes)
-    generator = StyleGAN1Generator(config)
-    loaded = {name: reader.tensor(key, shapes[name]) for name, key in keys.items()}
-    loaded |= _noise(noise or {}, described)
-    loaded |= {name: tensor for name, tensor in generator.state_dict().items() if name not in loaded}
     if mean_latent is None:
         mean_latent = tensors.get(MEAN_LATENT_KEY)
     given = None
@@ -126,6 +122,10 @@ def stylegan1_from_state_dict(
         latent = StateDictReader({"mean_latent": mean_latent}, "give the mean of this generator's mapped latents")
         latent.check("mean_latent", [(config.w_dim,), (1, config.w_dim)])
         given = latent.tensor("mean_latent", [config.w_dim])
+    buffers = _noise(noise or {}, described)
+    generator = StyleGAN1Generator(config)
+    loaded = {name: reader.tensor(key, shapes[name]) for name, key in keys.items()} | buffers
+    loaded |= {name: tensor for name, tensor in generator.state_dict().items() if name not in loaded}
     generator.load_state_dict(loaded)
     generator.eval().requires_grad_(False)
     if given is None:
@@ -162,18 +162,17 @@ def _generator_keys(reader: StateDictReader, shapes: Mapping[str, tuple[int, ...
 
 def _noise(given: StateDict, generator: StyleGAN1Generator) -> dict[str, torch.Tensor]:
     """The noise of every layer under the names of the generator's buffers."""
-    specs = generator.synthesis.noise_specs
+    sides = {spec.name: spec.resolution for spec in generator.synthesis.noise_specs}
     reader = StateDictReader(given, "name layers that add noise", "noise.")
     for name in given:
-        if name not in {spec.name for spec in specs}:
-            reader.refuse(name, "has no place", f"layers of {specs[0].name} to {specs[-1].name}")
-    drawn = fixed_noise({spec.name: spec.resolution for spec in specs})
-    buffers = {}
-    for spec in specs:
-        r = spec.resolution
-        values = drawn[spec.name]
-        if spec.name in given:
-            reader.check(spec.name, [(r, r), (1, 1, r, r)])
-            values = reader.tensor(spec.name, [r, r])
-        buffers[f"synthesis.blocks.{spec.name}.noise_const"] = values
-    return buffers
+        if name not in sides:
+            reader.refuse(name, "has no place", f"layers of {next(iter(sides))} to {next(reversed(sides))}")
+        r = sides[name]
+        reader.check(name, [(r, r), (1, 1, r, r)])
+    for name, r in sides.items():
+        if name not in given:
+            check_noise_side(f"noise.{name}", r)
+    return {
+        f"synthesis.blocks.{name}.noise_const": reader.tensor(name, [r, r]) if name in given else draw_noise(index, r)
+        for index, (name, r) in enumerate(sides.items())
+    }

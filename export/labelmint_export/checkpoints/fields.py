@@ -9,6 +9,7 @@ from labelmint_export.errors import CheckpointError
 
 MAX_NUMBER = 2**31
 MAX_LIST = 64
+MAX_WORD = 40
 
 
 def show(value: object) -> str:
@@ -100,6 +101,13 @@ class RecordReader:
         value = self.value(name)
         if not isinstance(value, bool):
             self.refuse(name, f"is {show(value)}", "True or False")
+        return value
+
+    def text(self, name: str) -> str:
+        """An attribute that is a word."""
+        value = self.value(name)
+        if not isinstance(value, str) or len(value) > MAX_WORD:
+            self.refuse(name, f"is {show(value)}", "a word")
         return value
 
     def shape(self, name: str, ndim: int) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from labelmint_export.checkpoints.arrays import STORAGE_DTYPES, Storage, get_itemsize, make_storage
-from labelmint_export.checkpoints.limits import ADVICE, Budget
+from labelmint_export.checkpoints.fields import show
+from labelmint_export.checkpoints.limits import ADVICE, MAX_KEY_LENGTH, Budget
 from labelmint_export.checkpoints.pickles import AllowedGlobal, AllowList, run_pickle
 from labelmint_export.errors import CheckpointError
 
@@ -46,13 +47,15 @@ def parse_storage_id(saved_id: object, length: int) -> tuple[str, str, int]:
     Raises:
         CheckpointError: It is something else.
     """
-    if type(saved_id) is not tuple or len(saved_id) != length or saved_id[0] != "storage":
-        raise refuse(f"a reference to a storage is not a tuple of 'storage' and {length - 1} values")
+    if type(saved_id) is not tuple or len(saved_id) != length or type(saved_id[0]) is not str:
+        raise refuse(f"a reference to a storage is not a tuple of {length} values that begins with 'storage'")
+    if saved_id[0] != "storage":
+        raise refuse(f"a reference to a storage begins with {show(saved_id[0])}, expected 'storage'")
     kind, key, num_elements = saved_id[1], saved_id[2], saved_id[4]
     if not isinstance(kind, AllowedGlobal) or not kind.storage_dtype:
         raise refuse("a reference to a storage names no storage class")
-    if type(key) is not str or type(num_elements) is not int or num_elements < 0:
-        raise refuse("a reference to a storage has no key, or a number of elements below 0")
+    if type(key) is not str or len(key) > MAX_KEY_LENGTH or type(num_elements) is not int or num_elements < 0:
+        raise refuse("a reference to a storage has no short string for its key, or a number of elements below 0")
     if length == 6 and saved_id[5] is not None:
         raise refuse(
             "a storage is a view of another one, as torch before 0.4 wrote; load and save it with a newer torch"
@@ -105,7 +108,9 @@ def read_legacy(view: memoryview, allowed: AllowList, budget: Budget) -> object:
 
     _, keys_start = run_pickle(view, start, allowed, budget, claim)
     keys, data_start = run_pickle(view, keys_start, {}, budget)
-    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(claims):
+    if type(keys) is not list or not all(type(key) is str and len(key) <= MAX_KEY_LENGTH for key in keys):
+        raise refuse("the list of storages is not a list of short strings")
+    if sorted(keys) != sorted(claims):
         raise refuse("the list of storages is not that of the storages that the tensors use")
     storages = _read_storages(view, data_start, [(key, claims[key]) for key in keys], budget)
     value, _ = run_pickle(view, start, allowed, budget, _make_loader(storages))
@@ -121,10 +126,8 @@ def _check_header(view: memoryview, budget: Budget) -> int:
     magic, position = run_pickle(view, 0, {}, budget)
     version, position = run_pickle(view, position, {}, budget)
     system, position = run_pickle(view, position, {}, budget)
-    if magic != MAGIC_NUMBER or type(version) is not int or version != PROTOCOL_VERSION:
-        raise refuse(
-            f"the file is of version {str(version)[:20]!r} of torch's legacy format, expected {PROTOCOL_VERSION}"
-        )
+    if type(magic) is not int or magic != MAGIC_NUMBER or type(version) is not int or version != PROTOCOL_VERSION:
+        raise refuse(f"the file is of version {show(version)} of torch's legacy format, expected {PROTOCOL_VERSION}")
     if type(system) is not dict or system.get("little_endian") is not True:
         raise refuse("the file was written on a big-endian machine, expected a little-endian one; save it again on one")
     return position

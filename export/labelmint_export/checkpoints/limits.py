@@ -11,6 +11,12 @@ MAX_FILE_BYTES = 4 << 30
 MAX_TENSOR_BYTES = 4 << 30
 """Bytes of all tensors and strings of a file, each counted as often as it can be reached."""
 
+MAX_REACHES = 2
+"""How often the file's bytes may be reached: tensors may share a storage, and bfloat16 becomes float32."""
+
+MIN_REACHABLE_BYTES = 64 << 20
+"""What may be reached in the smallest file, whose tensors may repeat elements."""
+
 MAX_COPIES = 8
 """How often reading may copy the file's bytes. A copy at an aligned address is one, float32 out of bfloat16 three."""
 
@@ -35,10 +41,16 @@ MAX_INTEGER_BYTES = 255
 MAX_LINE_BYTES = 1024
 """Length of a line, in the few opcodes that have lines: names of globals, decimal integers."""
 
+MAX_KEY_LENGTH = 1024
+"""Characters of a dict's key, of a set's member and of a name: comparing those that are equal takes time."""
+
 MAX_DIMS = 8
 """Dimensions of a tensor."""
 
-MAX_OVERLAPPING_BYTES = 16 << 20
+MAX_TENSORS = 20_000
+"""Tensors of one network. StyleGAN3 has fewer than 300."""
+
+MAX_OVERLAPPING_BYTES = 1 << 20
 """Size of a tensor that is larger than its own storage, that is, one that repeats elements by strides of zero."""
 
 MAX_ZIP_ENTRIES = 20_000
@@ -57,15 +69,21 @@ class Budget:
     Attributes:
         operations: Opcodes and steps of repeated work left.
         copied_bytes: Bytes left that may be copied out of the file's own.
+        reachable_bytes: Bytes of all tensors and strings that may be reached in what is returned.
     """
 
     operations: int
     copied_bytes: int
+    reachable_bytes: int
 
     @classmethod
     def for_file(cls, num_bytes: int) -> Self:
         """Make the budget of a file of that size."""
-        return cls(MAX_OPERATIONS, MAX_COPIES * num_bytes + MIN_COPIED_BYTES)
+        return cls(
+            operations=MAX_OPERATIONS,
+            copied_bytes=MAX_COPIES * num_bytes + MIN_COPIED_BYTES,
+            reachable_bytes=min(MAX_REACHES * num_bytes + MIN_REACHABLE_BYTES, MAX_TENSOR_BYTES),
+        )
 
     def spend_operations(self, count: int = 1) -> None:
         """Pay for steps.

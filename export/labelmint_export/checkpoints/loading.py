@@ -10,6 +10,8 @@ from labelmint_export.checkpoints import rosinality, stylegan2, stylegan3
 from labelmint_export.checkpoints.archives import read_checkpoint
 from labelmint_export.checkpoints.classifiers import describe_classifier
 from labelmint_export.checkpoints.datasetgan_stylegan1 import stylegan1_from_state_dict
+from labelmint_export.checkpoints.net import refusing_malformed
+from labelmint_export.checkpoints.npy_files import read_npy
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
 from labelmint_export.checkpoints.tflib import find_generator, is_stylegan1
 from labelmint_export.checkpoints.tflib_stylegan1 import stylegan1_from_network
@@ -46,17 +48,18 @@ def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -
 
     Returns:
         The generator in evaluation mode, float32, on the CPU: `mapping(z, c, truncation_psi, truncation_cutoff)` gives
-        ws, `synthesis(ws, noise_mode)` image and taps.
+        ws, `synthesis(ws, noise_mode, noise)` image and taps.
 
     Raises:
         CheckpointError: The file is missing, malformed, of another kind, or asks for what no snapshot needs.
     """
     path = Path(path)
     mean = None if mean_latent is None else _read_array(Path(mean_latent))
-    if path.suffix == ".safetensors":
-        return _without_mean(lambda: load_snapshot(path), path)(mean)
-    _, make = _recognise(read_checkpoint(path), path)
-    return make(mean)
+    with refusing_malformed(path, "path"):
+        if path.suffix == ".safetensors":
+            return _without_mean(lambda: load_snapshot(path), path)(mean)
+        _, make = _recognise(read_checkpoint(path), path)
+        return make(mean)
 
 
 def inspect_checkpoint(path: Path | str) -> dict[str, object]:
@@ -75,11 +78,12 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
     if path.suffix == ".safetensors":
         kind, generator = "labelmint StyleGAN2", load_generator(path)
     else:
-        content = read_checkpoint(path)
-        if described := describe_classifier(content, path):
-            return described
-        kind, make = _recognise(content, path)
-        generator = make(None)
+        with refusing_malformed(path, "path"):
+            content = read_checkpoint(path)
+            if described := describe_classifier(content, path):
+                return described
+            kind, make = _recognise(content, path)
+            generator = make(None)
     config = generator.config
     taps = generator.tap_specs
     return {
@@ -196,11 +200,13 @@ def _arrays(content: Mapping[object, object], path: Path) -> dict[str, Array]:
 
 def _read_array(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        array = read_npy(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; give a .npy file", field="mean_latent") from error
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} is no .npy file ({error}); save one with numpy", field="mean_latent") from error
     if array.dtype.kind != "f":
-        raise CheckpointError(f"{path} holds no floating-point array; save one with numpy", field="mean_latent")
+        raise CheckpointError(
+            f"{path} holds {array.dtype}, expected floating-point numbers; save some with numpy", field="mean_latent"
+        )
     return array

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from labelmint_export.checkpoints.limits import ADVICE, Budget
+from labelmint_export.checkpoints.fields import show
+from labelmint_export.checkpoints.limits import ADVICE, MAX_KEY_LENGTH, Budget
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
 from labelmint_export.errors import CheckpointError
 
@@ -46,10 +47,10 @@ def rebuild_persistent(arguments: tuple[object, ...], budget: Budget) -> ModuleR
         CheckpointError: The dict is of another version or malformed.
     """
     meta = _get_names(arguments[0] if len(arguments) == 1 else None, "its description", budget)
-    version = meta.get("version")
-    if meta.get("type") != "class" or type(version) is not int or version != PERSISTENCE_VERSION:
+    kind, version = meta.get("type"), meta.get("version")
+    if type(kind) is not str or kind != "class" or type(version) is not int or version != PERSISTENCE_VERSION:
         raise CheckpointError(
-            f"a pickled module is of version {str(version)[:20]!r}, expected a class of version {PERSISTENCE_VERSION}; "
+            f"a pickled module is of version {show(version)}, expected a class of version {PERSISTENCE_VERSION}; "
             "save the snapshot with stylegan2-ada-pytorch or stylegan3",
             field="module",
         )
@@ -118,7 +119,7 @@ def build_network(pending: object, state: object, budget: Budget) -> TflibNetwor
     version = record.get("version")
     if type(version) is not int or version not in TFLIB_VERSIONS:
         raise CheckpointError(
-            f"a TensorFlow network is of version {str(version)[:20]!r}, expected one of {TFLIB_VERSIONS}; save it "
+            f"a TensorFlow network is of version {show(version)}, expected one of {TFLIB_VERSIONS}; save it "
             "again with the StyleGAN programs",
             field="module",
         )
@@ -143,9 +144,11 @@ def _get_variables(pairs: object, budget: Budget) -> dict[str, Array]:
     budget.spend_operations(len(pairs))
     variables: dict[str, Array] = {}
     for pair in pairs:
-        if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not str or pair[0] in variables:
-            raise _refuse("a TensorFlow network has variables that are no pairs of a name of their own and an array")
+        if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not str or len(pair[0]) > MAX_KEY_LENGTH:
+            raise _refuse("a TensorFlow network has variables that are no pairs of a name and an array")
         name, value = pair
+        if name in variables:
+            raise _refuse(f"a TensorFlow network has two variables of the name {show(name)}")
         if type(value) in {bool, int, float}:  # a numpy scalar, see make_scalar
             value = np.asarray(value, np.float32)
             value.flags.writeable = False

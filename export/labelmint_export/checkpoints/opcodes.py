@@ -176,6 +176,7 @@ _ARGUMENTS: dict[int, Callable[[OpcodeReader], object]] = {
     ord("C"): lambda reader: reader.take_bytes(_U8),  # SHORT_BINBYTES
     ord("B"): lambda reader: reader.take_bytes(_U32),  # BINBYTES
     ord("\x8e"): lambda reader: reader.take_bytes(_U64),  # BINBYTES8
+    ord("\x96"): lambda reader: reader.take_bytes(_U64),  # BYTEARRAY8; the bytes stay read-only
     ord("U"): lambda reader: reader.take_old_string(_U8),  # SHORT_BINSTRING
     ord("T"): lambda reader: reader.take_old_string(_U32),  # BINSTRING
     ord("c"): _read_global,  # GLOBAL

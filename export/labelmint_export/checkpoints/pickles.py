@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from labelmint_export.checkpoints.limits import ADVICE, Budget
+from labelmint_export.checkpoints.limits import ADVICE, MAX_KEY_LENGTH, Budget
 from labelmint_export.checkpoints.opcodes import OpcodeReader, get_opcode_name
 from labelmint_export.errors import CheckpointError
 
@@ -167,7 +167,10 @@ class _Machine:
     def _check_key(self, key: object) -> object:
         """Check a dict's key or a set's member: cheap to hash, and no two chosen to collide."""
         if not is_key(key):
-            self._refuse(f"uses {type(key).__name__} as a key, expected str or an integer of 64 bits")
+            self._refuse(
+                f"uses {type(key).__name__} as a key, expected an integer of 64 bits or a string of at most "
+                f"{MAX_KEY_LENGTH} characters"
+            )
         return key
 
     # --- memo ---------------------------------------------------------------------------------------------------------
@@ -233,8 +236,11 @@ class _Machine:
         if id(target) not in self._builders:
             self._refuse(f"gives a state to {type(target).__name__}, which takes none")
         built = self._builders[id(target)][1](target, state, self._budget)
+        if built is target:
+            return
         self._stack[-1] = built
-        for index in self._memo_places.get(id(target), ()):
+        # Taken away, so that giving states does not go through the same places again and again.
+        for index in self._memo_places.pop(id(target), ()):
             if self._memo[index] is target:
                 self._memo[index] = built
 
@@ -246,7 +252,9 @@ class _Machine:
 
 def is_key(value: object) -> bool:
     """Tell whether a value may be a dict's key or a set's member."""
-    return value is None or type(value) in {str, bool} or (type(value) is int and value.bit_length() <= 64)
+    if type(value) is str:
+        return len(value) <= MAX_KEY_LENGTH
+    return value is None or type(value) is bool or (type(value) is int and value.bit_length() <= 64)
 
 
 def _index(argument: object) -> int:
@@ -258,7 +266,7 @@ _ACTIONS: dict[int, Callable[[_Machine, object], None]] = {
     ord("\x80"): _Machine.check_protocol,
     ord("\x95"): lambda _machine, _: None,  # FRAME
     ord("("): _Machine.mark,
-    **dict.fromkeys(b"KMJI\x8a\x8bG\x8cX\x8dCB\x8eUT", _Machine.push),  # numbers and strings
+    **dict.fromkeys(b"KMJI\x8a\x8bG\x8cX\x8dCB\x8e\x96UT", _Machine.push),  # numbers and strings
     ord("N"): lambda machine, _: machine.push(None),
     ord("\x88"): lambda machine, _: machine.push(True),
     ord("\x89"): lambda machine, _: machine.push(False),

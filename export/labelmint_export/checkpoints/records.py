@@ -1,13 +1,13 @@
 """What is read from foreign checkpoints: plain records of names, numbers and arrays. Nothing in them can run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_export.checkpoints.limits import ADVICE, MAX_DEPTH, MAX_TENSOR_BYTES, MAX_VALUES
+from labelmint_export.checkpoints.limits import ADVICE, MAX_DEPTH, MAX_KEY_LENGTH, MAX_TENSORS, MAX_VALUES
 from labelmint_export.errors import CheckpointError
 
 Array: TypeAlias = npt.NDArray[np.generic]
@@ -39,10 +39,14 @@ class ModuleRecord:
     init_kwargs: dict[str, object] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Array]:
-        """Collect parameters and buffers under their dotted names, as in a state dict."""
+        """Collect parameters and buffers under their dotted names, as in a state dict.
+
+        Raises:
+            CheckpointError: There are more than any network has, or a name is longer than any is.
+        """
         found = {**self.parameters, **self.buffers}
         for name, module in self.modules.items():
-            found.update({f"{name}.{inner}": array for inner, array in module.tensors().items()})
+            _add_inner(found, f"{name}.", module.tensors())
         return found
 
 
@@ -67,18 +71,41 @@ class TflibNetwork:
     components: dict[str, "TflibNetwork"] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Array]:
-        """Collect the variables, those of a component under `<component>/<name>`."""
+        """Collect the variables, those of a component under `<component>/<name>`.
+
+        Raises:
+            CheckpointError: There are more than any network has, or a name is longer than any is.
+        """
         found = dict(self.variables)
         for name, component in self.components.items():
-            found.update({f"{name}/{inner}": array for inner, array in component.tensors().items()})
+            _add_inner(found, f"{name}/", component.tensors())
         return found
 
 
-def check_plain(root: object) -> None:
+def _add_inner(found: dict[str, Array], prefix: str, inner: Mapping[str, Array]) -> None:
+    """Add what is inside, bounded at each level: a part that is shared is found again under each of its names."""
+    if len(found) + len(inner) > MAX_TENSORS:
+        raise CheckpointError(
+            f"a network holds more than {MAX_TENSORS} tensors, expected fewer than 1,000; {ADVICE}", field="module"
+        )
+    longest = len(prefix) + max(map(len, inner), default=0)
+    if longest > MAX_KEY_LENGTH:
+        raise CheckpointError(
+            f"the name of a tensor has {longest} characters, expected at most {MAX_KEY_LENGTH}; {ADVICE}",
+            field="module",
+        )
+    found.update({prefix + name: array for name, array in inner.items()})
+
+
+def check_plain(root: object, max_bytes: int) -> None:
     """Check that a value consists of records, builtin containers, scalars and arrays, and is a tree of bearable size.
 
     Sharing is allowed, but a shared value counts as often as it can be reached, so that whoever walks the value later
     meets no surprise. Works without recursion: nothing is known about the depth before.
+
+    Args:
+        root: The value.
+        max_bytes: Size of all its arrays and strings that is bearable.
 
     Raises:
         CheckpointError: Another kind of value, a cycle, or a tree that is too deep or too large.
@@ -89,7 +116,7 @@ def check_plain(root: object) -> None:
     while pending:
         value, entered = pending.pop()
         if entered:
-            sizes[id(value)] = _sum_sizes(value, sizes)
+            sizes[id(value)] = _sum_sizes(value, sizes, max_bytes)
             open_ids.discard(id(value))
         elif id(value) in open_ids:
             raise CheckpointError(f"the checkpoint contains itself, expected a tree; {ADVICE}", field="pickle")
@@ -127,10 +154,12 @@ def _scalar_size(value: object) -> tuple[int, int, int]:
     return 1, len(value) if isinstance(value, str) else 0, 0
 
 
-def _sum_sizes(value: object, sizes: dict[int, tuple[int, int, int]]) -> tuple[int, int, int]:
+def _sum_sizes(value: object, sizes: dict[int, tuple[int, int, int]], max_bytes: int) -> tuple[int, int, int]:
     num_values, num_bytes, depth = 1, 0, 0
     if isinstance(value, np.ndarray | memoryview):
         num_bytes = value.nbytes
+    if isinstance(value, bytes):
+        num_bytes = len(value)
     if type(value) is dict:
         num_bytes += sum(len(key) for key in value if isinstance(key, str))
     for child in _children(value):
@@ -138,10 +167,10 @@ def _sum_sizes(value: object, sizes: dict[int, tuple[int, int, int]]) -> tuple[i
         num_values += more_values
         num_bytes += more_bytes
         depth = max(depth, inner_depth + 1)
-    if num_values > MAX_VALUES or num_bytes > MAX_TENSOR_BYTES:
+    if num_values > MAX_VALUES or num_bytes > max_bytes:
         raise CheckpointError(
             f"the checkpoint unfolds to {num_values} values and {num_bytes} bytes, expected at most "
-            f"{MAX_VALUES} and {MAX_TENSOR_BYTES}; {ADVICE}",
+            f"{MAX_VALUES} and {max_bytes}; {ADVICE}",
             field="pickle",
         )
     if depth > MAX_DEPTH:

@@ -6,19 +6,20 @@ rather than painted wrongly.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from labelmint_export.checkpoints.completion import check_noise_side
 from labelmint_export.checkpoints.fields import RecordReader
 from labelmint_export.checkpoints.nvidia import check_linear, check_networks, read_mapping, rename_mapping
-from labelmint_export.checkpoints.records import ModuleRecord
-from labelmint_export.checkpoints.tensors import to_float32
+from labelmint_export.checkpoints.records import Array, ModuleRecord
+from labelmint_export.checkpoints.tensors import fill_from_arrays
 from labelmint_export.errors import CheckpointError, GeneratorError
 from labelmint_export.generator.config import MAX_RESOLUTION, GeneratorConfig
 from labelmint_export.generator.layers import LRELU_GAIN
-from labelmint_export.generator.snapshots import fill_module
 from labelmint_export.generator.stylegan2 import Generator
 
 
@@ -83,7 +84,7 @@ def config_from_record(record: ModuleRecord) -> GeneratorConfig:
             channels={r: block.child("conv1", "SynthesisLayer").shape("weight", 4)[0] for r, block in blocks.items()},
             **read_mapping(mapping),
             image_channels=synthesis.whole("img_channels"),
-            architecture=str(first.value("architecture")),  # type: ignore[arg-type]  # the config checks the name
+            architecture=first.text("architecture"),  # type: ignore[arg-type]  # the config checks the name
             conv_clamp=None if conv0.value("conv_clamp") is None else conv0.real("conv_clamp"),
         )
     except GeneratorError as error:
@@ -94,13 +95,13 @@ def config_from_record(record: ModuleRecord) -> GeneratorConfig:
     return config
 
 
-def _rename_tensors(tensors: Mapping[str, torch.Tensor], config: GeneratorConfig) -> dict[str, torch.Tensor]:
+def _rename_tensors(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Give NVIDIA's tensors our names, without the filters that no layer uses."""
     renamed = {}
-    for name, tensor in tensors.items():
-        match = re.fullmatch(r"synthesis\.b(\d+)\.(.+)", name)
+    for name, array in arrays.items():
+        match = re.fullmatch(r"synthesis\.b([1-9][0-9]{0,4})\.(.+)", name)
         if match is None:
-            renamed[rename_mapping(name)] = tensor
+            renamed[rename_mapping(name)] = array
             continue
         r, rest = int(match[1]), match[2]
         if rest == "const":
@@ -110,13 +111,21 @@ def _rename_tensors(tensors: Mapping[str, torch.Tensor], config: GeneratorConfig
         elif re.fullmatch(r"(conv0|conv1|torgb)\.(weight|resample_filter)", rest):
             layer, rest = rest.split(".")
             rest = f"{layer}.conv.{rest}"
-        renamed[f"synthesis.blocks.b{r}.{rest}"] = tensor
-    for r in config.block_resolutions:
-        for layer in ("conv1",) if r == 4 else ("conv0", "conv1"):
-            start = f"synthesis.blocks.b{r}.{layer}"
-            renamed.setdefault(f"{start}.noise_strength", torch.zeros([]))  # use_noise is off
-            renamed.setdefault(f"{start}.noise_const", torch.zeros(r, r))
+        renamed[f"synthesis.blocks.b{r}.{rest}"] = array
     return renamed
+
+
+def _without_noise(arrays: Mapping[str, Array], config: GeneratorConfig) -> dict[str, Callable[[], torch.Tensor]]:
+    """Say how to make the noise of layers that have none, because use_noise is off."""
+    absent: dict[str, Callable[[], torch.Tensor]] = {}
+    for layer, side in config.layer_sides.items():
+        strength, noise = (f"synthesis.blocks.{layer}.{part}" for part in ("noise_strength", "noise_const"))
+        if strength not in arrays:
+            absent[strength] = partial(torch.zeros, [])
+        if noise not in arrays:
+            check_noise_side(noise, side)
+            absent[noise] = partial(torch.zeros, [side, side])
+    return absent
 
 
 def generator_from_record(record: ModuleRecord, path: Path) -> Generator:
@@ -133,5 +142,5 @@ def generator_from_record(record: ModuleRecord, path: Path) -> Generator:
         CheckpointError: The record holds no StyleGAN2 generator, or one whose tensors do not fit its attributes.
     """
     config = config_from_record(record)
-    tensors = _rename_tensors(to_float32(record.tensors()), config)
-    return fill_module(lambda: Generator(config), tensors, path)
+    arrays = _rename_tensors(record.tensors())
+    return fill_from_arrays(lambda: Generator(config), arrays, path, _without_noise(arrays, config))

@@ -9,9 +9,8 @@ from pathlib import Path
 from labelmint_export.checkpoints.fields import RecordReader, show
 from labelmint_export.checkpoints.nvidia import check_linear, check_networks, read_mapping, rename_mapping
 from labelmint_export.checkpoints.records import ModuleRecord
-from labelmint_export.checkpoints.tensors import to_float32
+from labelmint_export.checkpoints.tensors import fill_from_arrays
 from labelmint_export.errors import CheckpointError, GeneratorError
-from labelmint_export.generator.snapshots import fill_module
 from labelmint_export.generator.stylegan3 import StyleGAN3Generator
 from labelmint_export.generator.stylegan3_config import MAX_LAYERS, StyleGAN3Config, StyleGAN3LayerConfig
 
@@ -116,8 +115,9 @@ def generator_from_record(record: ModuleRecord, path: Path) -> StyleGAN3Generato
         CheckpointError: The record holds no StyleGAN3 generator, or one whose tensors do not fit its attributes.
     """
     config = config_from_attributes(record)
-    tensors = {rename_mapping(name): tensor for name, tensor in to_float32(record.tensors()).items()}
-    generator = fill_module(lambda: StyleGAN3Generator(config), tensors, path)
+    arrays = {rename_mapping(name): array for name, array in record.tensors().items()}
+    generator = fill_from_arrays(lambda: StyleGAN3Generator(config), arrays, path)
+    tensors = generator.state_dict()
     for name, tensor in tensors.items():
         if name.endswith(".magnitude_ema") and not bool(tensor > 0):
             raise CheckpointError(f"{name} in {path} is {float(tensor)}, expected more than 0", field=name)

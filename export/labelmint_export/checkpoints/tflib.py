@@ -12,7 +12,8 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_export.checkpoints.fields import show
+from labelmint_export.checkpoints.completion import check_noise_side
+from labelmint_export.checkpoints.fields import MAX_WORD, show
 from labelmint_export.checkpoints.nvidia import MappingShape
 from labelmint_export.checkpoints.records import TflibNetwork
 from labelmint_export.errors import CheckpointError
@@ -93,7 +94,7 @@ class NetworkReader:
     def text(self, name: str, default: str) -> str:
         """An option that is a word."""
         value = self.option(name, default)
-        if not isinstance(value, str) or len(value) > 40:
+        if not isinstance(value, str) or len(value) > MAX_WORD:
             self.refuse(name, f"is {show(value)}", "a word")
         return value
 
@@ -156,7 +157,10 @@ class NetworkReader:
     def noise(self, index: int, side: int) -> Floats | None:
         """The fixed noise of the layer of that number, [r, r]; None if the network was built without noise."""
         name = f"synthesis/noise{index}"
-        return self.take(name, (1, 1, side, side))[0, 0] if self.has(name) else None
+        if self.has(name):
+            return self.take(name, (1, 1, side, side)).reshape(side, side)
+        check_noise_side(name, side)
+        return None
 
 
 def read_mapping(reader: NetworkReader) -> MappingShape:

@@ -11,15 +11,16 @@ import torch
 
 from labelmint_export.checkpoints.fields import show
 from labelmint_export.checkpoints.records import TflibNetwork
-from labelmint_export.checkpoints.tensors import to_float32
+from labelmint_export.checkpoints.tensors import fill_from_arrays
 from labelmint_export.checkpoints.tflib import Floats, NetworkReader, is_label_concatenated, read_mapping, take_mapping
 from labelmint_export.errors import CheckpointError, GeneratorError
 from labelmint_export.generator.layers import LRELU_GAIN, binomial_filter
-from labelmint_export.generator.snapshots import fill_module
 from labelmint_export.generator.stylegan1 import FUSED_RESOLUTION, StyleGAN1Config, StyleGAN1Generator
 
 NORM_EPSILON = 1e-8
 """Of the original; DatasetGAN's program, by which the same weights travel as `.pt`, has torch's 1e-5."""
+MAX_TAP = 1e6
+"""Magnitude of a number in the blur filter; the original's are 1 and 2."""
 REQUIRED = {
     "nonlinearity": "lrelu",
     "use_styles": True,
@@ -96,7 +97,7 @@ def _blur_filter(reader: NetworkReader) -> torch.Tensor:
     """The filter behind every upsampling, float32 [3, 3]; one pixel where the network blurs nothing."""
     value = reader.option("blur_filter", [1, 2, 1])
     line = [0, 1, 0] if value is None else list(value) if isinstance(value, list | tuple) else []
-    if len(line) != 3 or not all(type(tap) in (int, float) for tap in line) or sum(line) == 0:
+    if len(line) != 3 or not all(type(tap) in (int, float) and abs(tap) < MAX_TAP for tap in line) or sum(line) == 0:
         reader.refuse("blur_filter", f"is {show(value)}", "three numbers that do not cancel out, or None")
     return binomial_filter(tuple(float(tap) for tap in line))
 
@@ -148,4 +149,4 @@ def stylegan1_from_network(network: TflibNetwork, path: Path) -> StyleGAN1Genera
     reader.ignore(f"synthesis/ToRGB_lod{stage}/{part}" for stage in stages for part in ("weight", "bias"))
     reader.ignore(["synthesis/lod"])
     reader.finish()
-    return fill_module(lambda: StyleGAN1Generator(config), to_float32(tensors), path)
+    return fill_from_arrays(lambda: StyleGAN1Generator(config), tensors, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from labelmint_export.checkpoints.records import TflibNetwork
-from labelmint_export.checkpoints.tensors import to_float32
+from labelmint_export.checkpoints.tensors import fill_from_arrays
 from labelmint_export.checkpoints.tflib import (
     Floats,
     NetworkReader,
@@ -19,7 +19,6 @@ from labelmint_export.checkpoints.tflib import (
 from labelmint_export.errors import CheckpointError, GeneratorError
 from labelmint_export.generator.config import GeneratorConfig
 from labelmint_export.generator.layers import binomial_filter
-from labelmint_export.generator.snapshots import fill_module
 from labelmint_export.generator.stylegan2 import Generator
 
 
@@ -116,7 +115,7 @@ def stylegan2_from_network(network: TflibNetwork, path: Path) -> Generator:
         incoming = width
     _leave_out(reader, config)
     reader.finish()
-    return fill_module(lambda: Generator(config), to_float32(tensors), path)
+    return fill_from_arrays(lambda: Generator(config), tensors, path)
 
 
 def _colours(reader: NetworkReader, config: GeneratorConfig, r: int) -> dict[str, Floats]:

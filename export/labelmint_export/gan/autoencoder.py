@@ -95,7 +95,7 @@ def make_adam(parameters: list[torch.nn.Parameter], learning_rate: float) -> tor
 def decode(generator: Generator, w: torch.Tensor, compute_dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Paint w [N, D] without noise: float [N, C, r, r]."""
     ws = w[:, None, :].expand(-1, generator.config.num_ws, -1)
-    image: torch.Tensor = generator.synthesis(ws, "none", compute_dtype).image
+    image: torch.Tensor = generator.synthesis(ws, "none", compute_dtype=compute_dtype).image
     return image
 
 

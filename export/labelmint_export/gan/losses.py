@@ -70,7 +70,7 @@ def generator_step(
         The loss, and the pictures that were painted, float32 [N, C, H, W], detached.
     """
     ws = sample_ws(context, z, c, w_avg_beta)
-    image = context.generator.synthesis(ws, "random", context.compute_dtype).image
+    image = context.generator.synthesis(ws, "random", compute_dtype=context.compute_dtype).image
     logits = context.discriminator(augment(image, context.augment_p), c, context.compute_dtype)
     loss = functional.softplus(-logits).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped

@@ -4,11 +4,14 @@ Legend: N images, L num_ws, D w_dim, r resolution of a layer.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 
 from labelmint_export.errors import GeneratorError
-from labelmint_export.generator.config import BackboneConfig, TapSpec
+from labelmint_export.generator.config import BackboneConfig, NoiseMode, TapSpec
+
+NOISE_MODES = get_args(NoiseMode)
 
 
 def check_ws(ws: torch.Tensor, config: BackboneConfig) -> None:
@@ -25,12 +28,19 @@ def check_ws(ws: torch.Tensor, config: BackboneConfig) -> None:
         )
 
 
-def check_noise(noise: Mapping[str, torch.Tensor], layers: Sequence[TapSpec], count: int) -> None:
-    """Check noise that was given layer by layer.
+def check_noise(
+    noise_mode: NoiseMode, noise: Mapping[str, torch.Tensor], layers: Sequence[TapSpec], count: int
+) -> None:
+    """Check the noise mode, and noise that was given layer by layer.
 
     Raises:
-        GeneratorError: It names no layer, or has another shape than [count or 1, 1, r, r].
+        GeneratorError: There is no such mode, or the noise names no layer or has another shape than
+            [count or 1, 1, r, r].
     """
+    if noise_mode not in NOISE_MODES:
+        raise GeneratorError(
+            f"noise_mode is {noise_mode!r}, expected one of {', '.join(NOISE_MODES)}", field="noise_mode"
+        )
     sides = {layer.name: layer.resolution for layer in layers}
     for name, values in noise.items():
         if name not in sides:

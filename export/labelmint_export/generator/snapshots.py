@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ from labelmint_export.generator.stylegan2 import Generator
 
 FORMAT = "labelmint-generator"
 FORMAT_VERSION = 1
+MAX_JSON_BYTES = 16 << 20
+"""Size of a description that is read; a generator's has less than 10 kB."""
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -59,9 +61,11 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the
     """Read a JSON object.
 
     Raises:
-        CheckpointError: The file is missing or holds no JSON object.
+        CheckpointError: The file is missing, too large or holds no JSON object.
     """
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -118,7 +122,7 @@ def config_from_record(record: Mapping[str, Any], path: Path) -> GeneratorConfig
         fields = dict(record)
         fields["channels"] = {int(r): int(width) for r, width in fields["channels"].items()}
         return GeneratorConfig(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError, GeneratorError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, GeneratorError) as error:
         raise CheckpointError(f"{path} describes no generator ({error}); write it anew", field="config") from error
 
 
@@ -189,14 +193,32 @@ def fill_module(make: Callable[[], Module], tensors: Mapping[str, torch.Tensor],
     Raises:
         CheckpointError: The module cannot be made, or the tensors are not its own.
     """
+    check_shapes(describe_module(make, path), {name: tensor.shape for name, tensor in tensors.items()}, path)
+    return fill_described(make, tensors, path)
+
+
+def describe_module(make: Callable[[], Module], path: Path) -> Module:
+    """Make a module whose tensors have shapes and nothing else, which takes no memory.
+
+    Raises:
+        CheckpointError: The module cannot be made.
+    """
     try:
         with torch.device("meta"):
-            described = make()
+            return make()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"{path} comes with a description of no module that can be made ({error}); write it anew", field="config"
         ) from error
-    check_tensors(described, tensors, path)
+
+
+def fill_described(make: Callable[[], Module], tensors: Mapping[str, torch.Tensor], path: Path) -> Module:
+    """Make a module and fill it with tensors whose shapes were checked.
+
+    Raises:
+        CheckpointError: A tensor does not hold finite numbers.
+    """
+    check_values(tensors, path)
     module = make()
     module.load_state_dict(dict(tensors))
     return module.eval().requires_grad_(False)
@@ -208,24 +230,39 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], p
     Raises:
         CheckpointError: A tensor is missing, left over, of another shape or not finite.
     """
-    check_tensors(module, tensors, path)
+    check_shapes(module, {name: tensor.shape for name, tensor in tensors.items()}, path)
+    check_values(tensors, path)
     module.load_state_dict(dict(tensors))
 
 
-def check_tensors(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Check that tensors are those of a module.
+def check_shapes(module: torch.nn.Module, shapes: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Check that a module's tensors have these names and shapes.
 
     Raises:
-        CheckpointError: A tensor is missing, left over, of another shape or not finite.
+        CheckpointError: One is missing, left over or of another shape.
     """
     expected = module.state_dict()
-    for name in sorted(expected.keys() ^ tensors.keys()):
+    for name in sorted(expected.keys() ^ shapes.keys()):
         problem = "is missing from" if name in expected else "has no place for what is in"
         raise CheckpointError(f"{name} {problem} {path}; the file is of another shape", field=name)
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
+    for name, shape in shapes.items():
+        if tuple(shape) != tuple(expected[name].shape):
             raise CheckpointError(
-                f"{name} in {path} has shape {list(tensor.shape)}, expected {list(expected[name].shape)}", field=name
+                f"{name} in {path} has shape {list(shape)}, expected {list(expected[name].shape)}", field=name
+            )
+
+
+def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Check that tensors hold finite numbers of 16 bits or more.
+
+    Raises:
+        CheckpointError: One does not.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or (tensor.is_floating_point() and tensor.element_size() < 2):
+            raise CheckpointError(
+                f"{name} in {path} has dtype {tensor.dtype}, expected float16, bfloat16 or float32; convert it",
+                field=name,
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(

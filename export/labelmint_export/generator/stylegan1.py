@@ -204,26 +204,27 @@ class SynthesisNetwork(Synthesis):
         self,
         ws: torch.Tensor,
         noise_mode: NoiseMode = "const",
-        compute_dtype: torch.dtype = torch.float32,
         noise: Mapping[str, torch.Tensor] | None = None,
+        *,
+        compute_dtype: torch.dtype = torch.float32,
     ) -> SynthesisOutput:
         """Paint pictures.
 
         Args:
             ws: float32 [N, num_ws, w_dim].
             noise_mode: The stored noise, new noise from torch's generator, or none.
-            compute_dtype: dtype of the feature maps; moments are taken in float32 at least.
             noise: Layer name, such as b8.epi1, -> float32 [N or 1, 1, r, r]; layers that it names ignore the mode.
+            compute_dtype: dtype of the feature maps; moments are taken in float32 at least.
 
         Returns:
             The pictures, in the dtype of ws, and their taps.
 
         Raises:
-            GeneratorError: ws or the noise does not fit the generator.
+            GeneratorError: ws or the noise does not fit the generator, or there is no such noise mode.
         """
         check_ws(ws, self.config)
         noise = noise or {}
-        check_noise(noise, self.noise_specs, ws.shape[0])
+        check_noise(noise_mode, noise, self.noise_specs, ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
         x = ws.new_zeros([])
         for index, r in enumerate(self.config.block_resolutions):

@@ -212,26 +212,27 @@ class SynthesisNetwork(Synthesis):
     def forward(
         self,
         ws: torch.Tensor,
-        noise_mode: NoiseMode = "const",  # noqa: ARG002  StyleGAN3 has no noise; all generators are called alike
-        compute_dtype: torch.dtype = torch.float32,
+        noise_mode: NoiseMode = "const",
         noise: Mapping[str, torch.Tensor] | None = None,
+        *,
+        compute_dtype: torch.dtype = torch.float32,
     ) -> SynthesisOutput:
         """Paint pictures.
 
         Args:
             ws: float32 [N, num_ws, w_dim].
             noise_mode: Without effect.
-            compute_dtype: dtype of the feature maps; the Fourier features are made in the dtype of ws.
             noise: None or empty; no layer has noise.
+            compute_dtype: dtype of the feature maps; the Fourier features are made in the dtype of ws.
 
         Returns:
             The pictures, in the dtype of ws, and their taps; the last tap is the picture before `output_scale`.
 
         Raises:
-            GeneratorError: ws or the noise does not fit the generator.
+            GeneratorError: ws or the noise does not fit the generator, or there is no such noise mode.
         """
         check_ws(ws, self.config)
-        check_noise(noise or {}, (), ws.shape[0])
+        check_noise(noise_mode, noise or {}, (), ws.shape[0])
         taps: dict[str, torch.Tensor] = {}
         x = self.input(ws[:, 0]).to(compute_dtype)
         for index, layer in enumerate(self.config.layers, start=1):

@@ -71,7 +71,7 @@ report() { # name, command
 }
 report interpreter report "${generator[@]}" "${interpreter[@]}" "${annotations[@]}" "${oracle[@]}"
 report frechet frechet "${generator[@]}" --pictures "$WORK/train.npy" --feature-network "$WORK/oracle.safetensors"
-[ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 8000 \
+[ -e "$WORK/nearest.png" ] || run nearest "${generator[@]}" --pictures "$WORK/train.npy" --count 40000 \
 	--feature-network "$WORK/oracle.safetensors" --out "$WORK/nearest.png"
 run curve --logs "$WORK"/{auto{32,64,128},codes,codes-fine{r,st}}/log.jsonl --out "$WORK/curve.png"
 

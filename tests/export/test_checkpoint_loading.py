@@ -152,6 +152,25 @@ def test_stylegan3_is_recognised() -> None:
     assert isinstance(load_generator(DATA / "stylegan3_r_32_c10.pkl"), StyleGAN3Generator)
 
 
+@pytest.mark.parametrize(
+    ("name", "architecture", "clamp", "networks"),
+    [("rosinality_32.pt", "skip", None, ["g_ema"]), ("stylegan3_r_32_c10.pkl", "r", 256.0, ["G_ema"])],
+)
+def test_inspect_tells_the_architecture_and_which_networks_are_there(
+    name: str, architecture: str, clamp: float | None, networks: list[str]
+) -> None:
+    facts = inspect_checkpoint(DATA / name)
+    assert (facts["architecture"], facts["conv_clamp"], facts["networks"]) == (architecture, clamp, networks)
+
+
+def test_inspect_names_the_networks_of_a_whole_training(tmp_path: Path) -> None:
+    content: Any = read_checkpoint(DATA / "rosinality_32.pt")  # Any: a record of whatever the file holds
+    state = {name: torch.from_numpy(array.copy()) for name, array in content["g_ema"].items()}
+    saved = {"g": state, "d": {"weight": torch.zeros(3)}, "g_ema": state, "g_optim": {"state": {}}, "args": None}
+    torch.save(saved, tmp_path / "whole.pt")
+    assert inspect_checkpoint(tmp_path / "whole.pt")["networks"] == ["g", "d", "g_ema"]
+
+
 @pytest.mark.skipif(not WHOLE.is_dir(), reason=f"{WHOLE} does not exist: the other original files are not here")
 def test_every_original_file_is_recognised() -> None:
     kinds = {path.name: inspect_checkpoint(path)["kind"] for path in sorted(WHOLE.glob("*.p*t*")) if path.is_file()}

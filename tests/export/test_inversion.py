@@ -12,21 +12,25 @@ from PIL import Image
 
 from labelmint.addresses import latents
 from labelmint_export.annotations import read_annotations, read_pictures
+from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.cli import main
 from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator
+from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.inversion.perceptual import (
     feature_distance,
     features_of_discriminator,
     features_of_segmenter,
 )
-from labelmint_export.inversion.projector import InversionSettings, project
+from labelmint_export.inversion.projector import STATISTICS_SEED, InversionSettings, project
 from labelmint_export.oracle.network import Segmenter, SegmenterConfig, save_segmenter
 from tests.export.label_files import labelme_record, labelme_shape, write_json
 from tests.export.tiny_parts import CHANNELS, make_generator
+
+DATA = Path(__file__).parents[1] / "data/checkpoints"
 
 
 def paint(generator: Generator, count: int, seed: int = 9) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -92,6 +96,34 @@ def test_grey_generators_are_inverted() -> None:
     assert (found.error < 6).all()
 
 
+@pytest.mark.parametrize("class_index", [None, 2])
+def test_conditional_generators_are_inverted(class_index: int | None) -> None:
+    conditional = make_generator(c_dim=3)
+    z, c = draw_latents(conditional.config, 9, np.arange(2, dtype=np.uint64), 2)
+    targets = to_uint8(conditional.synthesis(conditional.mapping(z, c, 0.7), "const").image)
+    found = project(conditional, targets, None, InversionSettings(steps=100, num_statistics=50), class_index)
+    mean = to_uint8(conditional.synthesis(conditional.w_avg.expand(1, 6, -1), "const").image)
+    assert (found.error < 0.3 * np.abs(mean.astype(float) - targets).mean(axis=(1, 2, 3))).all()
+
+
+def test_search_starts_from_the_mean_of_the_class() -> None:
+    conditional = make_generator(c_dim=3)
+    z, c = draw_latents(conditional.config, STATISTICS_SEED, np.arange(50, dtype=np.uint64), 1)
+    settings = InversionSettings(steps=1, learning_rate=1e-9, num_statistics=50)
+    targets = np.zeros((1, 16, 16, 3), np.uint8)
+    for class_index, mean in ((1, conditional.mapping(z, c)[:, 0].mean(dim=0)), (None, conditional.w_avg)):
+        ws = project(conditional, targets, None, settings, class_index).ws
+        torch.testing.assert_close(ws, mean.expand_as(ws), rtol=0, atol=1e-5)
+
+
+def test_class_that_the_generator_does_not_know_is_refused(generator: Generator) -> None:
+    targets = np.zeros((1, 16, 16, 3), np.uint8)
+    with pytest.raises(GeneratorError, match="generator class is 3, expected 0 to 2"):
+        project(make_generator(c_dim=3), targets, None, InversionSettings(), 3)
+    with pytest.raises(GeneratorError, match="expected none: the generator is unconditional"):
+        project(generator, targets, None, InversionSettings(), 0)
+
+
 def test_wrong_sizes_and_settings_are_refused(generator: Generator) -> None:
     with pytest.raises(GeneratorError, match=r"expected uint8 \[N, 16, 16, 3\]"):
         project(generator, np.zeros((1, 8, 8, 3), np.uint8), None, InversionSettings())
@@ -149,6 +181,25 @@ def test_labelled_photographs_become_an_annotated_set(
     )
     trained = ["--generator", files / "g.safetensors", "--annotations", files / "set", "--out", files / "i.safetensors"]
     assert main(["train-interpreter", *map(str, trained), "--members", "2", "--steps", "2"]) == 0
+
+
+def test_photographs_of_one_class_of_a_foreign_generator_are_inverted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = DATA / "stylegan3_r_32_c10.pkl"
+    foreign = load_generator(checkpoint)
+    z, c = draw_latents(foreign.config, 9, np.arange(1, dtype=np.uint64), 4)
+    picture = to_uint8(foreign.synthesis(foreign.mapping(z, c, 0.5), "const").image)[0]
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(picture).save(tmp_path / "photos" / "cat.png")
+    arguments = ["--generator", checkpoint, "--images", tmp_path / "photos", "--out", tmp_path / "out"]
+    arguments += ["--classes", "ground", "disc", "--steps", 12, "--max-error", 255, "--report", tmp_path / "r.json"]
+    assert main(["invert", *map(str, arguments), "--generator-class", "10"]) == 1
+    assert "generator class is 10, expected 0 to 9" in capsys.readouterr().err
+    assert main(["invert", *map(str, arguments), "--generator-class", "4"]) == 0
+    mean = to_uint8(foreign.synthesis(foreign.w_avg.expand(1, foreign.config.num_ws, -1), "const").image)[0]
+    error = json.loads((tmp_path / "r.json").read_text())["pictures"]["cat"]["error_levels"]
+    assert error < 0.6 * np.abs(mean.astype(float) - picture).mean()
 
 
 def test_nothing_is_written_where_nothing_is_reconstructed(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,11 @@ def write_labelme(folder: Path, kind: str) -> Path:
                 shapes.append(labelme_shape(CLASSES[value], kind, corners))
             elif kind == "rectangle":
                 shapes.append(labelme_shape(CLASSES[value], kind, [corners[2], corners[0]]))
+            elif kind == "kindless":
+                drawn = labelme_shape(CLASSES[value], "polygon", corners)
+                shapes.append({name: part for name, part in drawn.items() if name != "shape_type"})
+            elif kind == "null":
+                shapes.append(labelme_shape(CLASSES[value], "polygon", corners) | {"shape_type": None})
             else:
                 shapes.append(labelme_mask(CLASSES[value], mask == value))
         write_json(folder / f"{index:02d}.json", labelme_record(f"..\\to-draw\\{index:02d}.png", *shapes))
@@ -156,7 +161,8 @@ def write(folder: Path, name: str) -> Path:
 
 
 MANNERS = (
-    *("labelme polygon", "labelme rectangle", "labelme mask", "coco polygon", "coco compressed", "coco uncompressed"),
+    *("labelme polygon", "labelme rectangle", "labelme mask", "labelme kindless", "labelme null"),
+    *("coco polygon", "coco compressed", "coco uncompressed"),
     *("cvat polygon", "cvat box", "cvat mask", "png grey", "png indexed", "png sixteen bits", "png colours", "npy"),
 )
 

@@ -134,6 +134,11 @@ BAD: dict[str, Case] = {
     "labelme: circle of no size": (shape("circle", [[5, 5], [5, 5]]), (), "has radius 0"),
     "labelme: circle of one point": (shape("circle", [[5, 5]]), (), "has 1 points, expected 2"),
     "labelme: line": (shape("linestrip", [[1, 1], [5, 5]]), (), "is a line, which has no area; give its thickness"),
+    "labelme: kind no text": (
+        labelme(labelme_shape("cat", "polygon", [[1, 1], [5, 5], [3, 3]]) | {"shape_type": 3}),
+        (),
+        "shape_type is 3, expected a text",
+    ),
     "labelme: kind": (shape("star", [[1, 1]]), (), "is a star, expected polygon, rectangle"),
     "labelme: mask no base64": (shape("mask", [[1, 1], [5, 5]], mask="%%"), (), "the mask is no PNG in base64"),
     "labelme: mask no PNG": (shape("mask", [[1, 1], [5, 5]], mask=OTHER_PNG), (), "the mask is no PNG in base64"),

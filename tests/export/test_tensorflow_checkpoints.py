@@ -178,6 +178,8 @@ def test_inspect_says_what_a_tensorflow_snapshot_holds(tmp_path: Path) -> None:
     assert (first["kind"], second["kind"]) == ("TensorFlow StyleGAN1", "TensorFlow StyleGAN2")
     assert (first["resolution"], first["z_dim"], first["w_dim"], first["num_ws"]) == (16, 6, 5, 6)
     assert (first["num_features"], second["num_features"]) == (24, 19)
+    assert second["architecture"] == "skip"
+    assert len(list(second["networks"])) == 3, "a snapshot holds G, D and Gs"  # type: ignore[call-overload]  # a list
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Reading LabelMe's JSON files, one a picture.
 
-Areas are polygons, rectangles, circles, masks, and lines if a thickness is given; points are keypoints.
+Areas are polygons, rectangles, circles, masks, and lines if a thickness is given; points are keypoints. A shape of no
+kind is a polygon, as it is to LabelMe.
 
 Legend: h, w rows and columns of the picture that was drawn on.
 """
@@ -53,7 +54,8 @@ def _read_file(path: Path, line_width: float | None) -> PictureLabels:
         )
     for index, entry in enumerate(objects_of(record, "shapes", str(path))):
         where = f"{path}, shape {index}"
-        label, kind = text_of(entry, "label", where), text_of(entry, "shape_type", where)
+        label = text_of(entry, "label", where)
+        kind = "polygon" if entry.get("shape_type") is None else text_of(entry, "shape_type", where)
         where = f"{where} ({kind} {label!r})"
         if kind == "point":
             ((x, y),) = points_of(entry.get("points"), where, at_least=1, at_most=1)

@@ -75,6 +75,7 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
         CheckpointError: As for `load_generator`.
     """
     path = Path(path)
+    networks: list[str] = []
     if path.suffix == ".safetensors":
         kind, generator = "labelmint StyleGAN2", load_generator(path)
     else:
@@ -83,12 +84,14 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
             if described := describe_classifier(content, path):
                 return described
             kind, make = _recognise(content, path)
-            generator = make(None)
+            generator, networks = make(None), _networks_in(content)
     config = generator.config
     taps = generator.tap_specs
     return {
         "path": str(path),
         "kind": kind,
+        "architecture": generator.architecture,
+        "networks": networks,
         "resolution": config.resolution,
         "image_channels": config.image_channels,
         "z_dim": config.z_dim,
@@ -96,6 +99,7 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
         "c_dim": config.c_dim,
         "num_ws": config.num_ws,
         "mapping_layers": config.mapping_layers,
+        "conv_clamp": _conv_clamp_of(generator),
         "num_parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "num_features": sum(tap.channels for tap in taps),
         "taps": [
@@ -103,6 +107,32 @@ def inspect_checkpoint(path: Path | str) -> dict[str, object]:
             for tap, w in zip(taps, generator.tap_ws, strict=True)
         ],
     }
+
+
+def _conv_clamp_of(generator: AnyGenerator) -> float | None:
+    """Bound of the feature maps; the smallest if layers differ, None if there is none."""
+    if isinstance(generator, Generator):
+        return generator.config.conv_clamp
+    if isinstance(generator, StyleGAN3Generator):
+        bounds = [layer.conv_clamp for layer in generator.config.layers if layer.conv_clamp is not None]
+        return min(bounds, default=None)
+    return None
+
+
+def _networks_in(content: object) -> list[str]:
+    """Names of all networks of a snapshot that are there; none where the file is one bare network."""
+    if isinstance(content, dict):
+        return [
+            name[:40]
+            for name, value in content.items()
+            if isinstance(name, str) and (isinstance(value, ModuleRecord | TflibNetwork) or _is_state_dict(value))
+        ]
+    parts = content if isinstance(content, tuple | list) else []
+    return [part.name[:40] for part in parts if isinstance(part, TflibNetwork)]
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(part, np.ndarray) for part in value.values())
 
 
 Make = Callable[[Array | None], AnyGenerator]

@@ -40,8 +40,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--keypoints", nargs="*", default=[], metavar="NAME", help="points")
     parser.add_argument(
         "--features", type=Path,
-        help="compare features too: a segmentation network (.safetensors from train-oracle) or a folder of train-gan "
-        "or keep-networks, whose discriminator is taken",
+        help="compare features too: a segmentation network (.safetensors from train-oracle), a folder of train-gan or "
+        "keep-networks, or a StyleGAN .pkl or .pt of another program that holds the discriminator, which is taken",
+    )  # fmt: skip
+    parser.add_argument(
+        "--generator-class", type=int, metavar="INDEX",
+        help="class of a conditional generator, where the search starts; the mean of all if not given",
     )  # fmt: skip
     parser.add_argument("--steps", type=int, default=defaults.steps, help="of the optimiser (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size, help="default %(default)s")
@@ -71,7 +75,7 @@ def run_invert(arguments: argparse.Namespace) -> str:
     generator = read_generator(arguments)
     features = None if arguments.features is None else load_features(arguments.features, generator.config)
     names, photographs = read_photographs(arguments.images, generator.config.resolution)
-    found = project(generator, photographs, features, settings)
+    found = project(generator, photographs, features, settings, arguments.generator_class)
     kept = np.flatnonzero(found.error <= arguments.max_error)
     report = _report(names, found, kept, arguments.max_error)
     if arguments.sheet is not None:

@@ -16,12 +16,14 @@ from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks
 from labelmint_export.generator.config import BackboneConfig
 from labelmint_export.generator.layers import downsample_2x
+from labelmint_export.inversion.discriminators import TrunkConfig, read_discriminator
 from labelmint_export.oracle.network import Segmenter, load_segmenter
 
 Features = Callable[[torch.Tensor], list[torch.Tensor]]
 """float [N, C, H, W], [-1, 1] -> feature maps float [N, C_i, H_i, W_i]."""
 
 UNIT_EPSILON = 1e-8
+FOREIGN_SUFFIXES = (".pkl", ".pt", ".pth")
 
 
 def feature_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
@@ -46,25 +48,32 @@ def load_features(path: Path, config: BackboneConfig) -> Features:
     """Load a network whose features to compare.
 
     Args:
-        path: A segmentation network (`.safetensors` from train-oracle), or a folder of train-gan or keep-networks,
-            whose discriminator is taken.
+        path: A segmentation network (`.safetensors` from train-oracle), a folder of train-gan or keep-networks, whose
+            discriminator is taken, or a snapshot of another program (`.pkl`, `.pt`) that holds one.
         config: Of the generator that paints.
 
     Raises:
         CheckpointError: The files are missing or malformed.
         GeneratorError: The discriminator judges pictures of another shape.
     """
-    if not path.is_dir():
-        return features_of_segmenter(load_segmenter(path))
-    discriminator = load_networks(path).discriminator
-    judged = discriminator.config
-    if (judged.resolution, judged.image_channels) != (config.resolution, config.image_channels):
+    if path.is_dir():
+        discriminator = load_networks(path).discriminator
+        _check_judged(discriminator.config, config, path)
+        return features_of_discriminator(discriminator)
+    if path.suffix in FOREIGN_SUFFIXES:
+        trunk = read_discriminator(path)
+        _check_judged(trunk.config, config, path)
+        return trunk
+    return features_of_segmenter(load_segmenter(path))
+
+
+def _check_judged(judged: BackboneConfig | TrunkConfig, painted: BackboneConfig, path: Path) -> None:
+    if (judged.resolution, judged.image_channels) != (painted.resolution, painted.image_channels):
         raise GeneratorError(
             f"the discriminator in {path} judges pictures {judged.resolution} pixels wide of {judged.image_channels} "
-            f"channels, expected {config.resolution} and {config.image_channels}; give the one of this generator",
+            f"channels, expected {painted.resolution} and {painted.image_channels}; give the one of this generator",
             field="features",
         )
-    return features_of_discriminator(discriminator)
 
 
 def features_of_segmenter(network: Segmenter) -> Features:

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from labelmint.addresses import latents
 from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
+from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.inversion.perceptual import Features, feature_distance
 from labelmint_export.pyramid import laplacian_levels
 from labelmint_export.ranges import require_at_least, require_positive
@@ -83,6 +83,7 @@ def project(
     targets: npt.NDArray[np.uint8],
     features: Features | None,
     settings: InversionSettings,
+    class_index: int | None = None,
 ) -> Inversion:
     """Find latents that paint pictures.
 
@@ -93,9 +94,11 @@ def project(
         targets: uint8 [N, H, W, 3].
         features: Whose distances count too; None: the pyramid alone.
         settings: How.
+        class_index: Class of all pictures, from whose mean w the search starts; None starts from the mean of all
+            classes.
 
     Raises:
-        GeneratorError: The pictures are not of the generator's size.
+        GeneratorError: The pictures are not of the generator's size, or the class is none of the generator's.
         TrainingError: The loss is not finite.
     """
     side = generator.config.resolution
@@ -104,7 +107,7 @@ def project(
             f"the pictures are {targets.dtype} {list(targets.shape)}, expected uint8 [N, {side}, {side}, 3]",
             field="targets",
         )
-    mean, deviation = _statistics(generator, settings.num_statistics)
+    mean, deviation = _statistics(generator, settings.num_statistics, class_index)
     found = [
         _project_batch(generator, targets[start : start + settings.batch_size], features, settings, mean, deviation)
         for start in range(0, len(targets), settings.batch_size)
@@ -116,11 +119,11 @@ def project(
 
 
 @torch.no_grad()
-def _statistics(generator: Backbone, count: int) -> tuple[torch.Tensor, float]:
-    """Mean of w [D] and its deviation, root mean square over latents and entries."""
-    z = torch.from_numpy(latents(STATISTICS_SEED, np.arange(count, dtype=np.uint64), generator.config.z_dim))
-    w = generator.mapping(z)[:, 0]
-    mean = generator.mapping.w_avg
+def _statistics(generator: Backbone, count: int, class_index: int | None) -> tuple[torch.Tensor, float]:
+    """Mean of w [D], of one class if one is given, and its deviation, root mean square over latents and entries."""
+    z, c = draw_latents(generator.config, STATISTICS_SEED, np.arange(count, dtype=np.uint64), class_index)
+    w = generator.mapping(z, c)[:, 0]
+    mean = generator.w_avg if class_index is None else w.mean(dim=0)
     return mean, float((w - mean).square().mean().sqrt().clamp(min=1e-6))
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
+from labelmint_export.bundle.graphs import CropWindow, SynthesisGraph, bake_gains
+from labelmint_export.bundle.onnx_graphs import export_module
+from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.errors import BuildError, CannotRunError
+from labelmint_export.generator.stylegan3 import StyleGAN3Generator
+from labelmint_export.generator.stylegan3_config import StyleGAN3Config
 from labelmint_export.targets.onnx_target import MODEL_FILE
 from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.registry import find_target
@@ -20,8 +27,11 @@ from labelmint_export.targets.tensorrt_plans import (
     read_timing_cache,
     rejected_nodes,
 )
+from labelmint_service.settings import EMBEDDED_BUNDLE
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import make_model, onnx_once
+
+CHECKPOINT = Path(__file__).parents[2] / "data/checkpoints/stylegan3_r_32_c10.pkl"
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install 'labelmint[trt]'")
 
@@ -29,6 +39,11 @@ tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not i
 @pytest.mark.parametrize("name", ["mapping", "synthesis", "interpreter", "model"])
 def test_every_node_of_a_bundle_is_taken(built: BuiltBundle, name: str) -> None:
     assert rejected_nodes(built.path / f"{name}.onnx") == []
+
+
+@pytest.mark.parametrize("name", ["mapping", "synthesis", "interpreter", "model"])
+def test_every_node_of_the_embedded_bundle_is_taken(name: str) -> None:
+    assert rejected_nodes(EMBEDDED_BUNDLE / f"{name}.onnx") == []
 
 
 @pytest.mark.parametrize(
@@ -39,6 +54,21 @@ def test_every_node_of_the_target_is_taken(
     built: BuiltBundle, precision: Precision, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert rejected_nodes(onnx_once(tmp_path_factory, built, precision) / MODEL_FILE) == []
+
+
+def test_every_node_of_stylegan3s_synthesis_is_taken(tmp_path: Path) -> None:
+    """Its kinds of layers, once each: radial and separable filters, the crop of the margin, the colours."""
+    config = load_generator(CHECKPOINT).config
+    assert isinstance(config, StyleGAN3Config)
+    radial, upsampling, colours = config.layers[0], config.layers[5], config.layers[-1]
+    assert radial.down_radial
+    cropping = replace(upsampling, out_size=32, out_channels=32, padding=(-22, -25, -22, -25), down_radial=False)
+    generator = StyleGAN3Generator(replace(config, layers=(radial, cropping, colours))).eval().requires_grad_(False)
+    crop = CropWindow(top=0, left=0, height=32, width=32)
+    graph = SynthesisGraph(bake_gains(generator), generator.feature_specs, "const", crop, torch.float16)
+    ws = torch.randn(2, generator.config.num_ws, config.w_dim)
+    onnx.save(export_module(graph, (ws,), ["ws"], graph.output_names), tmp_path / "synthesis.onnx")
+    assert rejected_nodes(tmp_path / "synthesis.onnx") == []
 
 
 def test_gate_names_a_node_that_is_not_taken(tmp_path: Path) -> None:

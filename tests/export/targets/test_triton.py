@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 
+from labelmint_export.targets import triton
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
 from labelmint_export.targets.triton import model_folder, version_of
@@ -71,6 +72,18 @@ def test_configuration_fits_the_graph(repository: tuple[BuiltBundle, Path]) -> N
             inner = entry.reshape.shape if entry.HasField("reshape") else entry.dims
             assert (3, *inner) == shapes[entry.name]
             assert np.prod(entry.dims) == np.prod(inner, initial=1), "a reshape keeps the number of values"
+
+
+@pytest.mark.parametrize(("version", "number"), [("7", "7"), ("2024.1", "1"), ("0", "1")])
+def test_folder_of_the_graph_is_the_version_if_that_is_a_number(
+    plain_built: BuiltBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, number: str
+) -> None:
+    model = make_model(plain_built, "float32")
+    model.manifest.version = version
+    monkeypatch.setattr(triton, "write_onnx", lambda _, folder: (folder / "model.onnx").touch())
+    find_target("triton", "float32").write(model, SETTINGS, tmp_path)
+    assert [path.name for path in model_folder(tmp_path, model).iterdir() if path.is_dir()] == [number]
+    assert (tmp_path / "repository" / "tiny" / number / "model.onnx").is_file()
 
 
 def test_warm_up_feeds_every_input(repository: tuple[BuiltBundle, Path]) -> None:

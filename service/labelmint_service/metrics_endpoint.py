@@ -72,6 +72,8 @@ class _BoundedServer(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 4 * METRICS_CONNECTIONS
+    """Connections that are not accepted yet. A burst fills the library's five, which costs a scrape a second a try."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._open: dict[socket.socket, None] = {}

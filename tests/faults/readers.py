@@ -18,6 +18,7 @@ from labelmint_client import Client, RetryPolicy, Sample
 PATIENT = RetryPolicy(
     max_attempts=1000, connect_attempts=1000, initial_backoff_s=0.05, max_backoff_s=0.5, multiplier=1.5
 )
+FIELDS = ("image", "mask", "keypoints", "uncertainty_map", "z")
 SAMPLES_AFTERWARDS = 40
 PAUSE_S = 0.004
 """Of a reader after each sample, so that records stay small; faster readers see the same faults."""
@@ -26,7 +27,7 @@ WAIT_S = 120.0
 # Any: arguments of Client.generate.
 KINDS: tuple[dict[str, Any], ...] = (
     {},
-    {"fields": ("image", "mask", "keypoints", "uncertainty_map", "z")},
+    {"fields": FIELDS},
     {"image_codec": "jpeg", "mask_codec": "zstd"},
     {"image_codec": "png", "mask_codec": "png"},
     {"shard_index": 1, "num_shards": 3},
@@ -46,9 +47,12 @@ class Received:
 
     @classmethod
     def of(cls, sample: Sample) -> Received:
-        arrays = [getattr(sample, name) for name in ("image", "mask", "keypoints") if sample.has(name)]
-        content = b"".join(array.tobytes() for array in arrays)
-        return cls(sample.index, hashlib.sha256(content + repr(sample.uncertainty).encode()).digest())
+        digest = hashlib.sha256(repr((sample.class_index, sample.uncertainty)).encode())
+        for name in FIELDS:
+            array = getattr(sample, name) if sample.has(name) else None
+            digest.update(f"{name} {array if array is None else (array.dtype, array.shape)}".encode())
+            digest.update(b"" if array is None else array.tobytes())
+        return cls(sample.index, digest.digest())
 
 
 class Readers:

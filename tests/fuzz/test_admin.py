@@ -1,24 +1,29 @@
 """Hostile requests to the admin service: each is done or refused as documented; only the repository changes.
 
+The server loads and unloads versions all the while, and neither grows nor keeps files open.
+
 `--fuzz-cases` says how many. A case is a function of its number alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from pathlib import Path
 
 import grpc
+import numpy as np
+import psutil
 import pytest
 from google.protobuf.message import DecodeError, Message
 
-from labelmint.v1 import admin_pb2, service_pb2
+from labelmint.v1 import admin_pb2, admin_pb2_grpc, service_pb2
 from tests.fuzz.generating import damaged
 from tests.fuzz.judging import DOCUMENTED, MOST_TEXT, names_field
 from tests.service.calls import EVERY_FIELD, collect, describe_failure, make_request
 from tests.service.repositories import Repository
-from tests.serving import Serving, serving
+from tests.service.server_process import ServerProcess, server_process, wait_for_files
 from tests.tiny_bundle import write_tiny_bundle
 
 REQUESTS: dict[str, type[Message]] = {
@@ -39,6 +44,10 @@ NEAR = {
 """By the name of the field: what a sound request has."""
 LIMITS = (0.0, 0.01, -1.0, 1e308, float("nan"), float("inf"), 60.0)
 TIMEOUT_S = 60.0
+NUM_PROBES = 40
+"""Times at which the server's memory is looked at."""
+MOST_GROWTH_BYTES = 16 * 2**20
+"""Of the server, over the second half of all cases."""
 
 
 def make_case(number: int) -> tuple[str, bytes]:
@@ -62,7 +71,7 @@ def hash_files(root: Path) -> dict[str, str]:
     }
 
 
-def call(running: Serving, channel: grpc.Channel, number: int) -> str:
+def call(channel: grpc.Channel, number: int) -> str:
     method, payload = make_case(number)
     raw = channel.unary_unary(
         f"/labelmint.v1.LabelMintAdmin/{method}", request_serializer=None, response_deserializer=None
@@ -83,25 +92,53 @@ def call(running: Serving, channel: grpc.Channel, number: int) -> str:
     return f"{method} OK"
 
 
+def fuzz(channel: grpc.Channel, process: psutil.Process, first: int, count: int) -> set[str]:
+    """Call with every case; gives how calls ended."""
+    outcomes: set[str] = set()
+    memory: list[int] = []
+    for number in range(first, first + count):
+        outcomes.add(call(channel, number))
+        if not (number - first) % max(1, count // NUM_PROBES):
+            memory.append(process.memory_info().rss)
+    times = np.linspace(0.0, 1.0, len(memory))
+    late = times >= 0.5
+    if late.sum() >= 4:
+        growth = float(np.polyfit(times[late], np.array(memory)[late], 1)[0]) / 2
+        assert growth < MOST_GROWTH_BYTES, f"the server grew by {growth / 2**20:.1f} MiB: {memory}"
+    return outcomes
+
+
+def check_samples(server: ServerProcess, repository: Repository) -> None:
+    wanted = make_request(model="tiny@1", output=service_pb2.OutputOptions(fields=EVERY_FIELD))
+    repository.truth(1).check(collect(server.stub().Generate(wanted, timeout=TIMEOUT_S)))
+
+
 @pytest.mark.timeout(14_400)
-def test_admin_request_is_done_or_refused_as_documented(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_admin_request_is_done_or_refused_as_documented(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
     first, count = request.config.getoption("--fuzz-first"), request.config.getoption("--fuzz-cases")
     repository = Repository(tmp_path / "models", {1: write_tiny_bundle(tmp_path / "source")})
     (repository.root / "tiny").mkdir(parents=True)
     for version in ("1", "2"):
         repository.add(version, 1)
     before = hash_files(tmp_path)
-    outcomes: set[str] = set()
-    settings = {"repository_mode": "explicit", "load": ("tiny@1",), "admin_port": 0}
-    with serving([], model_repository=repository.root, **settings) as running:
-        channel = running.channel(address=running.readiness.admin)
-        for number in range(first, first + count):
-            outcomes.add(call(running, channel, number))
-        # What happened to the versions is the callers' will; the server still does what it is asked for.
-        admin = running.admin()
-        admin.LoadModel(admin_pb2.LoadModelRequest(model="tiny@1"), timeout=TIMEOUT_S)
-        wanted = make_request(model="tiny@1", output=service_pb2.OutputOptions(fields=EVERY_FIELD))
-        repository.truth(1).check(collect(running.stub().Generate(wanted, timeout=TIMEOUT_S)))
+    flags = ["--model-repository", str(repository.root), "--repository-mode", "explicit", "--load", "tiny@1"]
+    flags += ["--admin-port", "0", "--log-level", "error"]
+    with server_process(tmp_path_factory.mktemp("server"), *flags) as server:
+        process = psutil.Process(server.process.pid)
+        with grpc.insecure_channel(json.loads(server.ready_file.read_bytes())["admin"]) as channel:
+            admin = admin_pb2_grpc.LabelMintAdminStub(channel)  # type: ignore[no-untyped-call]  # generated
+            admin.LoadModel(admin_pb2.LoadModelRequest(model="tiny@1"), timeout=TIMEOUT_S)
+            check_samples(server, repository)
+            num_files = process.num_fds()
+            outcomes = fuzz(channel, process, first, count)
+            # What happened to the versions is the callers' will; the server still does what it is asked for.
+            admin.LoadModel(admin_pb2.LoadModelRequest(model="tiny@1"), timeout=TIMEOUT_S)
+            check_samples(server, repository)
+            wait_for_files(process, num_files)
+        assert server.process.poll() is None
+        assert not server.log.read_text(encoding="utf-8")
     after = hash_files(tmp_path)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert {Path(path).parent for path in changed} <= {Path("models/tiny")}, "only the folder's aliases may change"

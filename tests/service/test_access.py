@@ -18,6 +18,7 @@ from labelmint_service.access.tokens import hash_token
 from labelmint_service.errors import AccessFileError
 from tests.client_files import ClientFile, bearer
 from tests.service.calls import TIMEOUT_S, collect, describe_failure, expect_failure, make_request
+from tests.service.reading import read_metrics
 from tests.service.scripted_engine import scripted_model
 from tests.serving import Serving, serving
 
@@ -165,6 +166,7 @@ def test_changed_file_counts_from_the_next_call_on(guarded: Serving, clients: Cl
     clients.write(tiny={}, late={}, new={})
     after = {name: code_of(guarded, clients.of(name)) for name in ("all", "tiny", "late", "new")}
 
+    assert read_metrics(guarded)["labelmint_reloads_total", "tokens", "ok"] == 1
     assert before == {"all": "OK", "tiny": "OK", "late": "UNAUTHENTICATED"}
     assert after == {"all": "UNAUTHENTICATED", "tiny": "OK", "late": "OK", "new": "OK"}
 
@@ -188,6 +190,7 @@ def test_bad_file_is_logged_once_and_the_clients_before_stay(
 
     assert codes == ["OK"] * 3
     assert len(errors) == 1
+    assert read_metrics(guarded)["labelmint_reloads_total", "tokens", "error"] == 1
 
 
 def test_vanished_file_leaves_the_clients_before(guarded: Serving, clients: ClientFile) -> None:

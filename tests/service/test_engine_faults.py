@@ -27,7 +27,8 @@ from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineR
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineRunner, EngineState
-from tests.service.calls import expect_failure
+from tests.service.calls import collect, expect_failure, make_request
+from tests.service.reading import read_metrics
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
 from tests.serving import Serving, serving
 
@@ -272,14 +273,20 @@ def test_health_tells_of_an_engine_that_fails(scripted: Scripted) -> None:
     model, engine = scripted
     with serving([model]) as served, watching(served, model.name) as wait_for:
         wait_for(SERVING)
+        before = read_metrics(served)
         engine.fails = lambda _: True
         with Client(served.address, retry=RetryPolicy(max_attempts=1)) as client:
             for _ in range(FAILURES_UNTIL_UNHEALTHY):
                 with pytest.raises(ServerFaultError):
                     next(client.generate(model.name, seed=1, count=1))
         wait_for(NOT_SERVING)
+        during = read_metrics(served)
         engine.fails = None
         wait_for(SERVING)
+        after = read_metrics(served)
+    healthy = ("labelmint_engine_healthy", model.name)
+    assert (before[healthy], during[healthy], after[healthy]) == (1, 0, 1)
+    assert during["labelmint_engine_errors_total", "run", model.name] == FAILURES_UNTIL_UNHEALTHY
 
 
 def test_lost_engine_ends_streams_with_a_resume_point_and_the_server(scripted: Scripted) -> None:
@@ -296,12 +303,35 @@ def test_lost_engine_ends_streams_with_a_resume_point_and_the_server(scripted: S
         assert [index for batch in failure.batches for index in batch.indices] == [0, 1, 2, 3]
         wait_for(NOT_SERVING)
         assert served.server.lost.is_set()
+        metrics = read_metrics(served)
+        assert metrics["labelmint_engine_healthy", model.name] == 0
+        assert metrics["labelmint_engine_errors_total", "lost", model.name] == 1
         with (
             Client(served.address, retry=RetryPolicy(max_attempts=1)) as client,
             pytest.raises(ServerUnavailableError),
         ):
             next(client.generate(model.name, seed=1, count=1))
         engine.let_all()
+
+
+def test_memory_that_runs_out_is_counted_and_a_stream_goes_on(scripted: Scripted) -> None:
+    model, engine = scripted
+    engine.run = LittleMemory(engine, 2)  # type: ignore[method-assign]  # the fault
+    with serving([model]) as served:
+        assert collect(served.stub().Generate(make_request(max_accepted=12), timeout=WAIT_S)).indices == list(range(12))
+        metrics = read_metrics(served)
+    assert metrics["labelmint_engine_errors_total", "memory", model.name] == 1
+    assert metrics["labelmint_engine_healthy", model.name] == 1
+
+
+def test_batch_with_a_sample_that_is_not_finite_is_counted(bundles: dict[str, Path]) -> None:
+    bad = int(np.argmax(latents(7, np.arange(200, dtype=np.uint64), 8)[:, 0] > 1.0))
+    with serving([bundles["poisoned"]]) as served:
+        request = make_request(model="poisoned", max_accepted=200, end_index=bad + 1)
+        assert expect_failure(served.stub().Generate(request, timeout=WAIT_S)).code == "DATA_LOSS"
+        metrics = read_metrics(served)
+    assert metrics["labelmint_engine_errors_total", "non_finite", "poisoned"] == 1
+    assert metrics["labelmint_engine_healthy", "poisoned"] == 1
 
 
 def test_streams_beside_one_whose_rows_make_the_engine_raise_go_on(scripted: Scripted) -> None:

@@ -18,6 +18,7 @@ from labelmint_service.access.quotas import DAY_S, DayUse, block_size
 from labelmint_service.errors import AccessFileError
 from tests.client_files import ClientFile
 from tests.service.calls import TIMEOUT_S, Failure, collect, describe_failure, make_request
+from tests.service.reading import read_metrics
 from tests.service.scripted_engine import scripted_model
 from tests.service.server_process import server_process
 from tests.serving import Serving, serving
@@ -65,7 +66,9 @@ def test_stream_above_max_streams_of_its_client_is_refused_with_a_retry_hint(
             next(stream)
         _, failure, retry, violated = drain(generate(running, clients, "one"))
         next(running.stub().Generate(ENDLESS, metadata=clients.of("other"), timeout=TIMEOUT_S))
+        metrics = read_metrics(running)
 
+    assert metrics["labelmint_streams_refused_total", "client max_streams", "tiny"] == 1
     assert failure.code == "RESOURCE_EXHAUSTED"
     assert failure.detail is not None
     assert violated == "client:one max_streams"
@@ -77,6 +80,10 @@ def test_stream_that_ended_makes_room_for_the_next(bundles: dict[str, Path], tmp
     with serving([bundles["tiny"]], tokens=clients.path) as running:
         for _ in range(3):
             assert collect(generate(running, clients, "one", make_request())).indices == [0, 1, 2, 3, 4]
+        metrics = read_metrics(running)
+
+    assert metrics["labelmint_client_samples_total", "one"] == 3 * 5
+    assert ("labelmint_streams_refused_total", "client max_streams", "tiny") not in metrics
 
 
 def test_server_wide_stream_limit_has_a_retry_hint_too(bundles: dict[str, Path]) -> None:
@@ -130,10 +137,13 @@ def test_quota_ends_the_stream_with_resume_point_and_the_time_until_midnight(
         left_s = (day + 1) * DAY_S - time.time()
         again, _, _, _ = drain(generate(running, clients, "one"))
         other = collect(generate(running, clients, "other", make_request()))
+        metrics = read_metrics(running)
     if today() != day:
         pytest.skip("the day turned during the test")
 
     assert (indices, again, other.indices) == (list(range(30)), [], [0, 1, 2, 3, 4])
+    assert [metrics["labelmint_client_samples_total", name] for name in ("one", "other")] == [30, 5]
+    assert metrics["labelmint_streams_refused_total", "client samples_per_day", "tiny"] == 1
     assert failure.code == "RESOURCE_EXHAUSTED"
     assert failure.detail is not None
     assert failure.detail.next_index == 30

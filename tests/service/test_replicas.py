@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from labelmint.bundle import open_bundle
+from labelmint.bundle import Bundle, open_bundle
 from labelmint_service.engine import EngineBatch, load_engine
 from labelmint_service.errors import EngineRunError, EngineStartError, QueueFullError
+from labelmint_service.loading import load_models
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.numerics import Numerics
 from labelmint_service.models.served import ServedModel, join_replicas, load_model, serve_bundle
@@ -23,9 +24,10 @@ from labelmint_service.scheduling.admission import Queue, WaitingRoom
 from labelmint_service.scheduling.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineState
 from labelmint_service.scheduling.replicas import Replicas
 from labelmint_service.scheduling.scheduler import Scheduler
+from labelmint_service.settings import load_settings
 from labelmint_service.tracing.calls import UNTRACED
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, make_request
-from tests.service.repositories import Truth
+from tests.service.repositories import LoadingEngine, Truth
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
 from tests.service.test_scheduler import PlainStream, wait_until_begun
 from tests.serving import serving
@@ -233,3 +235,63 @@ def test_replica_whose_warm_up_gives_other_bits_is_refused_although_its_id_is_th
 def test_device_without_a_gpu_provider_stops_the_start(bundles: dict[str, Path]) -> None:
     with pytest.raises(EngineStartError, match="provider is 'cpu'"):
         load_model(bundles["tiny"], devices=(1,))
+
+
+class EnginesOfDevices:
+    """Stands in the place of `models.load_engine`: the real engine on the processor, whichever GPU it is asked for.
+
+    Attributes:
+        made: The device and the engine of each call.
+        missing: A device that is not there.
+    """
+
+    def __init__(self, *, missing: int | None = None) -> None:
+        self.made: list[tuple[int | None, LoadingEngine]] = []
+        self.missing = missing
+
+    def __call__(self, bundle: Bundle, *, engine: str, provider: str, kernel: str, device: int | None) -> LoadingEngine:
+        assert (engine, provider, kernel) == ("onnxruntime", "cuda", "auto")
+        if device == self.missing:
+            raise EngineStartError(f"there is no GPU {device}", field="devices")
+        made = LoadingEngine(bundle)
+        self.made.append((device, made))
+        return made
+
+
+def test_each_device_has_its_engine_and_one_stream_keeps_both_busy(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = EnginesOfDevices()
+    monkeypatch.setattr("labelmint_service.models.served.load_engine", engines)
+    flags = ("--bundle", str(bundles["tiny"]), "--provider", "cuda", "--devices", "0,1")
+    [model] = load_models(load_settings(flags))
+    made = [engine for _, engine in engines.made]
+    for engine in made:
+        engine.hold()
+    with serving([model]) as running:
+        request = make_request(max_accepted=40, output={"fields": EVERY_FIELD})
+        stream = running.stub().Generate(request, timeout=TIMEOUT_S)
+        for engine in made:
+            engine.wait_until_begun()
+        for engine in made:
+            engine.let_all()
+        got = collect(stream)
+
+    assert [device for device, _ in engines.made] == [0, 1]
+    assert [replica.engine for replica in model.replicas] == made
+    assert got.indices == list(range(40))
+    Truth(bundles["tiny"]).check(got)
+    assert all(engine.closed.is_set() for engine in made)
+
+
+def test_device_that_is_missing_stops_the_start_and_closes_the_engines_before_it(
+    bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = EnginesOfDevices(missing=1)
+    monkeypatch.setattr("labelmint_service.models.served.load_engine", engines)
+    with pytest.raises(EngineStartError, match="no GPU 1"):
+        load_model(bundles["tiny"], provider="cuda", devices=(0, 1))
+
+    [(device, engine)] = engines.made
+    assert device == 0
+    assert engine.closed.is_set()

@@ -22,6 +22,7 @@ from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadMode
 from labelmint.v1.service_pb2 import GetModelRequest, ListModelsRequest, OutputOptions
 from labelmint_service.server import Ending
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, expect_failure, make_request
+from tests.service.reading import read_metrics
 from tests.service.repositories import (
     LoadingEngine,
     LogReader,
@@ -248,6 +249,8 @@ def test_load_that_fails_leaves_what_is_served(repository: Repository, served: S
     repository.add("2", 2)
     load(served, "tiny@2")
     assert digest_of(served, "tiny") == repository.digest(2)
+    metrics = read_metrics(served)
+    assert [metrics["labelmint_model_loads_total", "tiny", outcome] for outcome in ("ok", "error")] == [2, 1]
 
 
 def test_engine_that_does_not_run_is_closed_and_the_old_version_stays(
@@ -556,6 +559,26 @@ def test_growth_of_the_process_counts_against_the_limit_and_closes_what_grew(
         assert len(eaten) == 2 * limit
         assert (code, engine.closed.is_set()) == ("RESOURCE_EXHAUSTED", True)
         assert f"its limit is {limit:,}" in text
+
+
+def test_metrics_tell_by_how_much_the_process_grew_while_a_version_is_there(
+    repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
+) -> None:
+    size, own = 64 << 20, 32 << 20  # what the test eats, and more than the version takes
+    with second_in_load(repository, loading, pool) as (served, loads, engine):
+        eaten = bytearray(b"\1" * size)
+        engine.let_all()
+        loads.result(TIMEOUT_S)
+        during = read_metrics(served)
+        served.admin().UnloadModel(UnloadModelRequest(model="tiny@1"), timeout=TIMEOUT_S)
+        after = read_metrics(served)
+
+    assert len(eaten) == size
+    assert size <= during["labelmint_model_memory_bytes", "tiny", "2"] < size + own
+    assert during["labelmint_model_memory_bytes", "tiny", "1"] < own
+    assert {key for key in after if key[0] == "labelmint_model_memory_bytes"} == {
+        ("labelmint_model_memory_bytes", "tiny", "2")
+    }
 
 
 # Stopping

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from labelmint.bundle import open_bundle
+from labelmint.errors import DigestMismatchError
 from labelmint_service.__main__ import main
 from labelmint_service.access.clients import read_clients
 from labelmint_service.access.tokens import hash_token
 from labelmint_service.errors import SettingsError
+from labelmint_service.loading import load_models
 from labelmint_service.settings import load_settings
 from tests.certificates import Authority
-from tests.service.server_process import run_server
+from tests.service.calls import TIMEOUT_S, make_request
+from tests.service.server_process import run_server, server_process
 from tests.serving import serving
 
 TLS = ("--tls-certificate", "c.pem", "--tls-key", "k.pem")
@@ -63,14 +67,25 @@ def test_bundle_of_another_digest_keeps_the_server_from_starting_with_both_named
     assert "0" * 64 in done.stderr
 
 
-def test_bundles_of_the_expected_digests_are_served(bundles: dict[str, Path]) -> None:
-    digests = [open_bundle(bundles[name]).digest for name in ("tiny", "classy")]
-    settings = load_settings(
-        [flag for name in ("tiny", "classy") for flag in ("--bundle", str(bundles[name]))]
-        + [flag for digest in digests for flag in ("--expect-digest", digest)],
-    )
+def test_bundles_of_the_expected_digests_are_served(bundles: dict[str, Path], tmp_path: Path) -> None:
+    digests = {name: open_bundle(bundles[name]).digest for name in ("tiny", "classy")}
+    flags = [flag for name in digests for flag in ("--bundle", str(bundles[name]))]
+    flags += [flag for digest in digests.values() for flag in ("--expect-digest", digest)]
+    with server_process(tmp_path, *flags) as server:
+        served = {
+            name: {batch.digest for batch in server.stub().Generate(make_request(model=name), timeout=TIMEOUT_S)}
+            for name in digests
+        }
 
-    assert settings.expect_digest == tuple(digests)
+    assert served == {name: {digest} for name, digest in digests.items()}
+
+
+def test_digests_belong_to_bundles_in_their_order(bundles: dict[str, Path]) -> None:
+    names = ("tiny", "classy")
+    flags = [flag for name in names for flag in ("--bundle", str(bundles[name]))]
+    flags += [flag for name in reversed(names) for flag in ("--expect-digest", open_bundle(bundles[name]).digest)]
+    with pytest.raises(DigestMismatchError, match=re.escape(str(bundles["tiny"]))):
+        load_models(load_settings(flags))
 
 
 @pytest.mark.parametrize(

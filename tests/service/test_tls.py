@@ -17,6 +17,7 @@ from labelmint_service.errors import AccessFileError
 from labelmint_service.metrics import ServiceMetrics
 from tests.certificates import Authority, Identity, put
 from tests.service.calls import TIMEOUT_S, collect, describe_failure, make_request
+from tests.service.reading import read_metrics
 from tests.service.scripted_engine import scripted_model
 from tests.serving import Serving, serving
 
@@ -95,8 +96,10 @@ def test_replaced_certificate_serves_new_connections_while_streams_go_on(
         codes = [code_of(running, of.credentials()) for of in (successor, authority)]
         engine.let_all()
         rest = collect(call)
+        metrics = read_metrics(running)
 
     assert codes == ["OK", "UNAVAILABLE"]
+    assert metrics["labelmint_reloads_total", "tls", "ok"] == 1
     assert [*first.indices, *rest.indices] == list(range(12))
 
 
@@ -118,6 +121,7 @@ def test_bad_replacement_is_logged_once_and_the_old_certificate_stays(
 
     assert codes == ["OK"] * 3
     assert len(errors) == 1
+    assert read_metrics(encrypted)["labelmint_reloads_total", "tls", "error"] == 1
     assert identity.key.read_text().splitlines()[1] not in caplog.text
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -93,6 +94,27 @@ def test_metrics_count_the_samples_of_a_stream(fresh: Serving) -> None:
     assert metrics["labelmint_samples_scanned_total", "tiny"] == 6
     assert metrics["labelmint_samples_rejected_total", "tiny"] == 0
     assert metrics["labelmint_bytes_sent_total", "tiny"] == sum(batch.ByteSize() for batch in samples.batches)
+
+
+def test_metrics_count_what_a_filter_rejects(fresh: Serving) -> None:
+    uncertainty = collect(fresh.stub().Generate(make_request(max_accepted=40), timeout=TIMEOUT_S)).arrays["uncertainty"]
+    bound = np.sort(uncertainty)[9]  # ten samples are below it, or it
+    request = make_request(filter={"max_uncertainty": float(bound)}, end_index=40, max_accepted=40)
+    kept = collect(fresh.stub().Generate(request, timeout=TIMEOUT_S))
+    metrics = read_metrics(fresh)
+
+    assert metrics["labelmint_samples_rejected_total", "tiny"] == 40 - len(kept.indices) == 30
+    assert metrics["labelmint_samples_scanned_total", "tiny"] == 80
+    assert metrics["labelmint_samples_sent_total", "tiny"] == 50
+
+
+def test_metrics_tell_how_full_batches_are(fresh: Serving) -> None:
+    collect(fresh.stub().Generate(make_request(max_accepted=6), timeout=TIMEOUT_S))
+    metrics = read_metrics(fresh)
+    name = "labelmint_batch_fill_ratio"
+
+    assert (metrics[f"{name}_count", "tiny"], metrics[f"{name}_sum", "tiny"]) == (2, 4 / 4 + 2 / 4)
+    assert [metrics[f"{name}_bucket", bound, "tiny"] for bound in ("0.375", "0.5", "0.875", "1.0")] == [0, 1, 1, 2]
 
 
 def test_metrics_count_the_calls_by_their_code(fresh: Serving) -> None:

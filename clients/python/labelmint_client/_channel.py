@@ -68,6 +68,8 @@ def _options(security: Security, max_receive_bytes: int) -> list[tuple[str, int 
         # A dead peer is noticed within 40 s, also while no message comes. The server permits pings this often.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # grpcio 1.85 never starts the timer of the line above; without this one a dead peer is noticed after 90 s.
+        ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         # grpc's own wait before it dials again grows to two minutes: RetryPolicy decides instead.
         ("grpc.initial_reconnect_backoff_ms", 100),

@@ -69,6 +69,8 @@ def channel_options(settings: ServiceSettings, *, max_connections: int) -> list[
         ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        # grpcio 1.85 never starts the timer of the line above; without this one a silent peer stays for a minute.
+        ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),

@@ -1,4 +1,4 @@
-"""A server that stands still: its machine hangs, or a firewall drops what it sends. The client does not wait for ever."""
+"""A server that stands still, as one whose machine hangs: the client does not wait for ever."""
 
 from __future__ import annotations
 

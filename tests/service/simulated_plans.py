@@ -1,8 +1,8 @@
-"""What happens in simulated time: who comes, what each wants, and what befalls the engines."""
+"""What happens in simulated time: who comes, what each wants and may have, and what befalls the engines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labelmint_service.errors import EngineMemoryError, EngineRunError
@@ -41,6 +41,15 @@ class StreamPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may have; see access.clients.Client. None is no limit."""
+
+    samples_per_second: float | None = None
+    samples_per_day: int | None = None
+    max_streams: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """What happens.
 
@@ -52,6 +61,11 @@ class Scenario:
         max_streams: Streams at a time.
         max_waiting: Streams that may wait.
         drains_s: When the server drains; None for when all are done.
+        limits: Those of clients, by name; who is not there has none.
+        day_ends_s: When the day of the quotas ends.
+        write_s: How long it takes to write down what clients use of it.
+        bad_writes: Numbers of the writes that fail.
+        elsewhere_s: When a stream of another model asks for rows for each client with limits, once.
     """
 
     streams: Sequence[StreamPlan]
@@ -61,3 +75,8 @@ class Scenario:
     max_streams: int = 100
     max_waiting: int = 100
     drains_s: float | None = None
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    day_ends_s: float = 10_000.0
+    write_s: float = 0.0
+    bad_writes: Collection[int] = ()
+    elsewhere_s: float | None = None

@@ -13,13 +13,15 @@ from typing import Any, TypeVar, TypeVarTuple
 from unittest import mock
 
 NS = 10**9
+LONGEST_S = 10_000.0
+"""What asks again and again, and never has an end, ends then."""
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
 class StandstillError(AssertionError):
-    """Everything waits for something that nothing will bring about."""
+    """Somebody waits for something that nothing will bring about."""
 
 
 class _NeverEndsError(BaseException):
@@ -90,6 +92,8 @@ class _Waiting(selectors.DefaultSelector):
         if timeout is None:
             raise StandstillError(f"at {self._clock.now_s:g} s everything waits and nothing is due")
         self._clock.now_s += max(0.0, timeout)
+        if self._clock.now_s > LONGEST_S:
+            raise StandstillError(f"after {LONGEST_S:g} s something is still due, and it is not over")
         return []
 
 

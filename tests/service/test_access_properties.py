@@ -1,45 +1,27 @@
-"""Whatever callers, clocks, reloads and kills do: a rate is never exceeded over any window, nor a quota on any day."""
+"""Whatever callers, clocks, reloads and kills do: no rate is exceeded over any window, no quota on any day."""
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from labelmint.hosts import is_loopback
 from labelmint_service.access.accounts import ClientAccount, ClientAllowance, Surroundings
 from labelmint_service.access.clients import Client
 from labelmint_service.access.quotas import DAY_S, DayUse, block_size
 from labelmint_service.access.rates import RateBucket
-from labelmint_service.errors import QuotaError, ServiceError
+from labelmint_service.errors import QuotaError, QuotaStoreError, ServiceError, UnauthenticatedError
+from tests.service.simulated_clients import DIGEST, SAMPLE, Taking, burst_of, rate_micro, windows_above
 
 NS = 10**9
-DIGEST = "0" * 64
 START_S = 20_000 * DAY_S
-
-
-def windows_above(taken: Sequence[tuple[int, int]], rate: float, burst: int) -> list[tuple[int, int]]:
-    """Windows, as first and last taking, in which more came than rate and burst allow.
-
-    Args:
-        taken: Time in nanoseconds and number, in order.
-        rate: Samples a second.
-        burst: Samples at once.
-    """
-    numbers = [0, *itertools.accumulate(number for _, number in taken)]
-    return [
-        (first, last)
-        for first in range(len(taken))
-        for last in range(first, len(taken))
-        # Whole numbers, for floats cannot tell a rounding from an excess: samples * 10**15.
-        if (numbers[last + 1] - numbers[first] - burst) * 10**15
-        > (taken[last][0] - taken[first][0]) * int(rate * 10**6)
-    ]
 
 
 @given(
@@ -53,9 +35,10 @@ def test_bucket_never_gives_more_than_its_rate_over_any_window(rate: float, step
         now_ns += passed_ns
         number = min(wanted, bucket.available(now_ns))
         bucket.spend(number, now_ns)
-        taken.append((now_ns, number))
+        taken.append(Taking(now_ns * rate_micro(rate), bucket.burst, number))
 
-    assert windows_above(taken, rate, bucket.burst) == []
+    assert bucket.burst == burst_of(rate)
+    assert windows_above(taken) == []
 
 
 @given(rate=st.floats(0.01, 10_000), count=st.integers(1, 100))
@@ -70,8 +53,8 @@ def test_bucket_says_to_the_nanosecond_how_long_to_wait(rate: float, count: int)
 
 
 def test_windows_above_sees_an_excess() -> None:
-    assert windows_above([(0, 2), (NS // 2, 2)], 2, 2) == [(0, 1)]
-    assert windows_above([(0, 2), (NS, 2)], 2, 2) == []
+    assert windows_above([Taking(0, 2, 2), Taking(SAMPLE, 2, 2)]) == [(0, 1)]
+    assert windows_above([Taking(0, 2, 2), Taking(2 * SAMPLE, 2, 2)]) == []
 
 
 @dataclass(slots=True)
@@ -79,19 +62,25 @@ class World:
     """Simulated clocks, timers and disk of one client.
 
     Attributes:
-        now_ns: Time.
+        now_ns: Time of the clock that never goes back.
+        ahead_s: What the other clock, which somebody may set, is ahead of it.
+        latest_day: The latest that it has shown.
         disk: What is written down.
         writes: Begun and not ended: what, and whom to tell.
         timers: When, and what.
     """
 
     now_ns: int = 0
+    ahead_s: int = START_S
+    latest_day: int = 0
     disk: DayUse | None = None
     writes: list[tuple[DayUse, Callable[[ServiceError | None], None]]] = field(default_factory=list)
     timers: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
 
     def wall_s(self) -> float:
-        return START_S + self.now_ns / NS
+        now_s = self.ahead_s + self.now_ns / NS
+        self.latest_day = max(self.latest_day, int(now_s // DAY_S))
+        return now_s
 
     def surroundings(self) -> Surroundings:
         def call_later(delay_s: float, callback: Callable[[], None]) -> None:
@@ -108,11 +97,15 @@ class World:
             count=lambda client, count: None,
         )
 
-    def finish_write(self) -> None:
-        if self.writes:
-            use, on_done = self.writes.pop(0)
+    def finish_write(self, error: ServiceError | None = None) -> None:
+        """End the write that has begun first, if there is one; with an error it leaves the disk as it was."""
+        if not self.writes:
+            return
+        use, on_done = self.writes.pop(0)
+        if error is None:
+            assert self.disk is None or use.day >= self.disk.day, "a day came back"
             self.disk = use
-            on_done(None)
+        on_done(error)
 
     def pass_time(self, passed_ns: int) -> None:
         """Let time pass, ringing what rings meanwhile."""
@@ -130,7 +123,7 @@ class World:
         self.timers.clear()
 
 
-def client_with(**limits: float) -> Client:
+def client_with(**limits: object) -> Client:
     return Client.model_validate({"name": "one", "token_sha256": DIGEST, **limits})
 
 
@@ -140,67 +133,164 @@ def open_allowance(account: ClientAccount) -> ClientAllowance:
     return allowance
 
 
-ACTIONS = st.one_of(
-    st.tuples(st.just("fill"), st.integers(1, 40)),  # one step of a scheduler with so much space
-    st.tuples(st.just("pass"), st.integers(0, 2 * NS)),
-    st.tuples(st.just("pass"), st.integers(0, DAY_S * NS)),
-    st.tuples(st.just("write"), st.just(0)),
-    st.tuples(st.just("kill"), st.just(0)),
-    st.tuples(st.just("open"), st.just(0)),
-    st.tuples(st.just("close"), st.integers(0, 3)),
+clients = st.builds(
+    client_with,
+    samples_per_second=st.none() | st.floats(0.5, 200),
+    samples_per_day=st.sampled_from([None, None, 1, 40, 3000]),
+    max_streams=st.none() | st.integers(1, 3),
+    expires=st.none()
+    | st.none()
+    | st.integers(1, 3).map(lambda days: datetime.fromtimestamp(START_S + days * DAY_S, UTC)),
 )
+models = st.integers(0, 1)
 
 
-@settings(max_examples=150)
-@given(
-    rate=st.one_of(st.none(), st.floats(0.5, 200)),
-    quota=st.integers(1, 3000),
-    num_streams=st.integers(1, 4),
-    actions=st.lists(ACTIONS, max_size=80),
-)
-def test_client_never_gets_more_than_its_limits(
-    rate: float | None, quota: int, num_streams: int, actions: list[tuple[str, int]]
-) -> None:
-    limits = {"samples_per_day": quota} | ({} if rate is None else {"samples_per_second": rate})
-    client, world = client_with(**limits), World()
-    account = ClientAccount(client, world.disk, world.surroundings())
-    allowances = [open_allowance(account) for _ in range(num_streams)]
-    taken: list[tuple[int, int]] = []
-    by_day: defaultdict[int, int] = defaultdict(int)
-    for action, number in actions:
-        match action:
-            case "fill":
-                # As the scheduler does it: all are asked, then as much is taken as there is space.
-                ready = {allowance: allowance.num_ready(number) for allowance in allowances}
-                space = number
-                for allowance, count in ready.items():
-                    served = min(count, space)
-                    space -= served
-                    allowance.take(served)
-                    taken.append((world.now_ns, served))
-                    by_day[int(world.wall_s() // DAY_S)] += served
-                    assert world.disk is not None or not served, "handed out before it was written down"
-            case "pass":
-                world.pass_time(number)
-            case "write":
-                world.finish_write()
-            case "kill":
-                world.kill()
-                account = ClientAccount(client, world.disk, world.surroundings())
-                allowances = []
-                taken.clear()  # a bucket starts full: the rate holds from there
-            case "close" if number < len(allowances):
-                allowances.pop(number).close()
-            case "open":
-                try:
-                    allowances.append(open_allowance(account))
-                except QuotaError as error:
-                    assert error.limit == "samples_per_day"
-            case _:
-                pass
-    if rate is not None:
-        assert windows_above(taken, rate, max(1, int(rate * 10**6) // 10**6)) == []
-    assert all(count <= quota for count in by_day.values())
+class Serving(RuleBasedStateMachine):
+    """A server with one client, whose streams are of two models, and what may happen to it."""
+
+    @initialize(client=clients)
+    def begin(self, client: Client) -> None:
+        self.world = World()
+        self.client: Client | None = client  # as the file of clients has it
+        self.takings: list[Taking] = []
+        self.granted = 0  # what the rates have come to
+        self.handed_out = Counter[int]()  # by the day that stands on disk
+        self._restart(client)
+
+    def _restart(self, client: Client) -> None:
+        self.account = ClientAccount(client, self.world.disk, self.world.surroundings())
+        self.account.update(self.client)
+        self.allowances: list[tuple[int, ClientAllowance]] = []
+        self._begin_rate()  # a bucket starts full
+        for model in (0, 1):
+            self.open(model)
+
+    @rule(model=models, space=st.integers(1, 40))
+    def fill(self, model: int, space: int) -> None:
+        """Fill a batch of a model as its scheduler does: all are asked, then as much is taken as there is space."""
+        ready = {allowance: allowance.num_ready(space) for of, allowance in self.allowances if of == model}
+        for allowance, count in ready.items():
+            served = min(count, space)
+            if served:
+                space -= served
+                allowance.take(served)
+                self._check_handed_out(served)
+
+    def _check_handed_out(self, count: int) -> None:
+        client, world = self.client, self.world
+        assert client is not None, "handed out with a token that was withdrawn"
+        assert not self._is_expired(client)
+        if client.samples_per_second is not None:
+            self.takings.append(Taking(self.granted, burst_of(client.samples_per_second), count))
+        if client.samples_per_day is None:
+            return
+        # A kill at this moment leaves what is on disk. Its day is later than the clock's where that was set back, and
+        # never one that the clock has not shown.
+        assert world.disk is not None, "handed out before anything was written down"
+        assert int(world.wall_s() // DAY_S) <= world.disk.day <= world.latest_day
+        self.handed_out[world.disk.day] += count
+        assert self.handed_out[world.disk.day] <= min(world.disk.used, client.samples_per_day)
+
+    @rule(passed_ns=st.integers(0, 2 * NS) | st.integers(0, DAY_S * NS))
+    def pass_time(self, passed_ns: int) -> None:
+        rate = self.client.samples_per_second if self.client is not None else self.account.client.samples_per_second
+        if rate is not None:
+            self.granted += passed_ns * rate_micro(rate)
+        self.world.pass_time(passed_ns)
+
+    @rule(ahead_days=st.integers(-2, 2))
+    def set_clock(self, ahead_days: int) -> None:
+        self.world.ahead_s = START_S + ahead_days * DAY_S
+
+    @rule(model=models, error=st.sampled_from([None, QuotaStoreError("the disk is full")]))
+    def fill_over_midnight_and_a_write(self, model: int, error: ServiceError | None) -> None:
+        self.fill(model, 40)
+        self.pass_time(DAY_S * NS)
+        self.fill(model, 40)
+        self.world.finish_write(error)
+        self.fill(model, 40)
+
+    @rule(model=models, rate=st.floats(0.5, 30))
+    def fill_before_and_after_another_rate(self, model: int, rate: float) -> None:
+        self.fill(model, 40)
+        self.pass_time(NS // 2)
+        if self.client is not None:
+            self.reload(self.client.model_copy(update={"samples_per_second": rate}))
+            self.fill(model, 40)
+
+    @rule()
+    def finish_write(self) -> None:
+        self.world.finish_write()
+
+    @rule(model=models)
+    def fill_until_all_is_written(self, model: int) -> None:
+        self.fill(model, 40)
+        while self.world.writes:
+            self.world.finish_write()
+            self.fill(model, 40)
+
+    @rule()
+    def fail_write(self) -> None:
+        self.world.finish_write(QuotaStoreError("the disk is full"))
+
+    @rule(model=models)
+    def open(self, model: int) -> None:
+        try:
+            allowance = open_allowance(self.account)
+        except QuotaError as error:
+            most = self.account.client.max_streams
+            assert error.limit == "samples_per_day" or (most is not None and len(self.allowances) >= most)
+        except UnauthenticatedError:
+            assert self.client is None or self._is_expired(self.client)
+        else:
+            assert self.client is not None, "a stream was opened with a token that was withdrawn"
+            self.allowances.append((model, allowance))
+            assert len(self.allowances) <= (self.client.max_streams or len(self.allowances))
+
+    @rule(number=st.integers(0, 3))
+    def close(self, number: int) -> None:
+        if number < len(self.allowances):
+            self.allowances.pop(number)[1].close()
+
+    @rule(client=clients)
+    def reload(self, client: Client) -> None:
+        if client.samples_per_second is None:
+            self._begin_rate()
+        self.client = client
+        self.account.update(client)
+
+    @rule()
+    def withdraw(self) -> None:
+        self.client = None
+        self.account.update(None)
+
+    @rule()
+    def kill(self) -> None:
+        self.world.kill()
+        self._restart(self.account.client)
+
+    @rule()
+    def stop(self) -> None:
+        """Stop the server in order: what was reserved and not used is given back."""
+        while self.world.writes:
+            self.world.finish_write()
+        self.world.disk = self.account.use() or self.world.disk
+        self.kill()
+
+    def teardown(self) -> None:
+        if hasattr(self, "takings"):
+            self._begin_rate()
+
+    def _begin_rate(self) -> None:
+        assert windows_above(self.takings) == []
+        self.takings.clear()
+
+    def _is_expired(self, client: Client) -> bool:
+        return client.is_expired(datetime.fromtimestamp(self.world.wall_s(), UTC))
+
+
+def test_client_never_gets_more_than_its_limits() -> None:
+    run_state_machine_as_test(Serving, settings=settings(max_examples=100, stateful_step_count=50))
 
 
 @settings(max_examples=100)
@@ -233,7 +323,7 @@ def test_client_that_always_wants_more_gets_its_rate(rate: float, wanted: int, n
     client, world = client_with(samples_per_second=rate), World()
     account = ClientAccount(client, None, world.surroundings())
     allowances = [open_allowance(account) for _ in range(num_streams)]
-    total, duration_s = 0, 60
+    total, duration_s = 0, 30
     end_ns = duration_s * NS
     while world.now_ns < end_ns:
         for allowance in allowances:

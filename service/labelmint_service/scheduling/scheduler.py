@@ -218,7 +218,8 @@ class Scheduler:
         entry = self._forming[0].entry if self._forming else None
         # In the order of turns, because streams of one client claim from the same allowance.
         ready = {stream: stream.num_ready(space) for stream in self._turns} if space else {}
-        for stream, count in self._turns.share(space, entry, ready).items():
+        shares = self._turns.share(space, entry, ready)
+        for stream, count in shares.items():
             entry = stream.entry
             rows = stream.take(count)
             loading = asyncio.get_running_loop().run_in_executor(self._pool, self._load, rows)
@@ -231,6 +232,9 @@ class Scheduler:
                 loading=loading,
             )
             self._forming.append(part)
+        for stream, count in ready.items():
+            if count > shares.get(stream, 0):
+                stream.num_ready(0)  # what it claimed in vain is free for its client's streams of other models
         at_hand = [*self._forming, *(part for batch in self._running.values() for part in batch)]
         self._queue.note_ready(ready, {part.stream for part in at_hand})
 

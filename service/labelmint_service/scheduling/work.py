@@ -43,7 +43,7 @@ class WorkStream(Protocol):
         ...
 
     def num_ready(self, most: int) -> int:
-        """Rows it wants computed now, at most `most`."""
+        """Rows it wants computed now, at most `most`, which are kept for it until it is asked again."""
         ...
 
     def take(self, count: int) -> Rows:

@@ -115,6 +115,7 @@ def test_interrupted_run_goes_on_and_trains_nothing_twice(
     assert record_of(tmp_path) == second
 
 
+@pytest.mark.thorough
 def test_trainings_beside_each_other_give_the_same_networks(toonish: Path, tmp_path: Path) -> None:
     small = {"samples": 8, "rendered": 8, "test": 4, "threads": 1}
     assert main(command(toonish, tmp_path, **small)) == 0

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.interpreter_memory.__main__ import main
 from benchmarks.interpreter_memory.synthetic import fill_synthetic, stylegan1_taps
 from labelmint_export.interpreter.features import FeaturePool
 
 
+@pytest.mark.thorough
 def test_a_small_run_measures_a_process_of_its_own(tmp_path: Path) -> None:
     arguments = ["--side", "16", "--pictures", "5", "--classes", "3", "--keypoints", "2", "--steps", "2"]
     status = main([*arguments, "--out", str(tmp_path)])

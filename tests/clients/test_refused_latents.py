@@ -41,7 +41,7 @@ def test_refusal_reaches_the_caller_while_it_still_sends(served: Serving) -> Non
 
 
 def test_request_that_is_too_large_says_so_and_what_to_do(served: Serving) -> None:
-    most = 16 * 2**20
+    most = served.settings.max_request_bytes
     with Client(served.address) as client:
         with pytest.raises(InvalidArgumentError, match=rf"has \d+ bytes, expected at most {most}: .*max_request_bytes"):
             next(client.generate("x" * most, seed=1, count=1))

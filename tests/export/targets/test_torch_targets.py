@@ -53,6 +53,7 @@ def test_stored_program_takes_classes_and_crops(unusual_built: BuiltBundle, name
     check_equals_module(unusual_built, name, "float32", tmp_path, exact=False)
 
 
+@pytest.mark.thorough
 def test_stored_program_names_no_file_of_ours(plain_built: BuiltBundle, tmp_path: Path) -> None:
     find_target("program", "float32").write(make_model(plain_built, "float32"), TargetSettings(), tmp_path)
     content = (tmp_path / "model.pt2").read_bytes()

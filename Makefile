@@ -75,7 +75,7 @@ pytest: $(DEV_STAMP) ## Run the test suite alone.
 test-thorough: $(DEV_STAMP) ## Run the cases that `make test` leaves out because others show the same (minutes).
 	$(DEV_VENV)/bin/python -m pytest -m thorough $(PYTEST_ARGS)
 
-test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, flood it, and the other faults (6 minutes).
+test-faults: $(DEV_STAMP) ## Kill a server 30 times under eight readers, flood it, and the other faults (8 minutes).
 	$(DEV_VENV)/bin/python -m pytest -m "not fuzz" tests/faults tests/service/test_engine_faults.py \
 		tests/service/test_repository_churn.py --kills 30 --fault-s 8 \
 		$(PYTEST_ARGS)

@@ -244,12 +244,12 @@ async def test_run_that_waits_for_another_has_its_own_time(scripted: Scripted) -
     model, engine = scripted
 
     def take_long(batch: EngineBatch) -> EngineBatch:
-        time.sleep(0.6)
+        time.sleep(0.8)
         return batch
 
     engine.run = Altered(engine, take_long)  # type: ignore[method-assign, assignment]  # the fault
-    async with running(model, timeout_s=1.0) as (runner, states):
-        await asyncio.gather(*(runner.run(model.probe.inputs) for _ in range(3)))
+    async with running(model, timeout_s=2.0) as (runner, states):
+        await asyncio.gather(*(runner.run(model.probe.inputs) for _ in range(4)))
         assert states.empty()
 
 

@@ -15,13 +15,6 @@ MIOU_TARGET = 0.9
 CLASS_TARGET = 0.75
 """Aim for streamed / rendered IoU of every class."""
 
-_EARLIER = {
-    STREAMED: "on the processor that downstream.json names, which has AVX2 alone, by `--engine fused --threads 1 "
-    "--jobs 2` (README at commit 47107ca; the samples have the numerics id of that engine there at commit 6680273)",
-    RENDERED: "in bfloat16, as all trainings then, on another processor (downstream.json at commit 45354bd)",
-}
-"""What the history of the repository says of the runs that do not tell."""
-
 _KEYPOINT_SCORES = ("pck_at_0_1", "pck_at_0_05", "visibility_accuracy")
 
 # Any: documents of JSON.
@@ -140,5 +133,4 @@ def _describe_run(run: Run) -> str:
         **({"engine of the samples": run.get("engine")} if run["arm"] == STREAMED else {}),
         "command": command and f"`{command}`",
     }
-    earlier = "" if command else f"; from the history of the repository: {_EARLIER[run['arm']]}"
-    return ", ".join(f"{name} {value or 'not recorded'}" for name, value in told.items()) + earlier
+    return ", ".join(f"{name} {value or 'not recorded'}" for name, value in told.items())

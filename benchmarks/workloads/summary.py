@@ -13,8 +13,6 @@ GOALS = {"car-512": 25.0, "cat-256": 15.0}
 """Times faster than the reference that the fused engine should be on a processor."""
 GPU_GOALS = {"car-512": (1000.0, 100.0), "face-1024": (250.0, 0.0)}
 """Pictures a second that the fused engine should make on an H100, and times faster than the reference there."""
-_EARLIER_ROUNDS = 3
-"""Of the results that do not tell."""
 
 
 def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettings) -> dict[str, Any]:
@@ -155,10 +153,8 @@ def draw_page(document: Mapping[str, Any]) -> str:
 
 
 def find_commands(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Command of each workload. Those of before results named it are taken for one run of so many pictures a turn."""
-    earlier = {name: part for name, part in measured.items() if "command" not in part}
-    # Of all contenders, engines label the most pictures.
-    counts = [max(one["ms_a_picture"]["n"] for one in part["contenders"].values()) for part in earlier.values()]
-    pictures = min(counts, default=0) // _EARLIER_ROUNDS
-    together = f"python -m benchmarks.workloads {' '.join(earlier)} --pictures {pictures}"
+    """Command of each workload; of results from before they named it, one that measures the same workloads again."""
+    together = " ".join(
+        ["python -m benchmarks.workloads", *(n for n, part in measured.items() if "command" not in part)]
+    )
     return {name: part.get("command", together) for name, part in measured.items()}

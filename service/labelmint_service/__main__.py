@@ -17,11 +17,12 @@ from labelmint.memory import keep_freed_memory
 from labelmint_service.access import cli as access_cli
 from labelmint_service.errors import LoadTimeoutError, StuckStartError
 from labelmint_service.hangups import hangups_compare_settings
+from labelmint_service.lifetime import serve
 from labelmint_service.loading import load_models
 from labelmint_service.models.served import ServedModel
 from labelmint_service.open_files import allow_open_files
 from labelmint_service.ready_file import Readiness, remove_ready_file
-from labelmint_service.server import Ending, serve
+from labelmint_service.server import Ending
 from labelmint_service.settings import ServiceSettings, load_settings
 from labelmint_service.structured_logs import configure_logging
 
@@ -88,11 +89,12 @@ def _load(settings: ServiceSettings) -> list[ServedModel]:
     thread = threading.Thread(target=load, name="load", daemon=True)
     thread.start()
     try:
-        thread.join(settings.load_timeout_s * max(1, len(settings.bundle)))
+        limit_s = settings.load_timeout_s * len(settings.bundle)
+        thread.join(limit_s)
     except KeyboardInterrupt:
         _leave(0, "stopped before it was ready")
     if thread.is_alive():
-        raise StuckStartError(str(LoadTimeoutError("the bundles", settings.load_timeout_s)))
+        raise StuckStartError(str(LoadTimeoutError("what the settings name", limit_s)))
     if failed:
         raise failed[0]
     return loaded[0]

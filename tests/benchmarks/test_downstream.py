@@ -196,7 +196,7 @@ def test_earlier_runs_count_and_what_they_do_not_tell_is_said(toonish: Path, tmp
     assert main(command(toonish, tmp_path)) == 0
     assert record_of(tmp_path)["runs"] == document["runs"], "they were trained again"
     page = (tmp_path / "downstream.md").read_text()
-    assert "- rendered, seeds 3: precision not recorded, processor not recorded, command not recorded; from" in page
+    assert "- rendered, seeds 3: precision not recorded, processor not recorded, command not recorded" in page
 
 
 def test_committed_page_is_that_of_the_committed_record() -> None:

@@ -13,13 +13,14 @@ import random
 from pathlib import Path
 
 import grpc
-import numpy as np
 import psutil
 import pytest
 from google.protobuf.message import DecodeError, Message
 
 from labelmint.v1 import admin_pb2, admin_pb2_grpc, service_pb2
+from tests.fuzz.calling import NUM_PROBES
 from tests.fuzz.generating import damaged
+from tests.fuzz.growth import check_memory_comes_to_rest
 from tests.fuzz.judging import DOCUMENTED, MOST_TEXT, names_field
 from tests.service.calls import EVERY_FIELD, collect, describe_failure, make_request
 from tests.service.repositories import Repository
@@ -44,9 +45,7 @@ NEAR = {
 """By the name of the field: what a sound request has."""
 LIMITS = (0.0, 0.01, -1.0, 1e308, float("nan"), float("inf"), 60.0)
 TIMEOUT_S = 60.0
-NUM_PROBES = 40
 """Times at which the server's memory is looked at."""
-MOST_GROWTH_BYTES = 16 * 2**20
 """Of the server, over the second half of all cases."""
 
 
@@ -100,11 +99,7 @@ def fuzz(channel: grpc.Channel, process: psutil.Process, first: int, count: int)
         outcomes.add(call(channel, number))
         if not (number - first) % max(1, count // NUM_PROBES):
             memory.append(process.memory_info().rss)
-    times = np.linspace(0.0, 1.0, len(memory))
-    late = times >= 0.5
-    if late.sum() >= 4:
-        growth = float(np.polyfit(times[late], np.array(memory)[late], 1)[0]) / 2
-        assert growth < MOST_GROWTH_BYTES, f"the server grew by {growth / 2**20:.1f} MiB: {memory}"
+    check_memory_comes_to_rest(memory)
     return outcomes
 
 

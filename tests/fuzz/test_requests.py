@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
 from labelmint.v1 import service_pb2
 from tests.fuzz.calling import Caller
 from tests.fuzz.generating import MODELS, REQUESTS, Case, raw_case, schema_case
+from tests.fuzz.growth import check_memory_comes_to_rest
 from tests.fuzz.judging import DOCUMENTED, MAX_REQUEST_BYTES, names_field
 from tests.service.server_process import ServerProcess, server_process, wait_for_files
 from tests.tiny_bundle import write_tiny_bundle
 
 RING_BYTES = 2**20
-MOST_GROWTH_BYTES = 16 * 2**20
 """Of the server, over the second half of all cases."""
 KINDS: dict[str, Callable[[int], Case]] = {"schema": schema_case, "raw": raw_case}
 
@@ -56,11 +55,7 @@ def fuzz(server: ServerProcess, kind: str, first: int, count: int) -> Caller:
     memory = caller.run(map(KINDS[kind], range(first, first + count)), process, count)
     assert caller.golden() == before
     wait_for_files(process, num_files)
-    times = np.linspace(0.0, 1.0, len(memory))
-    late = times >= 0.5
-    if late.sum() >= 4:
-        growth = float(np.polyfit(times[late], np.array(memory)[late], 1)[0]) / 2
-        assert growth < MOST_GROWTH_BYTES, f"the server grew by {growth / 2**20:.1f} MiB: {memory}"
+    check_memory_comes_to_rest(memory)
     return caller
 
 

@@ -16,6 +16,8 @@ from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)
 _MAX_FRAME_BYTES = 2**24 - 1
+_MAX_READ_BYTES = 2**16
+"""Of a connection at a time."""
 
 
 def listen(
@@ -64,6 +66,8 @@ def channel_options(settings: ServiceSettings, *, max_connections: int) -> list[
     """Options of a server."""
     return [
         ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
+        # Without it a caller that sends without a pause has buffers of its own that grow for as long as it does.
+        ("grpc.experimental.tcp_max_read_buffer_size", _MAX_READ_BYTES),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),  # each request states its own limit
         ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),

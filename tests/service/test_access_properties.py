@@ -41,6 +41,32 @@ def test_bucket_never_gives_more_than_its_rate_over_any_window(rate: float, step
     assert windows_above(taken) == []
 
 
+@given(
+    rates=st.lists(st.floats(0.001, 10_000), min_size=1, max_size=5),
+    steps=st.lists(st.tuples(st.integers(0, 3 * NS), st.integers(0, 5000), st.integers(0, 9)), max_size=60),
+)
+def test_bucket_whose_rate_changes_gives_and_keeps_what_each_rate_allows(
+    rates: list[float], steps: list[tuple[int, int, int]]
+) -> None:
+    rate = rates[0]
+    bucket, now_ns, allowed = RateBucket(rate, 0), 0, 0
+    taken = []
+    for passed_ns, wanted, index in steps:
+        now_ns += passed_ns
+        allowed += passed_ns * rate_micro(rate)
+        kept = bucket.available(now_ns)
+        if index < len(rates):
+            rate = rates[index]
+            bucket.set_rate(rate, now_ns)
+            assert bucket.burst == burst_of(rate)
+            assert bucket.available(now_ns) == min(kept, bucket.burst)
+        number = min(wanted, bucket.available(now_ns))
+        bucket.spend(number, now_ns)
+        taken.append(Taking(allowed, bucket.burst, number))
+
+    assert windows_above(taken) == []
+
+
 @given(rate=st.floats(0.01, 10_000), count=st.integers(1, 100))
 def test_bucket_says_to_the_nanosecond_how_long_to_wait(rate: float, count: int) -> None:
     bucket = RateBucket(rate, 0)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from grpc_health.v1 import health_pb2
 from hpack import Decoder, Encoder
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -15,6 +16,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 GENERATE = "/labelmint.v1.LabelMint/Generate"
 HEALTH = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
 WAIT_S = 60.0
 
 Pairs = Sequence[tuple[str, str]]
@@ -119,3 +121,12 @@ class RawConnection:
                 return b""
             data += part
         return data
+
+
+def watch_without_reading(address: str, name: str) -> RawConnection:
+    """Watch health with a window of no byte, so that nothing that the server tells can leave it."""
+    connection = RawConnection(address, greets=False)
+    connection.send(PREFACE, frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)), frame(SETTINGS, ACK))
+    request = message(health_pb2.HealthCheckRequest(service=name).SerializeToString())
+    connection.send(connection.headers(1, request_headers(WATCH)), frame(DATA, END_STREAM, 1, request))
+    return connection

@@ -1,5 +1,6 @@
 """What a user installs: the wheel's contents, and what imports without the optional packages."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -161,3 +162,12 @@ def test_export_imports_without_the_avatars_and_the_server() -> None:
     num_modules, loaded = import_all(["labelmint_export"], avatars + SERVER_LIBRARIES + DEVELOPMENT)
     assert num_modules > 10
     assert loaded == "[]"
+
+
+@pytest.mark.parametrize("package", ["labelmint_service", "labelmint_export"])
+def test_onnxruntime_of_the_package_leaves_nothing_in_a_home(tmp_path: Path, package: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    program = f"import {package}, onnxruntime; onnxruntime.get_available_providers()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment | {"HOME": str(tmp_path)})
+
+    assert not list(tmp_path.iterdir())

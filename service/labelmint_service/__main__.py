@@ -25,6 +25,7 @@ from labelmint_service.ready_file import Readiness, remove_ready_file
 from labelmint_service.server import Ending
 from labelmint_service.settings import ServiceSettings, load_settings
 from labelmint_service.structured_logs import configure_logging
+from labelmint_service.terminal import complain, tell
 
 _START_STATUS, _LOST_STATUS = 2, 3
 _LEAVING = {
@@ -62,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StuckStartError as error:
         _leave(_START_STATUS, str(error))
     except LabelmintError as error:
-        print(f"labelmint-serve: {error}", file=sys.stderr)
+        complain(f"labelmint-serve: {error}")
         return _START_STATUS
     except KeyboardInterrupt:
-        print("labelmint-serve: stopped before it was ready", file=sys.stderr)
+        complain("labelmint-serve: stopped before it was ready")
     finally:
         logging.shutdown()
     return 0
@@ -102,7 +103,7 @@ def _load(settings: ServiceSettings) -> list[ServedModel]:
 
 def _leave(status: int, message: str) -> NoReturn:
     """End the process although a thread of it may never end."""
-    print(f"labelmint-serve: {message}", file=sys.stderr, flush=True)
+    complain(f"labelmint-serve: {message}")
     logging.shutdown()
     os._exit(status)
 
@@ -121,7 +122,7 @@ def _announce(readiness: Readiness) -> None:
     models = ", ".join(f"{name} (numerics {numerics_id[:12]})" for name, numerics_id in readiness.models.items())
     metrics = readiness.metrics or "off"
     admin = f", admin: {readiness.admin}" if readiness.admin else ""
-    print(f"labelmint-serve ready at {readiness.address}, models: {models}, metrics: {metrics}{admin}", flush=True)
+    tell(f"labelmint-serve ready at {readiness.address}, models: {models}, metrics: {metrics}{admin}")
 
 
 if __name__ == "__main__":

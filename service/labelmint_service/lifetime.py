@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Sequence
 
 from labelmint.errors import LabelmintError
@@ -13,6 +12,7 @@ from labelmint_service.models.served import ServedModel
 from labelmint_service.ready_file import Readiness, ready_file
 from labelmint_service.server import Ending, LabelmintServer
 from labelmint_service.settings import ServiceSettings
+from labelmint_service.terminal import complain
 
 
 async def serve(
@@ -70,5 +70,5 @@ async def serve(
             end.cancel()
         await server.stop(grace_s=grace_s)
         if settings.profile:
-            print(server.profile(), file=sys.stderr)  # noqa: T201 - what --profile asks for
+            complain(server.profile())
     return server.ending

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
 from grpc import aio
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
+from labelmint.wire import SERVICE_NAME
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
 from labelmint_service.loading import make_loader
 from labelmint_service.metrics import ServiceMetrics
@@ -32,8 +31,10 @@ from labelmint_service.tracing.opening import open_tracing
 from labelmint_service.wire.admin_servicer import AdminServicer
 from labelmint_service.wire.calls import CallAnswerer
 from labelmint_service.wire.health_board import HealthBoard
+from labelmint_service.wire.health_servicer import HEALTH_NAME
 from labelmint_service.wire.listening import channel_options, listen
-from labelmint_service.wire.servicer import SERVICE_NAME, LabelMintServicer
+from labelmint_service.wire.reflecting import reflection_handler
+from labelmint_service.wire.servicer import LabelMintServicer
 from labelmint_service.wire.token_guard import TokenGuard
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,13 @@ class LabelmintServer:
         )
         self._pool = ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
         self._fleet = Fleet(settings, self._metrics, self._pool, self._tracing, self._on_state)
-        self._board = HealthBoard(self._catalog, self._fleet, self._metrics, [SERVICE_NAME])
+        self._board = HealthBoard(
+            self._catalog,
+            self._fleet,
+            self._metrics,
+            server_names=[SERVICE_NAME],
+            timeout_s=settings.first_message_timeout_s,
+        )
         self._catalog.on_change = self._board.look
         self._repository: RepositoryKeeper | None = None
         if settings.model_repository is not None:
@@ -122,17 +129,16 @@ class LabelmintServer:
             self._endpoint = MetricsEndpoint(self._metrics, settings.metrics_host, settings.metrics_port)
         server = self._make_server(settings.max_connections, TokenGuard(self._access, SERVICE_NAME))
         server.add_generic_rpc_handlers((LabelMintServicer(self._sampling, self._calls).handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._board.servicer, server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        server.add_generic_rpc_handlers((self._board.handler(),))
+        server.add_generic_rpc_handlers((reflection_handler([SERVICE_NAME, HEALTH_NAME]),))
         address = listen(server, settings, self._metrics, host=settings.host, port=settings.port)
         admin = self._listen_for_admin()
         self._access.start()
-        await self._board.begin()
         for one in self._grpc_servers:
             await one.start()
         if self._repository is not None:
             await self._repository.start()
-        await self._board.start()
+        self._board.start()
         readiness = Readiness(
             address=address,
             metrics=self._endpoint.url if self._endpoint else "",
@@ -181,7 +187,7 @@ class LabelmintServer:
             grace_s: How long streams may take to end; `hurry` ends it early.
         """
         log_event(_log, logging.INFO, "server.draining", grace_s=grace_s)
-        await self._board.stop()
+        self._board.stop()
         if self._repository is not None:
             await self._repository.stop()
         loop = asyncio.get_running_loop()

@@ -151,7 +151,7 @@ def test_broken_connection_goes_on_or_is_ended(impatient: Serving, name: str) ->
             connection.send(frame(PING, 0, 0, b"12345678"))
         except ConnectionError:
             return
-        assert connection.ending(1) in {"pong", UNAVAILABLE, INTERNAL, *ENDED}
+        assert connection.ending(1) in {"pong", UNAVAILABLE, INTERNAL, INVALID, *ENDED}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineR
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.engine_runner import FAILURES_UNTIL_UNHEALTHY, EngineRunner, EngineState
+from tests.frames import watch_without_reading
 from tests.service.calls import collect, expect_failure, make_request
 from tests.service.reading import read_metrics
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine, scripted_model
@@ -271,7 +272,11 @@ def watching(served: Serving, model: str) -> Iterator[Callable[[int], None]]:
 
 def test_health_tells_of_an_engine_that_fails(scripted: Scripted) -> None:
     model, engine = scripted
-    with serving([model]) as served, watching(served, model.name) as wait_for:
+    with (
+        serving([model]) as served,
+        watch_without_reading(served.address, model.name),
+        watching(served, model.name) as wait_for,
+    ):
         wait_for(SERVING)
         before = read_metrics(served)
         engine.fails = lambda _: True

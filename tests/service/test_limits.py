@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import grpc
@@ -15,7 +17,7 @@ from grpc_status import rpc_status
 from labelmint.v1 import service_pb2
 from labelmint_service.access.quota_store import QuotaStore
 from labelmint_service.access.quotas import DAY_S, DayUse, block_size
-from labelmint_service.errors import AccessFileError
+from labelmint_service.errors import AccessFileError, QuotaStoreError
 from tests.client_files import ClientFile
 from tests.service.calls import TIMEOUT_S, Failure, collect, describe_failure, make_request
 from tests.service.reading import read_metrics
@@ -236,17 +238,43 @@ def test_quota_file_of_another_server_keeps_this_one_from_starting(bundles: dict
         pass
 
 
-@pytest.mark.parametrize("content", [b"no database, but long enough to be taken for one" * 100, None])
-def test_quota_file_that_cannot_be_used_keeps_the_server_from_starting(tmp_path: Path, content: bytes | None) -> None:
+def write_odd_row(path: Path) -> None:
+    QuotaStore(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO day_use VALUES ('one', 'today', 5)")
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "hint"),
+    [
+        (lambda path: path.write_bytes(b"no database, but long enough to be taken for one" * 100), "move it away"),
+        (write_odd_row, "move it away"),
+        (lambda path: path.mkdir(), "name a file in a folder that exists"),
+    ],
+    ids=["no database", "odd row", "folder"],
+)
+def test_quota_file_that_cannot_be_used_keeps_the_server_from_starting(
+    tmp_path: Path, spoil: Callable[[Path], object], hint: str
+) -> None:
     path = tmp_path / "quotas"
-    if content is None:
-        path = path / "missing" / "quotas"
-    else:
-        path.write_bytes(content)
-    with pytest.raises(AccessFileError) as caught:
+    spoil(path)
+    with pytest.raises(AccessFileError, match=hint) as caught:
         QuotaStore(path)
 
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_quota_file_that_was_removed_is_not_written_into_nothing(tmp_path: Path, is_replaced: bool) -> None:
+    path = tmp_path / "quotas"
+    store = QuotaStore(path)
+    path.rename(tmp_path / "away")
+    if is_replaced:
+        QuotaStore(path).close()
+    with pytest.raises(QuotaStoreError):
+        store.record({"one": DayUse(day=3, used=5)})
+    store.close()
 
 
 def test_quota_that_cannot_be_written_down_hands_nothing_out(

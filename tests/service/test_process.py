@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import grpc
@@ -18,7 +20,7 @@ from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint.v1.service_pb2 import OutputOptions
 from tests.certificates import Authority
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, describe_failure, make_request
-from tests.service.server_process import EXIT_TIMEOUT_S, run_server, server_process
+from tests.service.server_process import EXIT_TIMEOUT_S, run_server, serve_command, server_process
 
 ALL = OutputOptions(fields=EVERY_FIELD)
 
@@ -216,3 +218,42 @@ def test_json_log_holds_nothing_else(bundles: dict[str, Path], tmp_path: Path) -
         assert server.wait() == 0
     lines = server.log.read_text(encoding="utf-8").splitlines()
     assert "server.stopped" in {json.loads(line)["event"] for line in lines}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_server_that_cannot_be_heard_serves_and_ends_as_it_should(bundles: dict[str, Path], tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    command = serve_command("--bundle", str(bundles["tiny"]), "--ready-file", str(ready_file), "--profile")
+    with (
+        Path("/dev/full").open("w", encoding="utf-8") as full,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=full, stderr=full) as process,
+    ):
+        try:
+            while not ready_file.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            with grpc.insecure_channel(json.loads(ready_file.read_bytes())["address"]) as channel:
+                stub = service_pb2_grpc.LabelMintStub(channel)  # type: ignore[no-untyped-call]  # generated
+                assert collect(stub.Generate(make_request(), timeout=TIMEOUT_S)).indices == [0, 1, 2, 3, 4]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(EXIT_TIMEOUT_S) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("is_complaint", [False, True])
+def test_what_nobody_can_be_told_is_lost_and_nothing_else(is_complaint: bool) -> None:
+    program = f"""
+import sys
+from labelmint_service.terminal import complain, tell
+{"complain" if is_complaint else "tell"}("lost")
+{"complain" if is_complaint else "tell"}("lost as well")
+sys.exit(3)
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stderr" if is_complaint else "stdout": writing}
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=TIMEOUT_S, **streams)  # type: ignore[call-overload]  # one stream
+    os.close(writing)
+
+    assert done.returncode == 3

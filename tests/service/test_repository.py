@@ -512,6 +512,15 @@ def test_alias_of_the_file_waits_until_its_version_is_ready(repository: Reposito
         assert (during, digest_of(served, "tiny")) == (repository.digest(1), repository.digest(2))
 
 
+def test_alias_of_a_version_that_is_not_there_is_told_of_once(repository: Repository, log: LogReader) -> None:
+    with polled(repository) as served:
+        repository.write('{"aliases": {"default": "9"}}')
+        log.wait_for("repository.error", "default for 9")
+        wait_for_health(served, "tiny", NOT_SERVING)
+        repository.write("{}")
+        wait_for_health(served, "tiny", SERVING)
+
+
 def test_file_of_aliases_that_cannot_be_read_leaves_the_old_ones(repository: Repository, log: LogReader) -> None:
     repository.add("2", 2)
     repository.write('{"aliases": {"default": "1"}}')

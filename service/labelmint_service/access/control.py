@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from labelmint.wire import AUTHORIZATION_KEY
 from labelmint_service.access.accounts import ClientAccount, ClientAllowance, Surroundings
 from labelmint_service.access.allowances import Allowance, Unlimited
 from labelmint_service.access.clients import Client
 from labelmint_service.access.quota_store import QuotaStore
 from labelmint_service.access.quotas import DayUse
 from labelmint_service.access.roster import Roster
-from labelmint_service.access.tokens import AUTHORIZATION_KEY, read_bearer
+from labelmint_service.access.tokens import read_bearer
 from labelmint_service.errors import AccessFileError, QuotaStoreError, ServiceError, UnauthenticatedError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.structured_logs import log_event

@@ -50,10 +50,11 @@ class QuotaStore:
             self._connection.execute(_SCHEMA)
             self._connection.execute("COMMIT")
             rows = self._connection.execute("SELECT client, day, used FROM day_use").fetchall()
-        except sqlite3.Error as error:
+            self._loaded = {str(client): DayUse(day=int(day), used=int(used)) for client, day, used in rows}
+            self._identity = self._look()
+        except (sqlite3.Error, ValueError, OSError) as error:
             self._connection.close()
             raise self._unusable(error) from error
-        self._loaded = {str(client): DayUse(day=int(day), used=int(used)) for client, day, used in rows}
 
     @property
     def loaded(self) -> Mapping[str, DayUse]:
@@ -67,6 +68,8 @@ class QuotaStore:
             QuotaStoreError: They are not.
         """
         try:
+            if self._look() != self._identity:
+                raise OSError(f"another file is at {self._path}; start the server again")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 rows = [(client, use.day, use.used) for client, use in uses.items()]
@@ -76,7 +79,7 @@ class QuotaStore:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise QuotaStoreError(
                 f"quotas cannot be written down ({error}), so nothing can be handed out; retry later, the "
                 "operator finds it in the server's log",
@@ -86,10 +89,22 @@ class QuotaStore:
         """Free the file."""
         self._connection.close()
 
-    def _unusable(self, error: sqlite3.Error) -> AccessFileError:
-        hint = (
-            "another server has it: give each its own"
-            if "locked" in str(error)
-            else "name a file in a folder that exists and can be written"
-        )
+    def _look(self) -> tuple[int, int]:
+        """Which file is there: what is written to one that was removed is lost.
+
+        Raises:
+            OSError: None is.
+        """
+        status = self._path.stat()
+        return status.st_dev, status.st_ino
+
+    def _unusable(self, error: sqlite3.Error | ValueError | OSError) -> AccessFileError:
+        if "locked" in str(error):
+            hint = "another server has it: give each its own"
+        elif isinstance(error, sqlite3.OperationalError):
+            hint = "name a file in a folder that exists and can be written"
+        else:
+            hint = (
+                "it is none that a server wrote; name another, or move it away, which forgets what clients used today"
+            )
         return AccessFileError(f"quota_file {self._path} cannot be used ({error}); {hint}", field="quota_file")

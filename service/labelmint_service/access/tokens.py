@@ -9,9 +9,8 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 
+from labelmint.wire import AUTHORIZATION_KEY
 from labelmint_service.errors import UnauthenticatedError
-
-AUTHORIZATION_KEY = "authorization"
 
 _PREFIX = "lmt_"  # lets scanners of repositories and logs recognise a token that got there
 _MAX_HEADER = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-_Stamp = tuple[tuple[int, int, int, int] | None, ...]
+_Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 class WatchedFiles:
@@ -39,9 +39,10 @@ class WatchedFiles:
         self._seen = stamp
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int] | None:
+def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         status = path.stat()
     except OSError:
         return None  # no file is a state like any other; who reads it says what is wrong
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    # The time of change tells also that a file may be read now, or no more.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

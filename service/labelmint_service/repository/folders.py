@@ -15,7 +15,7 @@ from labelmint_service.repository.model_file import ModelFile, read_model_file
 _MAX_FILES = 10_000
 """Of a version; the rest is not looked at for changes."""
 
-Stamp = tuple[tuple[str, int, int, int], ...]
+Stamp = tuple[tuple[str, int, int, int, int], ...]
 """Of each file: path, inode, size, time of the last change."""
 
 
@@ -88,13 +88,13 @@ def _folders(path: Path, pattern: str) -> list[Path]:
 
 
 def _stamp(folder: Path) -> Stamp:
-    found: list[tuple[str, int, int, int]] = []
+    found: list[tuple[str, int, int, int, int]] = []
     for path in _files(folder):
         try:
             status = path.stat()
         except OSError:
             continue  # it has gone meanwhile, which is a change that the next look sees
-        found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+        found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         if len(found) >= _MAX_FILES:
             break
     return tuple(sorted(found))

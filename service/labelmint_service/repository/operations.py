@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from labelmint_service.errors import ModelNotFoundError, RepositoryStateError, RequestError, VersionFolderError
@@ -174,11 +175,13 @@ class ModelRepository:
     def _take_aliases(self) -> None:
         """Read what models' files say; a file that cannot be used leaves what it said before in force."""
         for name, folder in self.listing.items():
+            problem = folder.problem
             if folder.file is not None:
                 self._wanted[name] = dict(folder.file.aliases)
-            elif self._problems.get(name) != folder.problem:
-                log_event(_log, logging.ERROR, "repository.error", model=name, message=folder.problem)
-            self._problems[name] = folder.problem
+                problem = _dangling(folder, folder.file.aliases)
+            if problem and self._problems.get(name) != problem:
+                log_event(_log, logging.ERROR, "repository.error", model=name, message=problem)
+            self._problems[name] = problem
         for name in set(self._wanted) - set(self.listing):
             del self._wanted[name]
         for name in self._catalog.names:
@@ -203,6 +206,18 @@ class ModelRepository:
             f"is {self._root}",
             field="model",
         )
+
+
+def _dangling(folder: ModelFolder, aliases: Mapping[str, str]) -> str:
+    """What is wrong with aliases that nobody can be served by; empty if nothing is."""
+    lost = {alias: version for alias, version in aliases.items() if version not in folder.versions}
+    if not lost:
+        return ""
+    told = ", ".join(f"{alias} for {version}" for alias, version in lost.items())
+    return (
+        f"aliases stand for versions that are not there ({told}), expected of {', '.join(folder.versions) or 'none'}; "
+        "put the version into the folder, or give the alias another"
+    )
 
 
 def _read(text: str) -> Reference:

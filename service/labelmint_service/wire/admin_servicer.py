@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from labelmint.v1 import admin_pb2
+from labelmint.wire import ADMIN_SERVICE_NAME
 from labelmint_service.access.control import Caller
 from labelmint_service.errors import AdminForbiddenError, RepositoryStateError, RequestError
 from labelmint_service.models.catalog import ModelCatalog
@@ -18,8 +19,6 @@ from labelmint_service.repository.operations import ModelRepository
 from labelmint_service.scheduling.fleet import Fleet
 from labelmint_service.wire.calls import CallAnswerer, Context
 from labelmint_service.wire.version_messages import version_message, version_messages
-
-ADMIN_SERVICE_NAME = "labelmint.v1.LabelMintAdmin"
 
 _MAX_LIMIT_S = 86400.0
 _RequestT = TypeVar("_RequestT", bound=Message)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
@@ -15,21 +16,18 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
+from labelmint.addresses import NUM_INDICES
 from labelmint.errors import LabelmintError
 from labelmint.v1 import service_pb2
+from labelmint.wire import AUTHORIZATION_KEY, ERROR_DETAIL_KEY, REQUEST_ID_KEY, STATUS_DETAILS_KEY
 from labelmint_service.access.control import Access, Caller
-from labelmint_service.access.tokens import AUTHORIZATION_KEY
 from labelmint_service.errors import DrainingError, RequestError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.streams.first_messages import FirstMessages
 from labelmint_service.structured_logs import log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.wire.error_codes import code_name
-from labelmint_service.wire.rich_status import STATUS_DETAILS_KEY, status_details
-
-ERROR_DETAIL_KEY = "labelmint-error-bin"
-REQUEST_ID_KEY = "labelmint-request-id"
+from labelmint_service.wire.rich_status import status_details
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRANSIT_S = 0.25
@@ -100,10 +98,7 @@ class CallAnswerer:
             RequestError: It is missing, or no such message.
             ServiceError: It does not come.
         """
-        request = await self._first_messages.receive(parsed(kind, requests))
-        if request is None:
-            raise RequestError(f"the call sent no message, expected one {kind.DESCRIPTOR.full_name}; send it")
-        return request
+        return await receive_one(self._first_messages, kind, requests)
 
     async def answer(
         self, service: str, rpc: str, context: Context, work: Callable[[Call, Caller], Awaitable[_T]]
@@ -123,23 +118,26 @@ class CallAnswerer:
     async def _count(self, call: Call, context: Context, work: Callable[[Call, Caller], Awaitable[_T]]) -> _T:
         """Do the work of a call, count it, and turn what it raises into a status."""
         began_s = time.monotonic()
+        peer = context.peer()  # unknown once the caller has left
         code = "CANCELLED"
         client = ""
         failure: Exception | None = None
         self._active.add(call)
         self._idle.clear()
-        log_event(_log, logging.DEBUG, "call.begin", peer=context.peer())
+        log_event(_log, logging.DEBUG, "call.begin", peer=peer)
         try:
-            await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
-            caller = await self._access.authenticate(call.authorization)
-            client = caller.name
-            result = await work(call, caller)
+            with leaving_cancels():
+                await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
+                caller = await self._access.authenticate(call.authorization)
+                client = caller.name
+                result = await work(call, caller)
             code = "OK"
             return result
         except Exception as error:  # noqa: BLE001 - an unexpected error must reach the log, and the caller as INTERNAL
             code, failure = code_name(error) or "INTERNAL", error
             self._metrics.requests.labels(call.rpc, code).inc()  # before the caller learns of it
-            await _abort(context, call, error)
+            with leaving_cancels():
+                await _abort(context, call, error)
         finally:
             self._active.remove(call)
             if not self._active:
@@ -157,7 +155,7 @@ class CallAnswerer:
                 logging.INFO,
                 "call.end",
                 client=client or None,
-                peer=context.peer(),
+                peer=peer,
                 code=code,
                 duration_s=duration_s,
             )
@@ -190,6 +188,35 @@ async def parsed(kind: type[_MessageT], requests: AsyncIterator[bytes]) -> Async
     """
     async for data in requests:
         yield _parse_message(kind, data)
+
+
+async def receive_one(
+    first_messages: FirstMessages, kind: type[_MessageT], requests: AsyncIterator[bytes]
+) -> _MessageT:
+    """The one message of a call.
+
+    Args:
+        first_messages: Waits for it.
+        kind: What it has to be.
+        requests: From the wire.
+
+    Raises:
+        RequestError: It is missing, or no such message.
+        ServiceError: It does not come.
+    """
+    request = await first_messages.receive(parsed(kind, requests))
+    if request is None:
+        raise RequestError(f"the call sent no message, expected one {kind.DESCRIPTOR.full_name}; send it")
+    return request
+
+
+@contextlib.contextmanager
+def leaving_cancels() -> Iterator[None]:
+    """A caller who has left has cancelled the call: grpc fails what is written to him with an error of its own."""
+    try:
+        yield
+    except aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 def _make_call(service: str, rpc: str, context: Context, tracing: Tracing) -> Call:

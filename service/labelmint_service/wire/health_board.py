@@ -8,10 +8,10 @@ NAME@VERSION          this version is ready, and its engines are well
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+from typing import Any
 
-from grpc_health.v1 import health, health_pb2
+import grpc
+from grpc_health.v1 import health_pb2
 
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.catalog import ModelCatalog, VersionState
@@ -19,6 +19,7 @@ from labelmint_service.models.references import DEFAULT, Reference
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.fleet import Fleet
+from labelmint_service.wire.health_servicer import HealthServicer
 
 _Status = health_pb2.HealthCheckResponse
 
@@ -31,38 +32,43 @@ class HealthBoard:
         fleet: What runs them.
         metrics: Where the state of engines is shown.
         server_names: Names that stand for the server as a whole.
-
-    Attributes:
-        servicer: What a gRPC server registers.
+        timeout_s: Time that a call has for its request.
     """
 
-    def __init__(self, catalog: ModelCatalog, fleet: Fleet, metrics: ServiceMetrics, server_names: list[str]) -> None:
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        fleet: Fleet,
+        metrics: ServiceMetrics,
+        *,
+        server_names: list[str],
+        timeout_s: float,
+    ) -> None:
+        self._servicer = HealthServicer(timeout_s)
         self._catalog = catalog
         self._fleet = fleet
         self._metrics = metrics
         self._server_names = server_names
         self._is_started = False
-        self._told: dict[str, int] = {}
-        self._telling: set[asyncio.Task[None]] = set()
+        self._measured: set[str] = set()
+        self._servicer.tell(self._of_server())
 
-    async def begin(self) -> None:
-        """Tell that the server is not ready yet."""
-        await self.servicer.set("", _Status.NOT_SERVING)
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
+        """What a gRPC server registers."""
+        return self._servicer.handler()
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Tell that the server is ready."""
         self._is_started = True
         self.look()
-        await asyncio.gather(*self._telling)
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Tell that nothing serves any more, whatever else changes."""
-        await self.servicer.enter_graceful_shutdown()
+        self._servicer.stop()
 
     def look(self) -> None:
-        """Tell what has changed. For the event loop."""
-        now = dict.fromkeys(["", *self._server_names], self._status(is_serving=self._is_started))
+        """Tell how everything is. For the event loop."""
+        now, measured = self._of_server(), set[str]()
         for name in self._catalog.names:
             default = self._catalog.aliases(name).get(DEFAULT)
             is_healthy = {version.name: False for version in self._catalog.versions(name)}
@@ -72,26 +78,16 @@ class HealthBoard:
                 now[str(Reference(name, version.name))] = self._status(is_serving=is_healthy[version.name])
             serves = default is not None and is_healthy[default]
             now[name] = self._status(is_serving=serves)
-            if default is not None:
+            if default is not None:  # being loaded is not being unhealthy
                 self._metrics.engine_healthy.labels(name).set(serves)
-            else:  # being loaded is not being unhealthy
-                self._forget(name)
-        gone = {name: _Status.SERVICE_UNKNOWN for name in self._told if name not in now}
-        for name in gone:
-            self._forget(name)
-        for name, status in {**now, **gone}.items():
-            if self._told.get(name) != status:
-                self._tell(name, status)
-        self._told = now
-
-    def _forget(self, name: str) -> None:
-        with contextlib.suppress(KeyError):  # it may never have been ready
+                measured.add(name)
+        for name in self._measured - measured:
             self._metrics.engine_healthy.remove(name)
+        self._measured = measured
+        self._servicer.tell(now)
 
-    def _tell(self, name: str, status: int) -> None:
-        task = asyncio.get_running_loop().create_task(self.servicer.set(name, status))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+    def _of_server(self) -> dict[str, int]:
+        return dict.fromkeys(["", *self._server_names], self._status(is_serving=self._is_started))
 
     def _is_healthy(self, model: ServedModel) -> bool:
         return self._fleet.state_of(model) is EngineState.HEALTHY

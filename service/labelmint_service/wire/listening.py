@@ -8,6 +8,7 @@ import grpc
 from grpc import aio
 
 from labelmint.hosts import is_loopback
+from labelmint.wire import MAX_FRAME_BYTES
 from labelmint_service.access.certificates import CertificateFiles, Certificates
 from labelmint_service.errors import StartError
 from labelmint_service.metrics import ServiceMetrics
@@ -15,7 +16,6 @@ from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)
-_MAX_FRAME_BYTES = 2**24 - 1
 _MAX_READ_BYTES = 2**16
 """Of a connection at a time."""
 
@@ -70,7 +70,7 @@ def channel_options(settings: ServiceSettings, *, max_connections: int) -> list[
         ("grpc.experimental.tcp_max_read_buffer_size", _MAX_READ_BYTES),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),  # each request states its own limit
-        ("grpc.http2.max_frame_size", _MAX_FRAME_BYTES),
+        ("grpc.http2.max_frame_size", MAX_FRAME_BYTES),
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         # grpcio 1.85 never starts the timer of the line above; without this one a silent peer stays for a minute.

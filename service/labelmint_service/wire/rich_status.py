@@ -8,8 +8,6 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from labelmint_service.errors import QuotaError, ServiceError
 
-STATUS_DETAILS_KEY = "grpc-status-details-bin"
-
 
 def status_details(error: ServiceError, code_name: str) -> bytes | None:
     """Describe an error that passes by itself.
@@ -19,7 +17,7 @@ def status_details(error: ServiceError, code_name: str) -> bytes | None:
         code_name: Name of its gRPC code, for example "RESOURCE_EXHAUSTED".
 
     Returns:
-        A serialised google.rpc.Status for the trailing metadata `grpc-status-details-bin`; None if there is nothing to
+        A serialised google.rpc.Status for the trailing metadata `STATUS_DETAILS_KEY`; None if there is nothing to
         say.
     """
     details: list[Message] = []

@@ -8,12 +8,11 @@ from typing import Any
 import grpc
 
 from labelmint.v1 import service_pb2
+from labelmint.wire import SERVICE_NAME
 from labelmint_service.access.control import Caller
 from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.wire.calls import Call, CallAnswerer, Context, parsed
 from labelmint_service.wire.version_messages import summary_message, version_messages
-
-SERVICE_NAME = "labelmint.v1.LabelMint"
 
 
 class LabelMintServicer:

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from labelmint.wire import AUTHORIZATION_KEY
 from labelmint_service.access.control import Access
-from labelmint_service.access.tokens import AUTHORIZATION_KEY
 from labelmint_service.errors import UnauthenticatedError
 from labelmint_service.structured_logs import log_event
 from labelmint_service.wire.calls import Context
@@ -45,15 +45,15 @@ class TokenGuard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             try:
                 await self._access.authenticate(values)
             except UnauthenticatedError as error:
-                log_event(_log, logging.WARNING, "call.refused", rpc=handler_call_details.method, message=str(error))
-                return _refusing(str(error))
+                return _refusing(handler_call_details.method, str(error))
         return await continuation(handler_call_details)
 
 
-def _refusing(text: str) -> grpc.RpcMethodHandler[Any, Any]:  # Any: calls of all message types
+def _refusing(method: str, text: str) -> grpc.RpcMethodHandler[Any, Any]:  # Any: calls of all message types
     """A handler that refuses, whatever the call sends."""
 
     async def refuse(_requests: object, context: Context) -> None:
+        log_event(_log, logging.WARNING, "call.refused", rpc=method, peer=context.peer(), message=text)
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -18,6 +18,7 @@ from labelmint_client import (
     ModelNotFoundError,
     PreconditionError,
     ServerUnavailableError,
+    UsageError,
 )
 from labelmint_client.cli import main
 from tests.client_files import ClientFile
@@ -100,6 +101,13 @@ def test_operators_mistakes_are_typed_errors(admin: AdminClient) -> None:
         admin.unload("tiny")
     with pytest.raises(PreconditionError):
         admin.set_alias("tiny", "stable", "2")
+
+
+def test_closed_client_of_operators_says_so(running: Serving) -> None:
+    client = AdminClient(running.readiness.admin)
+    client.close()
+    with pytest.raises(UsageError, match="closed"):
+        client.list_repository()
 
 
 def test_client_without_the_right_is_an_access_error(root: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -98,6 +99,8 @@ def test_health_is_the_status_of_a_probe(run: Run, closed_address: str) -> None:
     assert run("health", "nobody") == 1
     assert "nobody does not serve" in run.err
     assert run("health", "--timeout-s", "0") == 2
+    assert run("health", "\udcff") == 1
+    assert "cannot be sent" in run.err
     run.address = closed_address
     assert run("health", "--timeout-s", "5") == 1
     assert "the server does not serve" in run.err
@@ -205,10 +208,42 @@ def test_refusal_comes_without_a_bar(run: Run, tmp_path: Path) -> None:
     assert "0/4" not in run.err
 
 
-def test_contact_sheet_of_a_resumed_set_shows_the_rest(run: Run, tmp_path: Path) -> None:
+def test_finished_set_has_nothing_to_resume(run: Run, tmp_path: Path) -> None:
     assert run("generate", "--seed", 1, "--count", 3, "--out", tmp_path / "set", "--contact-sheet") == 0
     assert run("generate", "--seed", 1, "--count", 3, "--out", tmp_path / "set", "--contact-sheet", "--resume") == 0
     assert "3 samples were in" in run.out
+
+
+@pytest.mark.parametrize("num_written", [3, 30, 40], ids=["early", "late", "before_the_sheet"])
+@pytest.mark.parametrize("range_of", [("--count", 40), ("--end-index", 80, "--max-uncertainty-quantile", 1)])
+def test_contact_sheet_of_a_resumed_set_is_that_of_one_made_in_one_go(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_written: int, range_of: tuple[object, ...]
+) -> None:
+    arguments = ("--seed", 1, "--no-progress", "--contact-sheet", *range_of)
+    assert run("generate", *arguments, "--out", tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, num_written)
+        assert run("generate", *arguments, "--out", tmp_path / "set") == 130
+    assert run("generate", *arguments, "--out", tmp_path / "set", "--resume") == 0
+
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
+def interrupt_after(patch: pytest.MonkeyPatch, num_written: int) -> None:
+    """Let the next run be interrupted after so many samples."""
+    write, count = DatasetWriter.write, itertools.count(1)
+
+    def interrupted(self: DatasetWriter, sample: Sample, next_index: int) -> None:
+        write(self, sample, next_index)
+        if next(count) == num_written:
+            raise KeyboardInterrupt
+
+    patch.setattr(DatasetWriter, "write", interrupted)
+
+
+def test_bar_ends_at_the_addresses_there_are(run: Run, tmp_path: Path) -> None:
+    assert run("generate", "--seed", 1, "--count", 900, "--end-index", 6, "--out", tmp_path / "set") == 0
+    assert "6/6" in run.err
 
 
 def test_killed_run_is_resumed_to_the_same_data_set(
@@ -239,8 +274,8 @@ def test_killed_run_is_resumed_to_the_same_data_set(
     process.wait(60)
     process.stderr.close()
     assert (tmp_path / "killed" / "INCOMPLETE.jsonl").exists()
-    for folder in ("images", "masks", "."):  # as if it had been killed in the middle of these files, too
-        (tmp_path / "killed" / folder / ".000043.png.5841.tmp").write_bytes(b"half")
+    for draft in ("images/.000043.png", "masks/.000043.png", ".keypoints.json"):  # as if killed in the middle of these
+        (tmp_path / "killed" / f"{draft}.5841.tmp").write_bytes(b"half")
     assert run("generate", *arguments, "--out", tmp_path / "killed", "--resume") == 0
     assert run("generate", *arguments, "--out", tmp_path / "whole") == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

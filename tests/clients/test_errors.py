@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from labelmint.v1 import service_pb2
@@ -133,6 +134,14 @@ def test_channel_that_accepts_less_than_the_default_asks_for_less(
     assert server.servicer.requests[0].output.max_message_bytes == asked
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("num_bytes", [-1, 0, 2**31, 1e6])
+def test_size_that_grpc_cannot_take_is_refused_at_once(kind: type[Client | AsyncClient], num_bytes: Any) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        kind("localhost:1", max_receive_bytes=num_bytes)
+    assert caught.value.field == "max_receive_bytes"
+
+
 def test_no_server_at_the_address_says_so(closed_address: str) -> None:
     text = rf"no answer from {closed_address} after 3 attempts.*labelmint-serve"
     with Client(closed_address, retry=QUICK) as client, pytest.raises(ServerUnavailableError, match=text):
@@ -140,10 +149,28 @@ def test_no_server_at_the_address_says_so(closed_address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost", ":50051", "localhost:port", "localhost:0", "localhost:70000", "http://localhost:1", 7]
+    "address",
+    [
+        "",
+        "localhost",
+        ":50051",
+        "localhost:port",
+        "localhost:0",
+        "localhost:70000",
+        "localhost:²",
+        "http://localhost:1",
+        7,
+    ],
 )
 def test_bad_address_is_refused_at_once(address: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="expected") as caught:
+        Client(address)
+    assert caught.value.field == "address"
+
+
+@pytest.mark.parametrize("address", ["\udcff:50051", "dns:///\udcff:50051"])
+def test_address_of_half_a_character_is_refused_at_once(address: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be sent") as caught:
         Client(address)
     assert caught.value.field == "address"
 
@@ -161,6 +188,7 @@ def test_addresses_that_grpc_knows_are_accepted(address: str) -> None:
         ({"count": 0}, "count"),
         ({"count": 2**64}, "count"),
         ({"count": 1.5}, "count"),
+        ({"count": np.array([1])}, "count"),
         ({"count": 1, "seed": -1}, "seed"),
         ({"count": 1, "seed": 2**64}, "seed"),
         ({"count": 1, "seed": "1"}, "seed"),
@@ -169,6 +197,7 @@ def test_addresses_that_grpc_knows_are_accepted(address: str) -> None:
         ({"count": 1, "num_shards": 0}, "num_shards"),
         ({"count": 1, "shard_index": -2}, "shard_index"),
         ({"count": 1, "truncation_psi": "low"}, "truncation_psi"),
+        ({"count": 1, "truncation_psi": 10**400}, "truncation_psi"),
         ({"count": 1, "class_index": -1}, "class_index"),
         ({"count": 1, "max_uncertainty": None, "max_uncertainty_quantile": "x"}, "max_uncertainty_quantile"),
         ({"count": 1, "min_class_areas": {"hair": "x"}}, "min_class_areas['hair']"),
@@ -207,6 +236,7 @@ def test_argument_that_cannot_be_sent_is_refused_by_name(
         ({"w_plus": [[1.0]]}, "w_plus"),
         ({"z": [["a"]]}, "z"),
         ({"z": [[1.0]], "class_indices": [1, 2]}, "class_indices"),
+        ({"z": [[1.0]], "class_indices": []}, "class_indices"),
     ],
 )
 def test_latents_that_cannot_be_sent_are_refused_by_name(client: Client, arguments: dict[str, Any], field: str) -> None:

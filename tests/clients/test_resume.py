@@ -309,6 +309,21 @@ def test_label_broken_at_every_position_labels_each_latent_once(
         assert classes == list(range(9))[-len(classes) :]
 
 
+@pytest.mark.parametrize("classes", [[0], [3, 0], [0, 1, 2]])
+def test_classes_of_latents_may_be_an_array(client: Client, servicer: ScriptedServicer, classes: list[int]) -> None:
+    z = np.zeros((len(classes), 8), np.float32)
+    samples = list(client.label("m", z=z, class_indices=np.array(classes)))
+    assert len(samples) == len(classes)
+    assert [list(request.class_indices) for request in servicer.label_requests[0]] == [classes]
+
+
+def test_latents_are_those_of_the_call_whatever_becomes_of_the_array(client: Client) -> None:
+    z = np.ones((4, 8), np.float32)
+    stream = client.label("m", z=z)
+    z[:] = 0
+    assert [sample.z.min() for sample in stream] == [1, 1, 1, 1]
+
+
 async def test_async_label_resumes_w_plus(server: ScriptedServer) -> None:
     servicer = server.servicer
     w_plus = np.random.default_rng(0).standard_normal((5, 3, 200_000)).astype(np.float32)

@@ -20,10 +20,11 @@ from labelmint_client import (
     Tls,
     token_from_environment,
 )
-from labelmint_client._security import TOKEN_VARIABLE, stays_on_this_machine
+from labelmint_client._security import TOKEN_VARIABLE, make_security, stays_on_this_machine
 from labelmint_client.cli import main
 from tests.certificates import Authority, Identity
 from tests.client_files import ClientFile
+from tests.clients.conftest import QUICK
 from tests.clients.scripted_server import ScriptedServer
 from tests.serving import Serving, serving
 from tests.tiny_bundle import write_tiny_bundle
@@ -179,13 +180,25 @@ def test_token_is_not_sent_in_plain_text_over_a_network(kind: type[Client | Asyn
     kind(address, token="lmt_secret", tls=Tls())  # nothing is opened before the first call
 
 
-def test_token_is_sent_in_plain_text_on_this_machine_past_any_proxy(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("token", [None, "lmt_secret"])
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_server_on_this_machine_is_reached_past_any_proxy(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, variable: str, token: str | None
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:9")
-    with Client(server.address, token="lmt_secret") as client:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
+    with Client(server.address, token=token, retry=QUICK) as client:
         assert client.list_models()
+
+
+def test_server_elsewhere_is_reached_through_the_proxy_and_its_name_is_kept() -> None:
+    named = ("grpc.ssl_target_name_override", "labels.example.org")
+
+    def options(address: str) -> tuple[tuple[str, int | str], ...]:
+        tls = Tls(server_name="labels.example.org")
+        return make_security(address, tls=tls, credentials=None, token=None, token_file=None).options
+
+    assert options("192.0.2.1:50051") == (named,)
+    assert options("127.0.0.1:50051") == (("grpc.enable_http_proxy", 0), named)
 
 
 @pytest.mark.parametrize(

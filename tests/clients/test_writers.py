@@ -202,11 +202,14 @@ def test_damaged_journal_is_refused(tmp_path: Path, content: bytes) -> None:
         DatasetWriter(tmp_path, spec_of(model_of())).prepare(resume=True, overwrite=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"request": {}}'])
-def test_damaged_dataset_json_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"request": {}}', b'{"labels": [["images/000000.png", 3]]}'])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_dataset_json_of_others_is_never_touched(tmp_path: Path, content: bytes, overwrite: bool) -> None:
     (tmp_path / "dataset.json").write_bytes(content)
-    with pytest.raises(OutputError, match="is damaged; start again with --overwrite"):
-        DatasetWriter(tmp_path, spec_of(model_of())).prepare(resume=True, overwrite=False)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000000.png").write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"did not write \(dataset.json\)"):
+        DatasetWriter(tmp_path, spec_of(model_of())).prepare(resume=not overwrite, overwrite=overwrite)
 
 
 def test_finished_data_set_has_nothing_left_to_do(tmp_path: Path) -> None:
@@ -263,6 +266,21 @@ def test_folder_with_foreign_files_is_never_touched(tmp_path: Path, overwrite: b
     with pytest.raises(OutputError, match=r"did not write \(thesis.tex\)"):
         DatasetWriter(tmp_path / "out", spec_of(model)).prepare(resume=not overwrite, overwrite=overwrite)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [".notes.tmp", "notes.tmp", ".notes.5841.tmp"])
+def test_temporary_files_of_others_are_foreign_too(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(OutputError, match=f"did not write .{name}"):
+        DatasetWriter(tmp_path, spec_of(model_of())).prepare(resume=False, overwrite=False)
+
+
+def test_files_that_others_put_beside_the_samples_are_not_overwritten(tmp_path: Path) -> None:
+    model = model_of()
+    write(tmp_path / "out", spec_of(model), [sample_of(model, 0)])
+    (tmp_path / "out" / "images" / "000000.json").write_text("drawn by hand")
+    with pytest.raises(OutputError, match=r"did not write \(images/000000.json\)"):
+        DatasetWriter(tmp_path / "out", spec_of(model)).prepare(resume=False, overwrite=True)
 
 
 def test_file_where_the_folder_should_be_is_a_clear_error(tmp_path: Path) -> None:

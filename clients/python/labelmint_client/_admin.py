@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 
 from labelmint.v1 import admin_pb2, admin_pb2_grpc
-from labelmint_client._channel import check_address, open_channel
+from labelmint_client._channel import LazyChannel, check_address, open_channel, process_id
 from labelmint_client._closing import Closing
 from labelmint_client._errors import FailedCall
 from labelmint_client._model import ModelVersion
@@ -82,8 +82,9 @@ class AdminClient(Closing):
         self._address = check_address(address)
         self._timeout_s = timeout_s
         self._security = make_security(self._address, tls=tls, credentials=None, token=token, token_file=token_file)
-        self._channel = open_channel(self._address, self._security)
-        self._stub = admin_pb2_grpc.LabelMintAdminStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._channel: LazyChannel[grpc.Channel] = LazyChannel(
+            lambda: open_channel(self._address, self._security), process_id
+        )
 
     def list_repository(self) -> list[RepositoryVersion]:
         """List what lies in the repository and what is loaded, by model, each with its newest version first.
@@ -91,7 +92,7 @@ class AdminClient(Closing):
         Raises:
             ClientError: See the tree of errors.
         """
-        answer = self._call(self._stub.ListRepository, admin_pb2.ListRepositoryRequest())
+        answer = self._call(self._stub().ListRepository, admin_pb2.ListRepositoryRequest())
         return [
             RepositoryVersion.from_message(model.name, version) for model in answer.models for version in model.versions
         ]
@@ -108,7 +109,7 @@ class AdminClient(Closing):
             ServerBusyError: It needs more memory than it may have.
             ClientError: See the tree of errors.
         """
-        answer = self._call(self._stub.LoadModel, admin_pb2.LoadModelRequest(model=text("model", model)))
+        answer = self._call(self._stub().LoadModel, admin_pb2.LoadModelRequest(model=text("model", model)))
         return RepositoryVersion.from_message(model.partition("@")[0], answer.version)
 
     def unload(self, model: str, *, limit_s: float | None = None) -> None:
@@ -126,7 +127,7 @@ class AdminClient(Closing):
         request = admin_pb2.UnloadModelRequest(model=text("model", model))
         if limit_s is not None:
             request.limit_s = limit_s
-        self._call(self._stub.UnloadModel, request)
+        self._call(self._stub().UnloadModel, request)
 
     def set_alias(self, model: str, alias: str, version: str | None) -> None:
         """Let an alias stand for a version that is ready. "default" is what the name alone asks for.
@@ -144,11 +145,16 @@ class AdminClient(Closing):
         request = admin_pb2.SetAliasRequest(
             model=text("model", model), alias=text("alias", alias), version=text("version", version or "")
         )
-        self._call(self._stub.SetAlias, request)
+        self._call(self._stub().SetAlias, request)
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        channel = self._channel.close()
+        if channel is not None:
+            channel.close()
+
+    def _stub(self) -> admin_pb2_grpc.LabelMintAdminStub:
+        return admin_pb2_grpc.LabelMintAdminStub(self._channel.get())  # type: ignore[no-untyped-call]  # generated
 
     def _call(self, method: Callable[..., _ResponseT], request: Any) -> _ResponseT:  # Any: of the method's type
         try:

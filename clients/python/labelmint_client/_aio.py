@@ -19,12 +19,14 @@ from labelmint_client._channel import (
     DEFAULT_ADDRESS,
     DEFAULT_MAX_RECEIVE_BYTES,
     DEFAULT_TIMEOUT_S,
+    MAX_RECEIVE_BYTES,
     LazyChannel,
     check_address,
+    is_task_cancelled,
     open_aio_channel,
     process_and_loop,
 )
-from labelmint_client._errors import FailedCall
+from labelmint_client._errors import FailedCall, UsageError
 from labelmint_client._label_request import label_job
 from labelmint_client._model import Model, ModelSummary
 from labelmint_client._request import ChromaSubsampling, Field, ImageCodec, MaskCodec
@@ -42,7 +44,7 @@ class AsyncClient:
     Args:
         address: "host:port" of the server.
         timeout_s: Limit of `list_models` and `get_model`, seconds.
-        max_receive_bytes: Largest message to accept. Streams are asked for smaller ones, see `max_message_bytes`.
+        max_receive_bytes: Largest message to accept, below 2 GiB. Streams are asked for less, see `max_message_bytes`.
         retry: When broken calls are tried again.
         tls: For a server with TLS; None for plain text.
         token: Bearer token, for a server that asks for one; see also `token_from_environment`.
@@ -50,8 +52,8 @@ class AsyncClient:
         credentials: Credentials of grpc's own, instead of `tls`.
 
     Raises:
-        InvalidArgumentError: The address is none, a file cannot be read, or the token would leave this machine in plain
-            text.
+        InvalidArgumentError: The address is none, a size is out of range, a file cannot be read, or the token would
+            leave this machine in plain text.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class AsyncClient:
     ) -> None:
         self._address = check_address(address)
         self._timeout_s = timeout_s
-        self._max_receive_bytes = max_receive_bytes
+        self._max_receive_bytes = _request.integer("max_receive_bytes", max_receive_bytes, 1, MAX_RECEIVE_BYTES)
         self._retry = retry or RetryPolicy()
         self._security = make_security(
             self._address, tls=tls, credentials=credentials, token=token, token_file=token_file
@@ -305,3 +307,7 @@ class AsyncClient:
                 return await call(self._stub())
             except grpc.RpcError as error:
                 await asyncio.sleep(recovery.delay_s(FailedCall(error), None))
+            except asyncio.CancelledError:
+                if is_task_cancelled():
+                    raise
+                raise UsageError("the client was closed while this call waited for its answer") from None

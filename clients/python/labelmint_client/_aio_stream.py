@@ -1,6 +1,8 @@
 """The asynchronous stream of samples."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +11,7 @@ import grpc
 import grpc.aio
 
 from labelmint.batches import ReceivedBatch
-from labelmint_client._channel import abandon, process_and_loop
+from labelmint_client._channel import abandon, is_task_cancelled, process_and_loop
 from labelmint_client._decode import has_encoded_items
 from labelmint_client._errors import UsageError
 from labelmint_client._resume import Recovery, StreamCursor
@@ -40,19 +42,27 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
         # Closing wakes a reader that waits before it reconnects.
         self._closing = asyncio.Event()
 
+    def __del__(self) -> None:
+        # A reader that leaves its loop early closes nothing, and grpc.aio keeps a call until it is over.
+        if self._call is None:
+            return
+        match self._owner:
+            case (int() as process, asyncio.AbstractEventLoop() as loop) if process == os.getpid():
+                with contextlib.suppress(RuntimeError):  # a loop that is closed
+                    loop.call_soon_threadsafe(self._call.cancel)
+
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Sample:
         self._check_owner()
-        while not self._buffer:
+        while not self._buffer or self._closing.is_set():
             await self._receive()
         return self._buffer.popleft()
 
     async def aclose(self) -> None:
-        """End the stream and drop what was received but not read."""
+        """End the stream. What was received but not read is still due: `next_index` and `num_samples` leave it out."""
         self._closing.set()
-        self._buffer.clear()
         if self._call is None:
             return
         if self._owner == process_and_loop():
@@ -83,8 +93,7 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
             return
         except asyncio.CancelledError:
             self._call = None
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_task_cancelled():
                 raise
             # Closing the stream or its client cancels the call, and grpc raises as if the reader had been cancelled.
             if self._closing.is_set():
@@ -115,8 +124,7 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
             if call is not None:
                 call.cancel()
             raise
-        if not self._closing.is_set():
-            self._buffer.extend(samples)
+        self._buffer.extend(samples)
 
     async def _pause(self, delay_s: float) -> None:
         try:

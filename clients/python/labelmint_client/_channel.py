@@ -7,18 +7,22 @@ is enough if the parent had not called yet; else grpc must have been loaded with
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import grpc
 
 from labelmint_client._errors import InvalidArgumentError, UsageError
+from labelmint_client._request import text
 from labelmint_client._security import Security
 
 _ChannelT = TypeVar("_ChannelT")
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_MAX_RECEIVE_BYTES = 64 << 20
+MAX_RECEIVE_BYTES = 2**31 - 1
+"""What grpc takes as a limit."""
 DEFAULT_TIMEOUT_S = 30.0
 LOOKAHEAD_BYTES = 16 << 20
 """What may be on its way to a reader; more than its messages and it gains nothing."""
@@ -94,10 +98,11 @@ def check_address(address: object) -> str:
     expected = f'expected "host:port", for example "{DEFAULT_ADDRESS}"'
     if not isinstance(address, str) or not address.strip() or address.startswith(("http:", "https:", "grpc:")):
         raise InvalidArgumentError(f"address is {address!r}, {expected}", field="address")
+    text("address", address)
     if "/" in address or address.startswith("unix"):
         return address
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
         raise InvalidArgumentError(f"address is {address!r}, {expected}", field="address")
     return address
 
@@ -115,6 +120,8 @@ class LazyChannel(Generic[_ChannelT]):
         self._owner = owner
         self._opened: tuple[object, _ChannelT] | None = None
         self._closed = False
+        # Two threads that call first at the same time would open one each, of which one is never closed.
+        self._lock = threading.Lock()
 
     def get(self) -> _ChannelT:
         """Return this owner's channel, opening it if need be.
@@ -122,14 +129,19 @@ class LazyChannel(Generic[_ChannelT]):
         Raises:
             UsageError: The client was closed.
         """
-        if self._closed:
-            raise UsageError("this client is closed; create another")
         owner = self._owner()
-        if self._opened is None or self._opened[0] != owner:
-            if self._opened is not None:
-                abandon(self._opened)
-            self._opened = (owner, self._open_channel())
-        return self._opened[1]
+        with self._lock:
+            if self._closed:
+                raise UsageError("this client is closed; create another")
+            if self._opened is None or self._opened[0] != owner:
+                _put_away(self._opened)
+                self._opened = (owner, self._open_channel())
+            return self._opened[1]
+
+    def renew(self) -> None:
+        """Open another channel for the next call; grpc closes the present one with the last of its calls."""
+        with self._lock:
+            self._opened = None
 
     def close(self) -> _ChannelT | None:
         """Refuse further use.
@@ -137,17 +149,37 @@ class LazyChannel(Generic[_ChannelT]):
         Returns:
             The channel for the caller to close, if this owner opened one.
         """
-        self._closed = True
-        opened, self._opened = self._opened, None
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, None
         if opened is None or opened[0] == self._owner():
             return None if opened is None else opened[1]
-        abandon(opened)
+        _put_away(opened)
         return None
+
+
+def _put_away(opened: tuple[object, object] | None) -> None:
+    """Let go of what another owner opened: what may still be in use is kept from being collected here."""
+    if opened is not None and not _is_over(opened[0]):
+        abandon(opened)
+
+
+def _is_over(owner: object) -> bool:
+    match owner:
+        case (int() as process, asyncio.AbstractEventLoop() as loop):
+            return process == os.getpid() and loop.is_closed()
+    return False
 
 
 def process_id() -> int:
     """Name the owner of a blocking channel."""
     return os.getpid()
+
+
+def is_task_cancelled() -> bool:
+    """Tell whether the running task is being cancelled: grpc raises the same error where its call or channel was."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def process_and_loop() -> tuple[int, asyncio.AbstractEventLoop]:

@@ -91,7 +91,9 @@ def label_job(
     if truncation_psi is not None:
         options.truncation_psi = number("truncation_psi", truncation_psi)
     space, latents = _latents(z, w, w_plus)
-    classes = tuple(integer("class_indices", index, 0, UINT32_MAX) for index in class_indices or ())
+    # An array has no truth value: only None is none.
+    given = () if class_indices is None else class_indices
+    classes = tuple(integer("class_indices", index, 0, UINT32_MAX) for index in given)
     if class_indices is not None and len(classes) != len(latents):
         raise InvalidArgumentError(
             f"class_indices has {len(classes)} entries, expected one for each of the {len(latents)} latents",
@@ -110,7 +112,8 @@ def _latents(
         raise InvalidArgumentError(f"got {got} of z, w and w_plus; give exactly one", field="latents")
     [(space, values)] = given
     try:
-        latents = np.ascontiguousarray(values, dtype=np.float32)
+        # A copy: what the caller does to the array later must not reach requests that are still to be sent.
+        latents = np.array(values, dtype=np.float32, order="C")
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"{space} is no array of numbers: {error}", field=space) from error
     num_axes, axes = (3, "[N, num_ws, w_dim]") if space == "w_plus" else (2, f"[N, {space}_dim]")

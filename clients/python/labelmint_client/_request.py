@@ -3,6 +3,7 @@
 Only what protobuf cannot carry is refused here; ranges that depend on the model are the server's to judge.
 """
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Literal, SupportsIndex, TypeVar
 
@@ -96,7 +97,7 @@ def output_options(
                 "create it with a larger max_receive_bytes",
                 field="max_message_bytes",
             )
-    elif 0 < max_receive_bytes < DEFAULT_MESSAGE_BYTES:
+    elif max_receive_bytes < DEFAULT_MESSAGE_BYTES:
         options.max_message_bytes = max_receive_bytes
     return options
 
@@ -180,8 +181,8 @@ def integer(field: str, value: SupportsIndex, low: int, high: int) -> int:
         InvalidArgumentError: It is none, or lies outside low to high, both included.
     """
     try:
-        whole = value.__index__()
-    except AttributeError:
+        whole = operator.index(value)
+    except TypeError:
         raise InvalidArgumentError(f"{field} is {value!r}, expected a whole number", field=field) from None
     if not low <= whole <= high:
         raise InvalidArgumentError(f"{field} is {whole}, expected {low} to {high}", field=field)
@@ -196,7 +197,7 @@ def number(field: str, value: float) -> float:
     """
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise InvalidArgumentError(f"{field} is {value!r}, expected a number", field=field) from None
 
 

@@ -96,15 +96,15 @@ def make_security(
     if token is not None and token_file is not None:
         raise InvalidArgumentError("token and token_file are both given, expected one; leave one out", field="token")
     is_plain = tls is None and credentials is None
-    has_token = token is not None or token_file is not None
-    if has_token and is_plain and not stays_on_this_machine(address):
+    is_here = stays_on_this_machine(address)
+    if (token is not None or token_file is not None) and is_plain and not is_here:
         raise InvalidArgumentError(
             f"address is {address!r}, which a token would reach in plain text over a network; give tls too, or "
             "leave the token out",
             field="token",
         )
-    # A proxy for plain text would see the token, and may be anywhere.
-    options: tuple[tuple[str, int | str], ...] = (("grpc.enable_http_proxy", 0),) if has_token and is_plain else ()
+    # A proxy, which grpc takes from the environment, does not reach this machine, and may not see what stays on it.
+    options: tuple[tuple[str, int | str], ...] = (("grpc.enable_http_proxy", 0),) if is_here else ()
     make_metadata = _metadata_maker(token, token_file)
     make_metadata()  # a bad token is an error now, not at the first call
     if tls is None:
@@ -114,7 +114,7 @@ def make_security(
         for name, path in (("root_ca", tls.root_ca), ("key", tls.key), ("certificate", tls.certificate))
     ]
     if tls.server_name:
-        options = (("grpc.ssl_target_name_override", tls.server_name),)
+        options += (("grpc.ssl_target_name_override", tls.server_name),)
     return Security(lambda: grpc.ssl_channel_credentials(*parts), make_metadata, options)
 
 

@@ -15,6 +15,7 @@ from labelmint_client._channel import (
     DEFAULT_ADDRESS,
     DEFAULT_MAX_RECEIVE_BYTES,
     DEFAULT_TIMEOUT_S,
+    MAX_RECEIVE_BYTES,
     LazyChannel,
     check_address,
     open_channel,
@@ -44,7 +45,7 @@ class Client(Closing):
     Args:
         address: "host:port" of the server.
         timeout_s: Limit of `list_models` and `get_model`, seconds.
-        max_receive_bytes: Largest message to accept. Streams are asked for smaller ones, see `max_message_bytes`.
+        max_receive_bytes: Largest message to accept, below 2 GiB. Streams are asked for less, see `max_message_bytes`.
         retry: When broken calls are tried again.
         tls: For a server with TLS; None for plain text.
         token: Bearer token, for a server that asks for one; see also `token_from_environment`.
@@ -52,8 +53,8 @@ class Client(Closing):
         credentials: Credentials of grpc's own, instead of `tls`.
 
     Raises:
-        InvalidArgumentError: The address is none, a file cannot be read, or the token would leave this machine in plain
-            text.
+        InvalidArgumentError: The address is none, a size is out of range, a file cannot be read, or the token would
+            leave this machine in plain text.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Client(Closing):
     ) -> None:
         self._address = check_address(address)
         self._timeout_s = timeout_s
-        self._max_receive_bytes = max_receive_bytes
+        self._max_receive_bytes = _request.integer("max_receive_bytes", max_receive_bytes, 1, MAX_RECEIVE_BYTES)
         self._retry = retry or RetryPolicy()
         self._security = make_security(
             self._address, tls=tls, credentials=credentials, token=token, token_file=token_file
@@ -290,7 +291,8 @@ class Client(Closing):
         return make_stub(self._channel.get())
 
     def _stream(self, cursor: StreamCursor, open_call: Callable[[StreamCursor], OpenedCall]) -> SampleStream:
-        return SampleStream(cursor, Recovery(policy=self._retry, address=self._address), open_call)
+        recovery = Recovery(policy=self._retry, address=self._address)
+        return SampleStream(cursor, recovery, open_call, self._channel.renew)
 
     def _unary(self, call: Callable[[service_pb2_grpc.LabelMintStub], _ResponseT]) -> _ResponseT:
         recovery = Recovery(policy=self._retry, address=self._address)

@@ -27,13 +27,19 @@ class SampleStream(StreamState, Closing, Iterator[Sample]):
         cursor: Addresses of the stream.
         recovery: Retries of the stream.
         open_call: Starts a call for what the cursor says is due; returns it with the offset of its ordinals, if any.
+        renew_channel: Lets the next call have a channel of its own.
     """
 
     def __init__(
-        self, cursor: StreamCursor, recovery: Recovery, open_call: Callable[[StreamCursor], OpenedCall]
+        self,
+        cursor: StreamCursor,
+        recovery: Recovery,
+        open_call: Callable[[StreamCursor], OpenedCall],
+        renew_channel: Callable[[], None],
     ) -> None:
         super().__init__(cursor, recovery)
         self._open_call = open_call
+        self._renew_channel = renew_channel
         # Closing wakes a reader that waits before it reconnects.
         self._closing = threading.Event()
 
@@ -42,14 +48,13 @@ class SampleStream(StreamState, Closing, Iterator[Sample]):
 
     def __next__(self) -> Sample:
         self._check_owner()
-        while not self._buffer:
+        while not self._buffer or self._closing.is_set():
             self._receive()
         return self._buffer.popleft()
 
     def close(self) -> None:
-        """End the stream and drop what was received but not read."""
+        """End the stream. What was received but not read is still due: `next_index` and `num_samples` leave it out."""
         self._closing.set()
-        self._buffer.clear()
         if self._call is None:
             return
         if self._owner == process_id():
@@ -79,14 +84,24 @@ class SampleStream(StreamState, Closing, Iterator[Sample]):
                 raise StopIteration from None
             self._closing.wait(delay_s)
             return
+        except BaseException:
+            # Ctrl-C, say: grpc waits for the message still and cannot be asked for it twice, but another call can. It
+            # may have been torn out of grpc with a lock in its hands, for which all calls of the channel would wait.
+            self._drop_call()
+            self._renew_channel()
+            raise
         try:
             samples = self._decode(batch)
             self._advance(batch)
-        except Exception:
-            call, self._call = self._call, None
-            call.cancel()
+        except BaseException:
+            self._drop_call()
             raise
         self._buffer.extend(samples)
+
+    def _drop_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _check_owner(self) -> None:
         owner = process_id()

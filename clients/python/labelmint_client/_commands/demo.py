@@ -5,7 +5,7 @@ from labelmint_client._commands.local_server import LocalServer
 from labelmint_client._commands.settings import DemoSettings, GenerateSettings, SelectionSettings
 from labelmint_client._errors import ServerFaultError
 from labelmint_client._sync import Client
-from labelmint_client._writers.dataset import CONTACT_SHEET_NAME
+from labelmint_client._writers.layout import CONTACT_SHEET_NAME
 
 
 def run_demo(settings: DemoSettings) -> None:

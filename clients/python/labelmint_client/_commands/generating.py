@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from labelmint_client import _optional
-from labelmint_client._commands.settings import GenerateSettings
+from labelmint_client._commands.settings import GenerateSettings, SelectionSettings
+from labelmint_client._commands.sheet_samples import SheetSamples
 from labelmint_client._contact_sheet import SheetTitle, render_contact_sheet
 from labelmint_client._errors import InvalidArgumentError, ServerFaultError
 from labelmint_client._model import Model
@@ -20,13 +21,12 @@ from labelmint_client._sample import Sample
 from labelmint_client._sync import Client
 from labelmint_client._sync_stream import SampleStream
 from labelmint_client._writers.atomic import atomic_file
-from labelmint_client._writers.dataset import CONTACT_SHEET_NAME, DatasetWriter, ResumePoint
+from labelmint_client._writers.dataset import DatasetWriter, ResumePoint
+from labelmint_client._writers.layout import CONTACT_SHEET_NAME
 from labelmint_client._writers.spec import DatasetSpec
 
 if TYPE_CHECKING:
     import tqdm
-
-_SHEET_SAMPLES = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,31 +56,6 @@ class Outcome:
             f"{self.num_new} labelled samples in {self.elapsed_s:.1f} s: {rate:.1f} samples/s; "
             f"{self.num_samples} are in {self.out}"
         )
-
-
-class SheetPicker:
-    """Keeps the samples for a contact sheet, at even steps through the data set.
-
-    Args:
-        first: Number of the first sample that comes.
-        total: Samples of the whole data set; None if unknown, which keeps the first ones.
-    """
-
-    def __init__(self, first: int, total: int | None) -> None:
-        self._number = first
-        span = _SHEET_SAMPLES if total is None else max(total - first, 1)
-        self._wanted = {first + step * span // _SHEET_SAMPLES for step in range(_SHEET_SAMPLES)}
-        self.samples: list[Sample] = []
-
-    def offer(self, sample: Sample) -> None:
-        """Keep a sample if it is one of those.
-
-        Args:
-            sample: The next sample.
-        """
-        if self._number in self._wanted:
-            self.samples.append(sample)
-        self._number += 1
 
 
 class ProgressBar:
@@ -158,7 +133,7 @@ def generate_dataset(client: Client, settings: GenerateSettings) -> Outcome:
     if point is not None and point.is_complete:
         return Outcome(out=settings.out, num_samples=point.num_samples, num_new=0, elapsed_s=0.0)
     num_before = 0 if point is None else point.num_samples
-    picker = SheetPicker(num_before, _total(spec, settings))
+    sheet = SheetSamples(num_before, _total(spec, settings))
     started = time.perf_counter()
     if point is not None and not _is_more_due(spec, settings, point):
         # The last run was interrupted between the last sample and the end.
@@ -166,10 +141,11 @@ def generate_dataset(client: Client, settings: GenerateSettings) -> Outcome:
         writer.begin(point.numerics_id)
     else:
         stream = _open_stream(client, model, settings, point)
-        num_new, next_index = _write_samples(stream, writer, picker, spec, settings, num_before)
+        num_new, next_index = _write_samples(stream, writer, sheet, spec, settings, num_before)
     elapsed_s = time.perf_counter() - started
-    if settings.contact_sheet and picker.samples:
-        _write_sheet(picker.samples, spec, settings, num_before + num_new)
+    if settings.contact_sheet and num_before + num_new:
+        shown = sheet.choose(writer.indices(), lambda index: _ask_again(client, model, settings, writer, index))
+        _write_sheet(shown, spec, settings, num_before + num_new)
     num_samples = writer.finish(next_index)
     return Outcome(out=settings.out, num_samples=num_samples, num_new=num_new, elapsed_s=elapsed_s)
 
@@ -237,10 +213,23 @@ def _open_stream(client: Client, model: Model, settings: GenerateSettings, point
     )
 
 
+def _ask_again(client: Client, model: Model, settings: GenerateSettings, writer: DatasetWriter, index: int) -> Sample:
+    """Get a sample of the data set once more."""
+    selection = SelectionSettings(
+        seed=settings.selection.seed,
+        count=1,
+        truncation_psi=settings.selection.truncation_psi,
+        class_index=settings.selection.class_index,
+    )
+    there = ResumePoint(num_samples=0, next_index=index, numerics_id=writer.numerics_id, is_complete=False)
+    with _open_stream(client, model, dataclasses.replace(settings, selection=selection), there) as stream:
+        return next(stream)
+
+
 def _write_samples(
     stream: SampleStream,
     writer: DatasetWriter,
-    picker: SheetPicker,
+    sheet: SheetSamples,
     spec: DatasetSpec,
     settings: GenerateSettings,
     num_before: int,
@@ -253,7 +242,8 @@ def _write_samples(
             writer.begin(stream.numerics_id)
             for sample in stream if first is None else itertools.chain([first], stream):
                 writer.write(sample, stream.next_index)
-                picker.offer(sample)
+                if settings.contact_sheet:
+                    sheet.offer(sample)
                 bar.count()
         except ServerFaultError as error:
             if error.next_index is not None and error.next_index > stream.next_index:
@@ -272,10 +262,13 @@ def _is_more_due(spec: DatasetSpec, settings: GenerateSettings, point: ResumePoi
 
 def _total(spec: DatasetSpec, settings: GenerateSettings) -> int | None:
     selection = settings.selection
-    if selection.count is not None or selection.end_index is None:
+    if selection.end_index is None:
         return selection.count
+    num_addresses = spec.num_addresses(selection.end_index)
+    if selection.count is not None:
+        return min(selection.count, num_addresses)
     filtered = selection.max_uncertainty is not None or selection.max_uncertainty_quantile is not None
-    return None if filtered or selection.min_class_areas else spec.num_addresses(selection.end_index)
+    return None if filtered or selection.min_class_areas else num_addresses
 
 
 def _write_sheet(samples: list[Sample], spec: DatasetSpec, settings: GenerateSettings, num_samples: int) -> None:

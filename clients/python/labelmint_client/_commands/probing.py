@@ -6,6 +6,7 @@ import grpc
 
 from labelmint_client._channel import check_address, open_channel
 from labelmint_client._errors import FailedCall
+from labelmint_client._request import text
 from labelmint_client._security import Tls, make_security
 
 _METHOD = "/grpc.health.v1.Health/Check"
@@ -32,7 +33,7 @@ def wait_for_health(
         Whether it serves, and a line that says so, with the reason if it does not.
 
     Raises:
-        InvalidArgumentError: The address is none, or a file of `tls` cannot be read.
+        InvalidArgumentError: Address or name is none, or a file of `tls` cannot be read.
     """
     began = time.monotonic()
     while True:
@@ -44,7 +45,7 @@ def wait_for_health(
 
 
 def _ask(address: str, model: str, timeout_s: float, tls: Tls | None) -> tuple[bool, str]:
-    name = model.encode()[:_MAX_NAME]
+    name = text("model", model).encode()[:_MAX_NAME]
     request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
     what = model or "the server"
     security = make_security(check_address(address), tls=tls, credentials=None, token=None, token_file=None)

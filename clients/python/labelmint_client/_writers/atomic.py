@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ _ADVICE = {
     errno.EISDIR: "a folder stands where a file is needed: choose another folder",
     errno.ENAMETOOLONG: "the path is too long: choose another folder",
 }
+
+
+_DRAFT = re.compile(r"\.(.+)\.\d+\.tmp")
+"""Names of `_draft_name`."""
 
 
 @contextmanager
@@ -50,7 +55,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: It cannot be written; nothing of it is left.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(_draft_name(path.name))
     with clear_errors(path, "write"):
         try:
             with draft.open("wb") as file:
@@ -60,6 +65,16 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
+
+
+def final_name(name: str) -> str:
+    """Tell which name a file takes when it is whole.
+
+    Args:
+        name: Its name now, or that of its draft.
+    """
+    draft = _DRAFT.fullmatch(name)
+    return draft[1] if draft else name
 
 
 def remove_drafts(folder: Path) -> None:
@@ -72,8 +87,13 @@ def remove_drafts(folder: Path) -> None:
         OutputError: A draft cannot be removed.
     """
     for draft in folder.glob(".*.tmp"):
-        with clear_errors(draft, "remove"):
-            draft.unlink(missing_ok=True)
+        if final_name(draft.name) != draft.name:
+            with clear_errors(draft, "remove"):
+                draft.unlink(missing_ok=True)
+
+
+def _draft_name(name: str) -> str:
+    return f".{name}.{os.getpid()}.tmp"
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -1,7 +1,9 @@
 """Writes a data set sample by sample, so that it can be continued after any interruption."""
 
+import itertools
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -10,20 +12,22 @@ import numpy as np
 
 from labelmint_client._errors import OutputError
 from labelmint_client._sample import Float32Array, Sample
-from labelmint_client._writers.atomic import atomic_file, clear_errors, remove_drafts, write_atomic
-from labelmint_client._writers.coco import COCO_NAME, coco_regions, write_coco
-from labelmint_client._writers.journal import JOURNAL_NAME, Journal, Record, parse_record
+from labelmint_client._writers.atomic import atomic_file, clear_errors, final_name, remove_drafts, write_atomic
+from labelmint_client._writers.coco import coco_regions, write_coco
+from labelmint_client._writers.journal import Journal, Record, parse_record
+from labelmint_client._writers.layout import (
+    DATASET_NAME,
+    FILES,
+    FINISHED_KEYS,
+    FOLDERS,
+    KEYPOINTS_NAME,
+    LICENCE_NAME,
+    foreign_files,
+    foreign_sample_files,
+    is_data_set,
+)
 from labelmint_client._writers.pictures import image_png, mask_png, npy
 from labelmint_client._writers.spec import DatasetSpec, licence_text
-
-DATASET_NAME = "dataset.json"
-LICENCE_NAME = "LICENCE.txt"
-KEYPOINTS_NAME = "keypoints.json"
-CONTACT_SHEET_NAME = "contact_sheet.png"
-
-_FINISHED_KEYS = ("numerics_id", "request", "count", "num_samples", "next_index")
-_FOLDERS = ("images", "masks", "uncertainty_maps")
-_FILES = (COCO_NAME, KEYPOINTS_NAME, CONTACT_SHEET_NAME, LICENCE_NAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,17 +79,14 @@ class DatasetWriter:
         with clear_errors(self._out, "read"):
             if not self._out.exists():
                 return None
-            names = sorted(path.name for path in self._out.iterdir() if not path.name.endswith(".tmp"))
+            names = sorted(path.name for path in self._out.iterdir() if final_name(path.name) == path.name)
+        self._refuse(foreign_files(self._out))
         if not names:
             return None
-        foreign = [name for name in names if name not in {*_FOLDERS, *_FILES, DATASET_NAME, JOURNAL_NAME}]
-        is_ours = self._journal.exists or (self._out / DATASET_NAME).exists()
-        if foreign or not is_ours:
-            listed = ", ".join((foreign or names)[:5])
-            raise OutputError(
-                f"{self._out} holds files that labelmint did not write ({listed}); choose an empty folder", field="out"
-            )
+        if not is_data_set(self._out):
+            self._refuse(names)
         if overwrite:
+            self._refuse(foreign_sample_files(self._out))
             self._replaces = True
             return None
         if not resume:
@@ -109,7 +110,7 @@ class DatasetWriter:
         with clear_errors(self._out, "create"):
             self._out.mkdir(parents=True, exist_ok=True)
         self._is_begun = True
-        for folder in (self._out, *(self._out / name for name in _FOLDERS)):
+        for folder in (self._out, *(self._out / name for name in FOLDERS)):
             remove_drafts(folder)
         if self._resumes:
             self._journal.repair()
@@ -164,6 +165,24 @@ class DatasetWriter:
             self._journal.repair()
             self._journal.append({"left_out": index, "next_index": index + 1})
 
+    def indices(self) -> list[int]:
+        """List the addresses of the samples on disk.
+
+        Raises:
+            OutputError: The journal cannot be read.
+        """
+        return [record["index"] for record in self._journal.records()]
+
+    @property
+    def numerics_id(self) -> str:
+        """Engine that the data set began with.
+
+        Raises:
+            OutputError: The journal cannot be read.
+        """
+        numerics_id: str = self._journal.header()["numerics_id"]
+        return numerics_id
+
     def finish(self, next_index: int) -> int:
         """Write the files that describe the whole, and declare it finished.
 
@@ -191,9 +210,17 @@ class DatasetWriter:
         self._journal.remove()
         return num_samples
 
+    def _refuse(self, foreign: Iterable[str]) -> None:
+        if listed := ", ".join(itertools.islice(foreign, 5)):
+            raise OutputError(
+                f"{self._out} holds files that labelmint did not write ({listed}); "
+                "move them away, or choose an empty folder",
+                field="out",
+            )
+
     def _folders(self) -> list[str]:
         wanted = {"images": True, "masks": "png" in self._spec.formats, "uncertainty_maps": self._spec.uncertainty_maps}
-        return [name for name in _FOLDERS if wanted[name]]
+        return [name for name in FOLDERS if wanted[name]]
 
     def _resume_point(self) -> ResumePoint:
         if not self._journal.exists:
@@ -217,7 +244,7 @@ class DatasetWriter:
     def _finished(self) -> ResumePoint:
         path = self._out / DATASET_NAME
         with clear_errors(path, "read"):
-            description = parse_record(path.read_bytes(), str(path), _FINISHED_KEYS)
+            description = parse_record(path.read_bytes(), str(path), FINISHED_KEYS)
         self._check_same(description)
         if description["count"] != self._spec.count:
             raise OutputError(
@@ -246,9 +273,9 @@ class DatasetWriter:
     def _remove_old(self) -> None:
         self._journal.mark()
         with clear_errors(self._out, "empty"):
-            for name in (DATASET_NAME, *_FILES):
+            for name in (DATASET_NAME, *FILES):
                 (self._out / name).unlink(missing_ok=True)
-            for name in _FOLDERS:
+            for name in FOLDERS:
                 if (self._out / name).exists():
                     shutil.rmtree(self._out / name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAIT_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -10,7 +10,7 @@ _FILL_RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
 class ServiceMetrics:
-    """All metrics of one server.
+    """All metrics of one server and of the process that it runs in.
 
     Attributes:
         registry: Where they are registered; not the global one, so that servers do not mix.
@@ -19,6 +19,7 @@ class ServiceMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        ProcessCollector(registry=r)  # finds nothing where there is no /proc
         self.requests = Counter("labelmint_requests", "Calls that ended.", ["rpc", "code"], registry=r)
         self.active_streams = Gauge("labelmint_active_streams", "Streams in work.", ["model"], registry=r)
         self.samples_sent = Counter("labelmint_samples_sent", "Samples handed to callers.", ["model"], registry=r)
@@ -100,6 +101,9 @@ class ServiceMetrics:
             ["files", "outcome"],
             registry=r,
         )
+        for files in ("tls", "tokens"):
+            for outcome in ("ok", "error"):
+                self.reloads.labels(files, outcome)  # there from the start: an alert compares the two outcomes
         self.model_info = Gauge(
             "labelmint_model_info",
             "Always 1; the labels name what is served.",

@@ -114,10 +114,28 @@ def test_every_variable_of_a_query_is_one_of_the_dashboard() -> None:
     assert {name for name in used if not name.startswith("__")} <= variables
 
 
+def test_only_servers_are_chosen_from() -> None:
+    """Other programs have processes too, under the same names."""
+    [job] = [variable for variable in DASHBOARD["templating"]["list"] if variable["name"] == "job"]
+    assert "allValue" not in job  # so "All" is the list, and no pattern
+    assert re.fullmatch(r"label_values\(labelmint_\w+, job\)", job["query"]["query"])
+    assert [
+        (name, selector.name)
+        for name, query in QUERIES.items()
+        for selector in selectors(query)
+        if not selector.name.startswith("labelmint_") and "job" not in selector.labels
+    ] == []
+
+
 def test_every_alert_leads_to_a_cause_and_a_remedy() -> None:
     table = (DEPLOY / "README.md").read_text(encoding="utf-8").partition("| symptom |")[2].partition("\n\n")[0]
     alerts = [rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]]
     assert [alert for alert in alerts if alert not in table] == []
+
+
+def test_every_metric_is_named_to_operators() -> None:
+    table = (ROOT / "service/README.md").read_text(encoding="utf-8").partition("| metric |")[2].partition("\n\n")[0]
+    assert {name for name in families(EXPORTED) if f"`{name}`" not in table} == set()
 
 
 def test_every_event_of_the_log_is_named_to_operators() -> None:

@@ -5,8 +5,6 @@ Legend: N images, K keypoints, H rows, W columns. Pixel centres lie at +0.5.
 
 import torch
 
-PEAK_RULE = "quadratic_3x3"
-
 
 def encode_heatmaps(keypoints: torch.Tensor, height: int, width: int, sigma_pixels: float) -> torch.Tensor:
     """Draw a Gaussian at each visible keypoint.

@@ -20,6 +20,7 @@ from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.generator import Backbone, Generator
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_service.engine import LatentInputs
 from tests.export.plain_interpreter import plain_labels
 from tests.export.plain_stylegan import plain_mapping, plain_synthesis, plain_truncation
 from tests.export.tiny_parts import make_provenance, make_schema
@@ -27,6 +28,12 @@ from tests.export.tiny_parts import make_provenance, make_schema
 Feeds = dict[str, npt.NDArray[np.float32]]
 # Any: arrays of every dtype, by the names of the graph's outputs.
 Arrays = dict[str, npt.NDArray[Any]]
+
+
+def engine_inputs(feeds: Feeds, rows: list[int]) -> LatentInputs:
+    """Rows of what goes into the graphs, as an engine of the service takes them."""
+    classes = feeds["c"][rows].argmax(axis=1) if "c" in feeds else None
+    return LatentInputs(z=feeds["z"][rows], truncation_psi=feeds["truncation_psi"][rows], class_indices=classes)
 
 
 @dataclass(frozen=True, slots=True)

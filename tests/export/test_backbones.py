@@ -31,6 +31,7 @@ from labelmint_export.generator.stylegan1 import StyleGAN1Config, StyleGAN1Gener
 from labelmint_export.generator.stylegan3 import StyleGAN3Generator
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.interpreter.taps import select_taps
+from labelmint_service.engine import LatentInputs
 from labelmint_service.models.served import load_model
 from tests.export.plain_interpreter import plain_labels
 from tests.export.plain_stylegan1 import make_state_dict
@@ -122,15 +123,14 @@ def test_file_of_another_program_goes_all_the_way_to_the_engine(name: str, tmp_p
     assert manifest.backbone.c_dim == generator.config.c_dim
     indices = np.arange(2, dtype=np.uint64)
     z = latents(5, indices, generator.config.z_dim)
-    classes = np.zeros((2, generator.config.c_dim), np.float32)
+    classes, c = None, None
     if generator.config.c_dim:
-        chosen = class_indices(5, indices, np.array(manifest.class_distribution))
-        classes[[0, 1], chosen] = 1
+        classes = class_indices(5, indices, np.array(manifest.class_distribution))
+        c = torch.eye(generator.config.c_dim, dtype=torch.float64)[classes]
     psi = np.full(2, 0.7, np.float32)
-    got = load_model(out).engine.run(z, classes, psi)
+    got = load_model(out).engine.run(LatentInputs(z=z, truncation_psi=psi, class_indices=classes))
 
     double = copy.deepcopy(generator).double()
-    c = torch.from_numpy(classes).double() if generator.config.c_dim else None
     ws = double.mapping(torch.from_numpy(z).double(), c, torch.from_numpy(psi).double())
     painted = double.synthesis(ws, "const", compute_dtype=torch.float64)
     expected = plain_labels(load_interpreter(made), plain_features(generator, painted.taps), "majority")
@@ -228,7 +228,7 @@ def test_editgans_selection_is_trained_and_built_with_its_own_vote(tmp_path: Pat
 
     engine = load_model(out).engine
     z = latents(5, np.arange(2, dtype=np.uint64), 6)
-    got = engine.run(z, np.zeros((2, 0), np.float32), np.ones(2, np.float32))
+    got = engine.run(LatentInputs(z=z, truncation_psi=np.ones(2, np.float32)))
     double = load_generator(path).double()
     painted = double.synthesis(double.mapping(torch.from_numpy(z).double()), "const", compute_dtype=torch.float64)
     constant = double.state_dict()["synthesis.blocks.b4.constant_input"].expand(2, -1, -1, -1)
@@ -284,7 +284,7 @@ def test_datasetgans_classifiers_become_a_bundle_that_the_service_serves(tmp_pat
     assert manifest.provenance.num_annotated_images == 0
 
     z = latents(9, np.arange(2, dtype=np.uint64), 6)
-    got = load_model(out).engine.run(z, np.zeros((2, 0), np.float32), np.full(2, 0.7, np.float32))
+    got = load_model(out).engine.run(LatentInputs(z=z, truncation_psi=np.full(2, 0.7, np.float32)))
     double = load_generator(path, mean_latent=tmp_path / "mean.npy").double()
     ws = double.mapping(torch.from_numpy(z).double(), None, 0.7, 4)
     painted = double.synthesis(ws, "const", compute_dtype=torch.float64)

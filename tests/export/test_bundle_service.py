@@ -13,21 +13,19 @@ import pytest
 from labelmint.bundle import open_bundle, write_manifest
 from labelmint.errors import IntegrityError
 from labelmint.v1 import bundle_pb2
-from labelmint_service.engine import Engine, EngineBatch, load_engine
+from labelmint_service.engine import Engine, EngineBatch, EngineChoice, load_engine
 from labelmint_service.engine.fused.native import find_variant, variants
 from labelmint_service.engine.loading import ENGINES
 from labelmint_service.errors import EngineStartError
 from labelmint_service.models.numerics import describe_numerics
 from labelmint_service.models.served import load_model
-from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
+from tests.export.built_bundle import Arrays, BuiltBundle, Feeds, engine_inputs
 
 OUTPUTS = ("image", "label", "uncertainty_map", "keypoints", "finite")
 
 
 def run_engine(engine: Engine, feeds: Feeds, rows: list[int]) -> Arrays:
-    classes = feeds.get("c", np.zeros((len(feeds["z"]), 0), np.float32))
-    batch = engine.run(feeds["z"][rows], classes[rows], feeds["truncation_psi"][rows])
-    return arrays_of(batch)
+    return arrays_of(engine.run(engine_inputs(feeds, rows)))
 
 
 def arrays_of(batch: EngineBatch) -> dict[str, np.ndarray[Any, Any]]:
@@ -51,7 +49,7 @@ def test_engine_gives_the_bits_of_raw_onnxruntime(built: BuiltBundle) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_sample_has_the_same_bits_in_every_row_and_beside_every_neighbour(built: BuiltBundle, name: str) -> None:
     """If this fails, a stream depends on how its samples are batched, and addresses mean nothing."""
-    engine = load_engine(open_bundle(built.path), engine=name)
+    engine = load_engine(open_bundle(built.path), EngineChoice(engine=name))
     batch = built.manifest.runtime.batch_size
     feeds = built.feeds(seed=22, indices=range(12), psi=1.0)
     feeds["truncation_psi"][::3] = 0.4
@@ -66,7 +64,7 @@ def test_sample_has_the_same_bits_in_every_row_and_beside_every_neighbour(built:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_non_finite_neighbour_does_not_change_a_sample(built: BuiltBundle, name: str) -> None:
-    engine = load_engine(open_bundle(built.path), engine=name)
+    engine = load_engine(open_bundle(built.path), EngineChoice(engine=name))
     feeds = built.feeds(seed=23, indices=range(3), psi=1.0)
     alone = run_engine(engine, feeds, [1])
     feeds["z"][[0, 2]] = np.nan
@@ -78,13 +76,14 @@ def test_non_finite_neighbour_does_not_change_a_sample(built: BuiltBundle, name:
 @pytest.mark.parametrize("name", ENGINES)
 def test_two_engines_agree_bit_for_bit(built: BuiltBundle, name: str) -> None:
     feeds = built.feeds(seed=24, indices=range(3), psi=0.5)
-    first, second = (run_engine(load_engine(open_bundle(built.path), engine=name), feeds, [0, 1, 2]) for _ in range(2))
+    bundle, choice = open_bundle(built.path), EngineChoice(engine=name)
+    first, second = (run_engine(load_engine(bundle, choice), feeds, [0, 1, 2]) for _ in range(2))
     assert_same_bits(first, second)
 
 
 @pytest.mark.parametrize("kernel", ["auto", *(variant.name for variant in variants())])
 def test_fused_engine_gives_what_the_definitions_say(built: BuiltBundle, kernel: str) -> None:
-    engine = load_engine(open_bundle(built.path), engine="fused", kernel=kernel)
+    engine = load_engine(open_bundle(built.path), EngineChoice(engine="fused", kernel=kernel))
     feeds = built.feeds(seed=27, indices=range(3), psi=0.9)
     got, expected = run_engine(engine, feeds, [0, 1, 2]), built.plain_outputs(feeds)
     rounded = find_variant(str(engine.describe()["kernel"])).bfloat16
@@ -104,7 +103,7 @@ def test_numerics_of_the_fused_engine_name_its_kernel(built: BuiltBundle) -> Non
     bundle = open_bundle(built.path)
     ids = {describe_numerics(bundle, load_engine(bundle)).id}
     for variant in variants():
-        numerics = describe_numerics(bundle, load_engine(bundle, engine="fused", kernel=variant.name))
+        numerics = describe_numerics(bundle, load_engine(bundle, EngineChoice(engine="fused", kernel=variant.name)))
         assert f'"kernel":"{variant.name}"' in numerics.document
         ids.add(numerics.id)
     assert len(ids) == 1 + len(variants())
@@ -117,7 +116,7 @@ def test_bundle_without_tables_runs_as_graphs_alone(plain_built: BuiltBundle, tm
     del manifest.interpreter_tables[:]
     bundle = write_manifest(tmp_path / "old", manifest)
     with pytest.raises(EngineStartError, match=r"has no interpreter_tables.*choose engine 'onnxruntime'"):
-        load_engine(bundle, engine="fused")
+        load_engine(bundle, EngineChoice(engine="fused"))
     load_engine(bundle)
 
 
@@ -125,7 +124,7 @@ def test_fused_engine_on_a_gpu_does_not_fall_back_to_the_processor(plain_built: 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(EngineStartError, match="provider 'cuda' needs CUDAExecutionProvider"):
-        load_engine(open_bundle(plain_built.path), engine="fused", provider="cuda")
+        load_engine(open_bundle(plain_built.path), EngineChoice(engine="fused", provider="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -136,12 +135,12 @@ def test_fused_engine_says_what_does_not_fit(
     plain_built: BuiltBundle, provider: str, kernel: str, message: str
 ) -> None:
     with pytest.raises(EngineStartError, match=message):
-        load_engine(open_bundle(plain_built.path), engine="fused", provider=provider, kernel=kernel)
+        load_engine(open_bundle(plain_built.path), EngineChoice(engine="fused", provider=provider, kernel=kernel))
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_explicit_styles_give_what_latents_give(built: BuiltBundle, name: str) -> None:
-    engine = load_engine(open_bundle(built.path), engine=name)
+    engine = load_engine(open_bundle(built.path), EngineChoice(engine=name))
     feeds = built.feeds(seed=25, indices=range(3), psi=0.7)
     styled = arrays_of(engine.run_styles(built.run("mapping", feeds)["ws"]))
     direct = run_engine(engine, feeds, [0, 1, 2])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import safetensors.torch
 import torch
@@ -18,12 +24,17 @@ from PIL import Image
 
 from labelmint.bundle import open_bundle
 from labelmint_export.annotations import read_annotations
-from labelmint_export.cli import main
+from labelmint_export.cli import main, make_parser
+from labelmint_export.commands import gan
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, ToonHeadSet
 from labelmint_export.errors import AnnotationError
+from labelmint_export.generator import TapSpec
 from labelmint_export.generator.snapshots import load_generator
-from labelmint_export.interpreter.storage import load_interpreter
+from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
+from labelmint_export.oracle.network import Segmenter, SegmenterConfig, save_segmenter
 from labelmint_export.oracle.sets import load_labelled
+from tests.export.tiny_parts import make_generator, make_interpreter
 
 GAN = ["--resolution", "16", "--channels", "4:8,8:8,16:8,32:8", "--z-dim", "8", "--w-dim", "8", "--mapping-layers", "1"]
 GAN += ["--batch-size", "4", "--compute-dtype", "float32"]
@@ -112,6 +123,52 @@ def test_folder_with_a_broken_image_leaves_nothing(tmp_path: Path, capsys: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+def test_full_disk_is_one_line_that_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.npy.partial").symlink_to("/dev/full")
+    arguments = ["render", "--out", tmp_path / "x.npy", "--count", 40, "--resolution", 32, "--processes", 1]
+    assert main(list(map(str, arguments))) == 1
+    assert "x.npy cannot be written ([Errno 28]" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_pictures_than_fit_are_refused_before_one_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["render", "--out", tmp_path / "x.npy", "--count", 10**13, "--processes", 1]
+    assert main(list(map(str, arguments))) == 1
+    assert "x.npy takes 491520000000000000 bytes, but " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM that a process may answer")
+def test_terminated_rendering_leaves_no_file_and_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelmint_export.cli", "render", "--out", str(tmp_path / "x.npy")]
+    command += ["--count", "1000000", "--resolution", "32", "--processes", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_until(lambda: (tmp_path / "x.npy.partial").exists() and (tmp_path / "x.npy.partial").stat().st_size > 0)
+        process.terminate()
+        _, printed = process.communicate(timeout=300)
+    assert process.returncode == 143
+    assert "labelmint-export: terminated" in printed
+    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: not group_lives(process.pid))
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 # --- train-gan --------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +193,17 @@ def test_training_grows_out_of_a_smaller_one(work: Path, tmp_path: Path) -> None
     assert load_generator(tmp_path / "large" / "generator.safetensors").config.resolution == 32
     record = json.loads((tmp_path / "large" / "log.jsonl").read_text())
     assert record["images"] == 12
+
+
+def test_training_goes_on_without_its_settings_but_not_with_another_set(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(work / "gan", tmp_path / "gan")
+    run("render", "--out", tmp_path / "other.npy", "--count", 8, "--resolution", 32, "--seed", 9, "--processes", 1)
+    command = ["train-gan", "--out", tmp_path / "gan", "--total-images", 12]
+    assert main([str(argument) for argument in [*command, "--pictures", tmp_path / "other.npy"]]) == 1
+    assert "the training began with another set; give that one" in capsys.readouterr().err.splitlines()[-1]
+    assert "12 pictures seen" in run(*command, "--pictures", work / "train.npy")
 
 
 def test_oracle_goes_on_from_another_and_names_it(work: Path, tmp_path: Path) -> None:
@@ -264,6 +332,23 @@ def test_report_scores_unseen_pictures(work: Path) -> None:
     assert 0 <= record["pck_at_0_1"] <= 1
 
 
+def test_scores_are_json_where_a_class_is_nowhere(work: Path, tmp_path: Path) -> None:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"JSON has no {constant}")
+
+    arguments = ["--generator", work / "gan" / "generator.safetensors", "--annotations", work / "labels"]
+    arguments += ["--interpreter", work / "made" / "interpreter.safetensors", "--oracle", work / "oracle.safetensors"]
+    record = json.loads(run("report", *arguments, "--count", 1), parse_constant=refuse)
+    assert None in record["iou"].values()
+    one = dict(np.load(work / "test.npz"))
+    one["masks"] = np.where(one["masks"] < 2, one["masks"], 0)
+    np.savez(tmp_path / "test.npz", **one)
+    path = tmp_path / "o.safetensors"
+    sets = ["--train", work / "train.npz", "--test", tmp_path / "test.npz"]
+    run("train-oracle", *sets, "--out", path, "--steps", 1, "--batch-size", 4)
+    json.loads(path.with_suffix(".json").read_text(), parse_constant=refuse)
+
+
 def test_built_bundle_is_described_by_its_options(work: Path) -> None:
     manifest = open_bundle(work / "bundle").manifest
     assert manifest.name == "tiny"
@@ -285,6 +370,16 @@ def test_built_bundle_verifies_alone_and_beside_its_sources(work: Path) -> None:
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 Command = Callable[[Path, Path], list[object]]
+GAN_TAPS = tuple(
+    TapSpec(name, 8, side) for name, side in zip(("b4.conv1", "b8.conv0", "b16.conv1"), (4, 8, 16), strict=True)
+)
+
+
+def beside(tmp: Path) -> Path:
+    """A folder for input, where nobody looks for what a command leaves."""
+    folder = tmp.with_name(f"{tmp.name}-input")
+    folder.mkdir()
+    return folder
 
 
 def gan_with(*arguments: object) -> Command:
@@ -319,6 +414,39 @@ def report_with(*arguments: object) -> Command:
         "report", "--generator", work / "gan" / "generator.safetensors", "--annotations", work / "labels",
         "--interpreter", work / "made" / "interpreter.safetensors", "--oracle", work / "oracle.safetensors", *arguments,
     ]  # fmt: skip
+
+
+def report_of(interpreter: Interpreter) -> Command:
+    def command(work: Path, tmp: Path) -> list[object]:
+        path = beside(tmp) / "i.safetensors"
+        save_interpreter(interpreter, path, {})
+        return report_with("--interpreter", path)(work, tmp)
+
+    return command
+
+
+def label_with_other_oracle(work: Path, tmp: Path) -> list[object]:
+    path = beside(tmp) / "o.safetensors"
+    save_segmenter(Segmenter(SegmenterConfig(num_classes=3, num_keypoints=2, widths=(4, 4))), path, {})
+    return ["label", "--generator", work / "gan" / "generator.safetensors", "--oracle", path, "--out", tmp / "s"]
+
+
+def oracle_with(*arguments: object) -> Command:
+    return lambda work, tmp: [
+        "train-oracle", "--train", work / "train.npz", "--test", work / "test.npz", "--out", tmp / "o.safetensors",
+        "--steps", 1, "--batch-size", 4, *arguments,
+    ]  # fmt: skip
+
+
+def set_with(option: str, **arrays: npt.NDArray[Any]) -> Command:
+    """Train an oracle where one set, that of --train or --test, has other arrays."""
+
+    def command(work: Path, tmp: Path) -> list[object]:
+        path = beside(tmp) / "set.npz"
+        np.savez(path, **(dict(np.load(work / "train.npz")) | arrays))
+        return oracle_with(f"--{option}", path)(work, tmp)
+
+    return command
 
 
 def build_with(*arguments: object) -> Command:
@@ -364,9 +492,31 @@ BAD: dict[str, tuple[Command, str]] = {
     "gan: batch": (gan_with("--batch-size", 0), "batch_size is 0"),
     "gan: rate": (gan_with("--learning-rate", -1.0), "learning_rate is -1.0"),
     "gan: dtype": (gan_with("--compute-dtype", "int8"), "compute_dtype is 'int8'"),
-    "gan: grey": (gan_with("--image-channels", 1), "image_channels is 1"),
-    "gan: classes": (gan_with("--c-dim", 3), "c_dim is 3"),
-    "gan: start from nothing": (gan_with("--start-from", "/nowhere"), "state.json does not exist"),
+    "gan: seed": (gan_with("--seed", 2**64), "seed is 18446744073709551616, expected 0 to 2**64 - 1"),
+    "gan: share": (gan_with("--style-mixing", 1.5), "style_mixing is 1.5, expected 0 to 1"),
+    "gan: no pictures to see": (gan_with("--total-images", 0), "total_images is 0, expected at least 1"),
+    "gan: diverges": (gan_with("--learning-rate", 1e30, "--total-images", 80), "the training has diverged"),
+    "gan: pictures of a distance": (
+        lambda w, t: gan_with("--feature-network", w / "oracle.safetensors", "--frechet-images", -1)(w, t),
+        "--frechet-images is -1 pictures, expected at least 2",
+    ),
+    "gan: pictures too small for the network": (
+        lambda w, t: gan_with("--feature-network", w / "oracle.safetensors", "--resolution", 8)(w, t),
+        "pictures are 8 x 8, expected at least 16 pixels for this network",
+    ),
+    "gan: goes on with another rate": (
+        lambda w, t: gan_with("--out", w / "gan", "--learning-rate", 0.1)(w, t),
+        "learning_rate is 0.1, but the training in",
+    ),
+    "gan: goes on with other widths": (
+        lambda w, t: gan_with("--out", w / "gan", "--channels", "4:9,8:8,16:8")(w, t),
+        "channels is {4: 9, 8: 8, 16: 8}, but the training in",
+    ),
+    "gan: goes on at another resolution": (
+        lambda w, t: gan_with("--out", w / "gan", "--resolution", 32)(w, t),
+        "resolution is 32, but the training in",
+    ),
+    "gan: start from nothing": (gan_with("--start-from", "/nowhere"), "/nowhere holds no state.safetensors"),
     "frechet: one picture": (
         lambda w, t: [
             "frechet",
@@ -379,7 +529,7 @@ BAD: dict[str, tuple[Command, str]] = {
             "--count",
             1,
         ],
-        "count is 1 pictures",
+        "--count is 1 pictures, expected at least 2",
     ),
     "frechet: network": (
         lambda w, t: [
@@ -393,7 +543,7 @@ BAD: dict[str, tuple[Command, str]] = {
         ],
         "is described as 'labelmint-generator'",
     ),
-    "nearest: too few": (nearest_with("--count", 4), "count is 4 pictures, expected at least 5"),
+    "nearest: too few": (nearest_with("--count", 4), "--count is 4 pictures, expected at least 5"),
     "nearest: size": (nearest_with(), "pictures are 32 pixels wide, the generator's 16"),
     "curve: log missing": (
         lambda w, t: ["curve", "--logs", t / "log.jsonl", "--out", t / "curve.png"],
@@ -405,7 +555,7 @@ BAD: dict[str, tuple[Command, str]] = {
     ),
     "keep-networks: no training": (
         lambda w, t: ["keep-networks", "--training", t, "--out", t / "kept"],
-        "state.json does not exist",
+        "holds no state.safetensors, expected the --out of a training",
     ),
     "oracle: set missing": (
         lambda w, t: ["train-oracle", "--train", t / "no.npz", "--test", w / "test.npz", "--out", t / "o.safetensors"],
@@ -450,6 +600,38 @@ BAD: dict[str, tuple[Command, str]] = {
             9,
         ],
         "batch_size is 9",
+    ),
+    "oracle: seed": (oracle_with("--seed", -1), "seed is -1, expected 0 to 2**64 - 1"),
+    "oracle: weight": (oracle_with("--heatmap-weight", -1), "heatmap_weight is -1.0, expected at least 0"),
+    "oracle: unknown class": (set_with("train", masks=np.full((8, 32, 32), 9, np.uint8)), "a mask holds class 9"),
+    "oracle: unknown class to score with": (
+        set_with("test", masks=np.full((8, 32, 32), 9, np.uint8)),
+        "a mask holds class 9, expected 0 to 8, or 255",
+    ),
+    "oracle: other keypoints to score with": (
+        set_with("test", keypoints=np.zeros((8, 5, 3), np.float32)),
+        "keypoints are [8, 5, 3], expected 9 a picture",
+    ),
+    "oracle: keypoints nowhere": (
+        set_with("train", keypoints=np.full((8, 9, 3), np.nan, np.float32)),
+        "keypoints are [8, 9, 3], expected 9 a picture, all finite",
+    ),
+    "oracle: pictures of another type": (
+        set_with("train", pictures=np.zeros((8, 32, 32, 3), np.float32)),
+        "pictures are float32 [8, 32, 32, 3], expected uint8 [N, H, W, 3]",
+    ),
+    "oracle: pictures of an odd size": (
+        set_with("test", pictures=np.zeros((8, 20, 20, 3), np.uint8), masks=np.zeros((8, 20, 20), np.uint8)),
+        "pictures are 20 x 20, expected multiples of 16 pixels",
+    ),
+    "oracle: nothing to score with": (
+        set_with(
+            "test",
+            pictures=np.zeros((0, 32, 32, 3), np.uint8),
+            masks=np.zeros((0, 32, 32), np.uint8),
+            keypoints=np.zeros((0, 9, 3), np.float32),
+        ),
+        "the set holds no pictures",
     ),
     "sample: generator missing": (
         lambda w, t: ["sample", "--generator", t / "no.safetensors", "--out", t / "s", "--classes", "a", "b"],
@@ -513,6 +695,7 @@ BAD: dict[str, tuple[Command, str]] = {
     "interpreter: taps": (train_with("--taps", "b99.conv1"), "tap 'b99.conv1' is unknown"),
     "interpreter: members": (train_with("--members", 0), "num_members is 0"),
     "interpreter: hidden": (train_with("--hidden", 0, 4), "hidden_widths is [0, 4]"),
+    "interpreter: seed": (train_with("--seed", 2**64), "seed is 18446744073709551616, expected 0 to 2**64 - 1"),
     "interpreter: steps": (train_with("--steps", 0), "max_steps is 0"),
     "interpreter: no annotations": (
         train_with(annotations="gan"),
@@ -520,6 +703,23 @@ BAD: dict[str, tuple[Command, str]] = {
     ),
     "report: count": (report_with("--count", 0), "--count is 0"),
     "report: psi": (report_with("--truncation-psi", "nan"), "--truncation-psi is nan"),
+    "report: interpreter of another generator": (
+        report_of(make_interpreter(make_generator().tap_specs, 16, num_classes=9, num_keypoints=9)),
+        "the interpreter reads b8.conv0 with 7 channels at 8, which the generator does not have",
+    ),
+    "report: interpreter of other classes": (
+        report_of(make_interpreter(GAN_TAPS, 16)),
+        "the interpreter has 4 classes, expected the 9 of the annotations",
+    ),
+    "report: interpreter of other keypoints": (
+        report_of(make_interpreter(GAN_TAPS, 16, num_classes=9, num_keypoints=5)),
+        "oracle knows 9 classes and 9 keypoints, expected 9 and 5",
+    ),
+    "report: interpreter of finer labels": (
+        report_of(make_interpreter(GAN_TAPS, 32, num_classes=9, num_keypoints=9)),
+        "label_resolution is 32, expected 16",
+    ),
+    "label: oracle of something else": (label_with_other_oracle, "oracle knows 3 classes and 2 keypoints, expected 9"),
     "build: exists": (
         lambda w, t: [*build_with()(w, t)[:7], "--out", w / "bundle", "--name", "tiny", *TERMS],
         "exists; give another folder",
@@ -570,6 +770,20 @@ def test_bad_input_is_answered_with_one_line_and_status_1(
     assert left == [], "something half-written stays"
 
 
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**58), lambda: np.empty(2**58)])
+def test_too_little_memory_is_answered_with_one_line_and_status_1(
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    allocate: Callable[[], object],
+) -> None:
+    monkeypatch.setattr(gan, "make_state", lambda *_: allocate())
+    assert main([str(argument) for argument in gan_with()(work, tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("labelmint-export: memory does not suffice (")
+
+
 def test_bad_input_gives_no_traceback_to_a_shell(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "labelmint_export.cli", "verify", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
@@ -588,14 +802,43 @@ def test_command_line_that_cannot_be_parsed_exits_with_2(
     assert "usage: labelmint-export" in capsys.readouterr().err
 
 
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    assert isinstance(commands, dict)
+    return commands
+
+
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    commands = ("render", "train-gan", "frechet", "nearest", "train-oracle", "sample", "label", "train-interpreter")
-    for command in (*commands, "report", "build", "verify", "curve", "keep-networks"):
+    names = commands_of(make_parser())
+    assert len(names) > 15
+    for command, parser in names.items():
         assert command in text
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
         assert caught.value.code == 0
         assert "--" in capsys.readouterr().out
+        assert parser.description, command
+
+
+def test_every_option_says_more_than_its_default() -> None:
+    for command, parser in commands_of(make_parser()).items():
+        for action in parser._actions:
+            text = (action.help or "").partition("(default")[0].strip()
+            assert len(text) > 3, f"{command} {action.option_strings} is not explained"
+            assert not text.startswith("default"), f"{command} {action.option_strings} is not explained"
+
+
+def test_help_of_a_training_is_what_its_settings_say(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train-gan", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for expected in (
+        "Weight of the R1 penalty, half of which times the squared gradient of D at real pictures joins D's loss.",
+        "Share of pictures painted with two styles, the second from a random layer on, 0 to 1 (default 0.9)",
+        "Length of the intermediate latent (default 128)",
+        "at least 1: what an interruption costs at most (default 5000)",
+    ):
+        assert expected in text

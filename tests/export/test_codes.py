@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -15,6 +16,8 @@ from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.pictures import to_range
 from labelmint_export.gan.state import load_state, make_state
+from labelmint_export.gan.trainer import reconstruct_many
+from labelmint_export.generator.snapshots import read_metadata, write_tensors
 from labelmint_export.pyramid import laplacian_levels
 from tests.export.tiny_parts import make_generator_of, make_pictures
 from tests.export.trainings import make_decoding_config, read_fitted, run_until
@@ -181,9 +184,19 @@ def test_fewer_pictures_than_a_batch_have_no_codes(tmp_path: Path) -> None:
         run_until(make_state(config, CPU), 12, tmp_path)
 
 
+def test_pictures_stand_above_what_their_own_codes_give(tmp_path: Path) -> None:
+    """Eight of the eleven pictures have a code."""
+    state = make_state(make_coding_config(), CPU)
+    run_until(state, 12, tmp_path)
+    grid = reconstruct_many(state, make_pictures(11, 16), 10)
+    assert len(grid) == 20
+    assert np.array_equal(grid[:10], make_pictures(11, 16)[[*range(8), 0, 1]])
+    assert np.array_equal(grid[18:], grid[10:12])
+
+
 def test_damaged_codes_are_refused(tmp_path: Path) -> None:
     tensors = run_until(make_state(make_coding_config(), CPU), 12, tmp_path)
     tensors["codes.square"] = tensors["codes.square"][:5].contiguous()
-    safetensors.torch.save_file(tensors, tmp_path / "state.safetensors")
+    write_tensors(tmp_path / "state.safetensors", tensors, read_metadata(tmp_path / "state.safetensors"))
     with pytest.raises(CheckpointError, match=r"codes\.square in \S+ does not hold finite numbers of shape \[8, 10\]"):
         load_state(tmp_path, CPU)

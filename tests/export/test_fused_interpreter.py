@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from labelmint.graphs import VOTE_RULES
 from labelmint_export.errors import BuildError, TrainingError
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.knots import interpolate, knots_to_pixels, level_to_knots, refine_knots
-from labelmint_export.interpreter.labels import VOTE_RULES
 from labelmint_export.interpreter.reference import concatenate_taps, interpret_reference
 from tests.export.plain_interpreter import PlainLabels, plain_labels
 from tests.export.tiny_parts import make_interpreter, make_taps, stack_taps

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,38 @@ import torch
 from PIL import Image
 
 from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
+from labelmint_export.gan.curve import read_log
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
-from labelmint_export.gan.pictures import open_pictures, save_grid, to_range, to_uint8
+from labelmint_export.gan.pictures import open_pictures, paint, save_grid, to_range, to_uint8
 from labelmint_export.gan.stages import picture_order
 from labelmint_export.gan.state import TrainState, load_state, make_state, read_config, save_state
 from labelmint_export.gan.trainer import Schedule, paint_many, train
 from labelmint_export.generator import Generator
-from labelmint_export.generator.snapshots import load_generator
-from tests.export.tiny_parts import CHANNELS, make_config, make_pictures, make_train_config, write_pictures
+from labelmint_export.generator.snapshots import load_generator, read_metadata, write_tensors
+from tests.export.tiny_parts import (
+    CHANNELS,
+    make_config,
+    make_generator,
+    make_pictures,
+    make_train_config,
+    write_pictures,
+)
 
 CPU = torch.device("cpu")
 
 
 def everything_of(folder: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "state.safetensors")
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(read_metadata(folder / "state.safetensors")["record"])
+    return record
+
+
+def write_state(folder: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+    write_tensors(folder / "state.safetensors", tensors, {"record": json.dumps(record)})
 
 
 def fresh_state(compute_dtype: str = "float32", seed: int = 0) -> TrainState:
@@ -64,7 +83,7 @@ def test_training_changes_every_weight_and_its_average(trained: Path) -> None:
         for name, parameter in module.named_parameters():
             assert not torch.equal(tensors[f"{part}.{name}"], parameter), f"{part}.{name} did not move"
     assert int(tensors["step"]) == 6
-    assert json.loads((trained / "state.json").read_text())["adaptive"]["p"] not in (0.0, 0.5)
+    assert record_of(trained)["adaptive"]["p"] not in (0.0, 0.5)
 
 
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
@@ -87,7 +106,7 @@ def test_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: Pat
     }  # fmt: skip
     for name, tensor in whole.items():
         assert torch.equal(tensor, parts[name]), name
-    assert (tmp_path / "whole" / "state.json").read_text() == (tmp_path / "parts" / "state.json").read_text()
+    assert record_of(tmp_path / "whole") == record_of(tmp_path / "parts")
 
 
 def test_training_goes_on_bit_for_bit_in_another_process(trained: Path, tmp_path: Path) -> None:
@@ -175,30 +194,120 @@ def test_averaged_generator_follows_with_its_half_life(tmp_path: Path) -> None:
 
 
 def edit_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    record = json.loads((folder / "state.json").read_text())
+    record = record_of(folder)
     change(record)
-    (folder / "state.json").write_text(json.dumps(record))
+    write_state(folder, everything_of(folder), record)
 
 
-def test_cut_off_write_is_noticed(trained: Path, tmp_path: Path) -> None:
-    """The tensors of one step beside the JSON of an earlier one."""
+def move_record_out(folder: Path) -> None:
+    """Lay the state out as earlier versions did: settings and counters in a file of their own."""
+    (folder / "state.json").write_text(json.dumps(record_of(folder)))
+    safetensors.torch.save_file(everything_of(folder), folder / "state.safetensors")
+
+
+def test_interruption_between_any_two_writes_leaves_a_state(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the renames is the last one, the training goes on from before or after it."""
+    shutil.copytree(trained, tmp_path / "run")
+    renamed = Path.replace
+    for writes in itertools.count():
+        state = load_state(tmp_path / "run", CPU)
+        state.step += 1
+        left = iter(range(writes))
+
+        def replace(path: Path, target: Path, left: Iterator[int] = left) -> Path:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return renamed(path, target)
+
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            patched.setattr(Path, "replace", replace)
+            save_state(state, tmp_path / "run")
+        found = load_state(tmp_path / "run", CPU).step
+        assert found in (state.step - 1, state.step)
+        if found == state.step:
+            break
+
+
+def test_state_of_two_files_goes_on(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    move_record_out(tmp_path / "run")
+    run_until(load_state(tmp_path / "run", CPU), 36, tmp_path / "run")
+    run_until(load_state(trained, CPU), 36, tmp_path / "whole")
+    whole, run = everything_of(tmp_path / "whole"), everything_of(tmp_path / "run")
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, run[name])] == []
+    assert not (tmp_path / "run" / "state.json").exists()
+
+
+def test_two_files_of_different_steps_are_noticed(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     edit_record(tmp_path / "run", lambda record: record.update(step=3))
-    with pytest.raises(CheckpointError, match=r"of step 6, state\.json of step 3.*cut off") as caught:
+    move_record_out(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"tensors of step 6 and settings of step 3.*cut off") as caught:
         load_state(tmp_path / "run", CPU)
     assert caught.value.field == "step"
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
-def test_truncated_or_missing_state_is_refused(trained: Path, tmp_path: Path, name: str) -> None:
+def test_truncated_or_missing_state_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    path = tmp_path / "run" / name
+    path = tmp_path / "run" / "state.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match=name):
+    with pytest.raises(CheckpointError, match=r"state\.safetensors"):
         load_state(tmp_path / "run", CPU)
     path.unlink()
-    with pytest.raises(CheckpointError, match=f"{name} does not exist"):
+    with pytest.raises(CheckpointError, match=r"run holds no state\.safetensors"):
         load_state(tmp_path / "run", CPU)
+
+
+def test_training_with_another_set_is_refused(trained: Path, tmp_path: Path) -> None:
+    for others in (make_pictures(12, 32), make_pictures(11, 16), 255 - make_pictures(11, 32)):
+        state = load_state(trained, CPU)
+        with pytest.raises(DatasetError, match="the training began with another set") as caught:
+            train(state, others, Schedule(total_images=36), tmp_path)
+        assert caught.value.field == "pictures"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_diverged_training_leaves_what_was_written(trained: Path, tmp_path: Path, network: str) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    state = load_state(tmp_path / "run", CPU)
+    with torch.no_grad():
+        next(getattr(state, network).parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingError, match="is nan, expected a finite number: the training has diverged"):
+        run_until(state, 28, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_written(tmp_path: Path) -> None:
+    """The losses of that step are still finite."""
+    state = make_state(dataclasses.replace(make_train_config(), r1_gamma=0.0, path_length_weight=0.0), CPU)
+    run_until(state, 4, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for group in state.discriminator_optimizer.param_groups:
+        group["lr"] = math.inf
+    with pytest.raises(TrainingError, match=r"b16\.\S+ is nan, expected a finite number: the training has diverged"):
+        run_until(state, 8, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_resumed_training_mends_its_log(tmp_path: Path) -> None:
+    """Killed behind a line that its state does not know, in the middle of another."""
+    run_until(fresh_state(), 24, tmp_path / "run", snapshot_images=12)
+    log = tmp_path / "run" / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(f'{whole}{json.dumps({"images": 28.0, "resolution": 16.0})}\n{{"images": 32.0, "resol')
+    run_until(load_state(tmp_path / "run", CPU), 36, tmp_path / "run", snapshot_images=12)
+    assert [record["images"] for record in read_log(log)] == [12, 24, 36]
+    assert log.read_text().startswith(whole)
+
+
+def test_line_under_way_is_left_out_of_a_curve(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"images": 8, "resolution": 16}\n{"images": 16, "res')
+    assert [record["images"] for record in read_log(path)] == [8]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +331,7 @@ def test_altered_tensors_of_a_state_are_refused(
     shutil.copytree(trained, tmp_path / "run")
     tensors = everything_of(tmp_path / "run")
     change(tensors)
-    safetensors.torch.save_file(tensors, tmp_path / "run" / "state.safetensors")
+    write_state(tmp_path / "run", tensors, record_of(tmp_path / "run"))
     with pytest.raises(CheckpointError) as caught:
         load_state(tmp_path / "run", CPU)
     assert caught.value.field
@@ -276,6 +385,12 @@ def test_state_of_step_zero_is_read_back(tmp_path: Path) -> None:
         ("learning_rate", float("nan")),
         ("r1_gamma", -1.0),
         ("style_mixing", float("nan")),
+        ("style_mixing", 1.5),
+        ("w_avg_beta", -0.1),
+        ("w_avg_beta", float("nan")),
+        ("ada_target", 1.1),
+        ("seed", -1),
+        ("seed", 2**64),
         ("compute_dtype", "float64"),
         ("discriminator_channels", {4: 8, 16: 8}),
     ],
@@ -285,6 +400,23 @@ def test_settings_out_of_range_are_refused(field: str, value: object) -> None:
     with pytest.raises(TrainingError, match=field) as caught:
         dataclasses.replace(make_train_config(), **changes)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("change", [{"c_dim": 3}, {"image_channels": 1}])
+def test_generator_that_pictures_cannot_teach_is_refused(change: dict[str, Any]) -> None:
+    config = make_train_config()
+    with pytest.raises(TrainingError, match=r"; the pictures|: pictures come") as caught:
+        dataclasses.replace(config, generator=dataclasses.replace(config.generator, **change))
+    assert [caught.value.field] == list(change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"total_images": 0}, {"snapshot_images": 0}, {"state_images": -1}, {"max_seconds": -1}]
+)
+def test_schedule_out_of_range_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError) as caught:
+        Schedule(**({"total_images": 8} | change))
+    assert [caught.value.field] == list(change)
 
 
 # --- growing ----------------------------------------------------------------------------------------------------------
@@ -418,6 +550,18 @@ def test_colours_out_of_range_are_clamped_and_rounded_down() -> None:
     image = torch.tensor([-9.0, -1.0, -0.001, 0.0, 0.9999, 9.0]).view(1, 1, 1, 6)
     assert to_uint8(image)[0, 0, :, 0].tolist() == [0, 0, 127, 128, 255, 255]
     assert to_uint8(image).shape == (1, 1, 6, 3)
+
+
+def test_pictures_are_painted_one_at_a_time() -> None:
+    """Whoever asks for hundreds has not the memory for all of their feature maps."""
+    generator = make_generator()
+    counts: list[int] = []
+    generator.synthesis.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
+    ws = generator.mapping(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))
+    painted = paint(generator, ws)
+    assert counts == [1] * 5
+    together = to_uint8(generator.synthesis(ws).image)
+    assert np.abs(painted.astype(int) - together).max() <= 1
 
 
 def test_grid_lays_pictures_out_row_by_row(tmp_path: Path) -> None:

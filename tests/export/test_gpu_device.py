@@ -15,20 +15,20 @@ import torch
 
 from labelmint.addresses import latents
 from labelmint.bundle import open_bundle
-from labelmint.scores import image_score
-from labelmint_export.interpreter.labels import VOTE_RULES
-from labelmint_service.engine import load_engine
+from labelmint.graphs import VOTE_RULES
+from labelmint.scores import NUM_BINS, image_score
+from labelmint_service.engine import EngineChoice, LatentInputs, load_engine
 from labelmint_service.engine.fused.gpu.binaries import read_archive
 from labelmint_service.engine.fused.gpu.device import download
 from labelmint_service.engine.fused.gpu.driver import CudaDevice
 from labelmint_service.engine.fused.gpu.interpreter import GpuInterpreter
-from labelmint_service.engine.fused.gpu.plan import NUM_BINS, FrameWindow, make_plan
+from labelmint_service.engine.fused.gpu.plan import make_plan
 from labelmint_service.engine.fused.peaks import refine_peaks
 from labelmint_service.settings import EMBEDDED_BUNDLE
 from tests.export.plain_interpreter import plain_labels
 from tests.export.test_fused_interpreter import LAYOUTS
 from tests.export.tiny_parts import make_interpreter, make_taps
-from tests.service.test_fused_kernel import stacks_of, weights_of
+from tests.service.test_fused_kernel import frame_of, stacks_of, weights_of
 from tests.service.test_gpu_driver import needs_gpu
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
@@ -51,8 +51,8 @@ def test_binaries_are_near_the_plain_algorithm(layout: str, taps: str, rule: str
     weights, stacks = weights_of(interpreter.float(), rule), stacks_of(given, interpreter)
     device = CudaDevice()
     try:
-        frame = FrameWindow(top=0, left=0, height=side, width=side)
-        kernels = GpuInterpreter(device, make_plan(weights, 3, frame, tap_dtype=taps), read_archive(), num_slots=1)
+        plan = make_plan(weights, 3, frame_of(side), tap_dtype=taps)
+        kernels = GpuInterpreter(device, plan, read_archive(), num_slots=1)
         for r, stack in stacks.items():
             device.copy_in(stack.astype(taps).reshape(-1).view(np.uint8), kernels.inputs[f"tap_r{r}"].address)
         kernels.run(slot=0)
@@ -72,21 +72,22 @@ def test_binaries_are_near_the_plain_algorithm(layout: str, taps: str, rule: str
 )
 def test_engine_gives_what_the_graphs_give_on_the_processor(seed: int) -> None:
     bundle = open_bundle(EMBEDDED_BUNDLE)
-    engine, graphs = load_engine(bundle, engine="fused", provider="cuda"), load_engine(bundle)
+    engine, graphs = load_engine(bundle, EngineChoice(engine="fused", provider="cuda")), load_engine(bundle)
     count = engine.batch_size
     z = latents(seed, np.arange(count, dtype=np.uint64), bundle.manifest.backbone.z_dim)
-    nothing, psi = np.zeros((count, 0), np.float32), np.ones(count, np.float32)
-    got = engine.run(z, nothing, psi)
+    psi = np.ones(count, np.float32)
+    inputs = LatentInputs(z=z, truncation_psi=psi)
+    got = engine.run(inputs)
     assert got.finite.all()
     for first in range(0, count, graphs.batch_size):
         rows = slice(first, first + graphs.batch_size)
-        expected = graphs.run(z[rows], nothing[rows], psi[rows])
+        expected = graphs.run(inputs.rows(rows.start, rows.stop))
         assert (np.abs(got.image[rows].astype(int) - expected.image) <= 1).mean() > 0.9999
         assert (got.label[rows] == expected.label).mean() >= 0.995
         assert np.abs(got.uncertainty_map[rows].astype(float) - expected.uncertainty_map).mean() < 1e-3
     assert got.scores is not None
     assert got.scores.tobytes() == image_score(got.uncertainty_map).tobytes()
-    again = engine.run(np.ascontiguousarray(z[::-1]), nothing, psi)
+    again = engine.run(LatentInputs(z=np.ascontiguousarray(z[::-1]), truncation_psi=psi))
     for name in ("image", "label", "uncertainty_map", "keypoints", "scores"):
         assert np.ascontiguousarray(getattr(again, name)[::-1]).tobytes() == getattr(got, name).tobytes(), name
     engine.close()

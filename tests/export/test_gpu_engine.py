@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
 from labelmint.scores import image_score
-from labelmint_service.engine import EngineBatch, load_engine
+from labelmint_service.engine import EngineBatch, EngineChoice, load_engine
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.errors import EngineStartError
+from labelmint_service.models.latents import latents_at
 from labelmint_service.models.served import ServedModel, serve_bundle
-from tests.export.built_bundle import BuiltBundle, Feeds
+from tests.export.built_bundle import BuiltBundle, Feeds, engine_inputs
 
 pytest.importorskip("triton", reason="triton is installed on Linux only")
 
@@ -57,8 +57,7 @@ def open_small(built: BuiltBundle) -> Bundle:
 
 
 def run(engine: GpuEngine, feeds: Feeds, rows: list[int]) -> Arrays:
-    classes = feeds.get("c", np.zeros((len(feeds["z"]), 0), np.float32))
-    return arrays_of(engine.run(feeds["z"][rows], classes[rows], feeds["truncation_psi"][rows]))
+    return arrays_of(engine.run(engine_inputs(feeds, rows)))
 
 
 def arrays_of(batch: EngineBatch) -> Arrays:
@@ -89,10 +88,9 @@ def test_whole_path_gives_what_the_definitions_say(built: BuiltBundle, engine: G
 
 @plain_or_both
 def test_gpu_path_and_the_kernel_of_the_processor_agree(built: BuiltBundle, engine: GpuEngine) -> None:
-    other = load_engine(open_bundle(built.path), engine="fused", kernel="avx2")
+    other = load_engine(open_bundle(built.path), EngineChoice(engine="fused", kernel="avx2"))
     feeds = built.feeds(seed=32, indices=range(2), psi=1.0)
-    classes = feeds.get("c", np.zeros((2, 0), np.float32))
-    got, expected = run(engine, feeds, [0, 1]), other.run(feeds["z"], classes, feeds["truncation_psi"])
+    got, expected = run(engine, feeds, [0, 1]), other.run(engine_inputs(feeds, [0, 1]))
     assert got["image"].tobytes() == expected.image.tobytes()
     assert (got["label"] == expected.label).mean() >= 0.9995
     assert np.abs(got["uncertainty_map"].astype(float) - expected.uncertainty_map).max() < 1e-3
@@ -147,11 +145,7 @@ def streamed(plain_built: BuiltBundle) -> Streamed:
     model = serve_bundle(bundle, engine)
     stages = frozenset(engine.stages_ns)
     count = bundle.manifest.runtime.batch_size + 1
-    expected = engine.run(
-        latents(35, np.arange(count, dtype=np.uint64), plain_built.manifest.backbone.z_dim),
-        np.zeros((count, 0), np.float32),
-        np.full(count, plain_built.manifest.truncation.default_psi, np.float32),
-    )
+    expected = engine.run(latents_at(plain_built.manifest, 35, np.arange(count, dtype=np.uint64)))
     with serving([model]) as running:
         request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
         got = collect(running.stub().Generate(request, timeout=10 * TIMEOUT_S))

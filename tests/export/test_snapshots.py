@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import safetensors.torch
 import torch
 
 from labelmint_export.bundle.build import sha256_of_files
-from labelmint_export.errors import CheckpointError
+from labelmint_export.errors import CheckpointError, OutputError
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator, read_json, read_tensors, save_generator, write_tensors
 from labelmint_export.interpreter.ensemble import Interpreter
@@ -223,18 +224,27 @@ def test_digest_of_files_is_that_of_their_bytes_in_a_row(tmp_path: Path) -> None
     assert sha256_of_files([tmp_path / name for name in "cba"]) == expected
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError, safetensors.SafetensorError])
+def test_failed_write_leaves_the_old_file_and_nothing_else(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     before = saved.read_bytes()
 
-    def fail(tensors: object, path: Path) -> None:
+    def fail(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise error("no space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_file", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match=r"generator\.safetensors cannot be written \(no space left on device\)"):
         write_tensors(saved, {"a": torch.zeros(1)})
     assert saved.read_bytes() == before
     assert sorted(path.name for path in saved.parent.iterdir()) == ["generator.json", "generator.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_tensors_may_be_read_by_whom_the_other_files_are_read_by(saved: Path) -> None:
+    (saved.parent / "other").touch()
+    assert saved.stat().st_mode == (saved.parent / "other").stat().st_mode == saved.with_suffix(".json").stat().st_mode
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from labelmint.addresses import latents
+from labelmint.graphs import stack_name
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
 from labelmint_export.bundle.settings import BuildSettings
@@ -17,7 +18,6 @@ from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator, GeneratorConfig, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
-from labelmint_export.interpreter.fused import stack_name
 
 CHANNELS = {4: 8, 8: 7, 16: 6, 32: 5}
 CLASS_NAMES = ("background", "disc", "ring", "bar")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from labelmint.bundle import MANIFEST_NAME, Bundle, open_bundle, validate_manifest, write_manifest
+from labelmint.graphs import GRAPHS, PEAK_RULE
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
@@ -17,11 +18,9 @@ from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
-from labelmint_export.heatmaps import PEAK_RULE
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.placing import check_folder_place, placed_whole
 
-GRAPHS = ("mapping", "synthesis", "interpreter", "model")
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 

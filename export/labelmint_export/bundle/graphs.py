@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from labelmint.graphs import stack_name
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone, NoiseMode, TapSpec
 from labelmint_export.generator.layers import FullyConnected
 from labelmint_export.generator.stylegan1 import Convolution
 from labelmint_export.generator.stylegan2 import ModulatedConv, Upsampling1x1
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
+from labelmint_export.interpreter.fused import FusedInterpreter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

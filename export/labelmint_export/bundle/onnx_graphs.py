@@ -20,6 +20,7 @@ import onnx.external_data_helper
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from labelmint.graphs import BATCH_DIMENSION
 from labelmint.v1 import bundle_pb2
 
 OPSET = 20
@@ -63,7 +64,7 @@ def export_module(
     Returns:
         The checked model; its weights are inside.
     """
-    batch = torch.export.Dim("N", min=1, max=4096)
+    batch = torch.export.Dim(BATCH_DIMENSION, min=1, max=4096)
     shapes: tuple[object, ...] = tuple({0: batch} for _ in inputs)
     if len(inputs) > 1 and input_names[0].startswith("tap_"):
         shapes = (shapes,)  # forward(*stacks) is one variadic parameter
@@ -115,9 +116,9 @@ def compose_model(
     kept = [value for value in model.graph.output if not value.name.endswith("/finite")]
     for value in (*model.graph.input, *kept):
         value.name = rename.get(value.name, value.name)
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH_DIMENSION
     del model.graph.output[:]
-    model.graph.output.extend([*kept, helper.make_tensor_value_info("finite", TensorProto.BOOL, ["N"])])
+    model.graph.output.extend([*kept, helper.make_tensor_value_info("finite", TensorProto.BOOL, [BATCH_DIMENSION])])
     del model.graph.value_info[:]  # inferred anew by the engine
     model.graph.name = "model"
     model.producer_name, model.producer_version = "labelmint", ""

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from labelmint.graphs import stack_name
 from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.bundle.quantiles import RunModel, make_feeds
 from labelmint_export.bundle.runtime import Arrays
 from labelmint_export.generator import Backbone, NoiseMode
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
+from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.reference import interpret_reference
 
 PARITY_SEED = 2**64 - 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from labelmint.bundle import open_bundle
+from labelmint.graphs import GRAPHS
 from labelmint.scores import image_score
 from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.parity import failed_checks, measure_parity
@@ -43,10 +44,7 @@ def verify_bundle(
     ]
     results.append(("digest", manifest.digest))
     options = manifest.runtime.onnxruntime
-    graphs = {
-        name: GraphRunner(bundle.path_of(getattr(manifest.graphs, name)), options)
-        for name in ("mapping", "synthesis", "interpreter", "model")
-    }
+    graphs = {name: GraphRunner(bundle.path_of(getattr(manifest.graphs, name)), options) for name in GRAPHS}
     results.append(("graphs", "mapping, synthesis, interpreter and model load in onnxruntime"))
     results += _run_graphs(graphs, manifest, num_samples)
     if parts is not None:

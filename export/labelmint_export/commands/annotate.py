@@ -13,7 +13,7 @@ from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.datasets.toonhead import CLASS_NAMES
 from labelmint_export.errors import AnnotationError
-from labelmint_export.gan.pictures import to_uint8
+from labelmint_export.gan.pictures import paint
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.choosing import Chosen, choose
@@ -21,6 +21,7 @@ from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.oracle.annotating import annotate
 from labelmint_export.oracle.network import load_segmenter
 
+PSI_HELP = "how far w goes from its mean, 0 to 1: less than 1 gives fewer odd pictures and less variety (default 1)"
 COUNT = 16
 CANDIDATES = 400
 
@@ -32,10 +33,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for command in (sample, label):
         add_generator(command)
         command.add_argument("--out", type=Path, required=True, help="new folder")
-        command.add_argument("--count", type=int, help=f"pictures (default {COUNT}; those of --pick)")
-        command.add_argument("--seed", type=int, default=0, help="of the latents (default 0)")
-        command.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
-        command.add_argument("--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all")
+        command.add_argument("--count", type=int, help=f"pictures to write (default {COUNT}; those of --pick)")
+        command.add_argument("--seed", type=int, default=0, help="of the latents, 0 to 2**64 - 1 (default 0)")
+        command.add_argument("--truncation-psi", type=float, default=1.0, help=PSI_HELP)
+        command.add_argument(
+            "--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all (default 0)"
+        )
         command.add_argument(
             "--generator-class", type=int, metavar="INDEX", help="class of a conditional generator; all if not given"
         )
@@ -122,16 +125,11 @@ def _count(arguments: argparse.Namespace) -> int:
     return len(arguments.pick)
 
 
-def _pictures(generator: Backbone, ws: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    with torch.no_grad():
-        return to_uint8(generator.synthesis(ws, "const").image)
-
-
 def run_sample(arguments: argparse.Namespace) -> str:
     """Write pictures with empty masks (every pixel 255) for a person to fill."""
     schema = name_classes(arguments.classes, arguments.keypoints)
     generator, chosen = _paint(arguments)
-    pictures = _pictures(generator, chosen.ws)
+    pictures = paint(generator, chosen.ws)
     masks = np.full(pictures.shape[:3], 255, np.uint8)
     keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
     write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, chosen.z, chosen.ws), arguments.out)

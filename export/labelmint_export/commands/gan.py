@@ -4,13 +4,16 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import DatasetError, TrainingError
 from labelmint_export.gan.config import TrainConfig
@@ -19,7 +22,7 @@ from labelmint_export.gan.frechet import FeatureStatistics, frechet_distance, st
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.nearest import NEIGHBOURS, save_nearest
 from labelmint_export.gan.pictures import open_pictures
-from labelmint_export.gan.state import TrainState, load_state, make_state
+from labelmint_export.gan.state import FILE_NAME, TrainState, load_state, make_state
 from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
 from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
@@ -27,51 +30,88 @@ from labelmint_export.oracle.network import Segmenter, load_segmenter
 from labelmint_export.placing import check_file_place, check_folder_place
 from labelmint_export.precision import fast_dtype
 
-SHAPE_FIELDS = ("z_dim", "w_dim", "c_dim", "mapping_layers", "hidden_dim", "image_channels")
+SHAPE_FIELDS = ("z_dim", "w_dim", "mapping_layers", "hidden_dim")
 """What a new generator may choose beside its widths."""
+TRAIN_FIELDS = tuple(
+    f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("generator", "discriminator_channels")
+)
+DEFAULT_RESOLUTION = 128
 DEFAULT_CHANNELS = "4:128,8:128,16:128,32:96,64:64,128:32,256:16,512:16"
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
+    _add_training(commands)
+    _add_measures(commands)
+
+
+def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "train-gan", help="train a StyleGAN2 generator; goes on where a training in --out stopped"
     )
     parser.add_argument("--pictures", type=Path, required=True, help=".npy file from `render`")
-    parser.add_argument("--out", type=Path, required=True, help="folder for snapshot, state, log and grids")
-    parser.add_argument("--total-images", type=int, required=True, help="pictures to show at this resolution")
-    parser.add_argument("--resolution", type=int, default=128, help="side of the pictures (default 128)")
     parser.add_argument(
-        "--start-from", type=Path, help="folder of a training (or of keep-networks) of the same or a lower resolution"
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for snapshot, state, log and grids. If a training has its state there it goes on, bit for bit, "
+        "with its own pictures; its settings need not be given again, and others are refused",
     )
-    parser.add_argument("--channels", default=DEFAULT_CHANNELS, help="generator's widths, RESOLUTION:WIDTH,...")
-    parser.add_argument("--discriminator-channels", help="the discriminator's; the generator's if not given")
+    parser.add_argument("--total-images", type=int, required=True, help=explain(Schedule, "total_images"))
     parser.add_argument("--max-minutes", type=float, help="stop after this time; the same command goes on later")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="folder of a training (or of keep-networks) of the same or a lower resolution, whose networks this one "
+        "begins with, with other settings if need be",
+    )
+    for name in ("snapshot_images", "state_images"):
+        default = getattr(Schedule(total_images=1), name)
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=default, help=explain(Schedule, name))
     parser.add_argument("--feature-network", type=Path, help="oracle's .safetensors: measures the Frechet distance")
-    parser.add_argument("--frechet-images", type=int, default=2000, help="pictures a distance (default 2000)")
-    parser.add_argument("--snapshot-images", type=int, default=20_000, help="pictures between snapshots")
-    parser.add_argument("--state-images", type=int, default=5_000, help="pictures between writes of the state")
+    parser.add_argument(
+        "--frechet-images", type=int, default=2000, help="pictures a distance, at least 2 (default %(default)s)"
+    )
     add_threads(parser)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (default auto)"
+    )
+
+    shape = parser.add_argument_group("shape of the networks")
+    shape.add_argument("--resolution", type=int, help=f"side of the pictures, pixels (default {DEFAULT_RESOLUTION})")
+    shape.add_argument(
+        "--channels",
+        help="feature maps of the generator at each resolution, RESOLUTION:WIDTH,...; those above --resolution do not "
+        f"count (default {DEFAULT_CHANNELS})",
+    )
+    shape.add_argument("--discriminator-channels", help="likewise, the discriminator's (default: the generator's)")
+    for name in SHAPE_FIELDS:
+        usual = "w_dim" if name == "hidden_dim" else ""
+        shape.add_argument("--" + name.replace("_", "-"), type=int, help=explain(GeneratorConfig, name, usual))
+
+    settings = parser.add_argument_group("settings of the training")
     for field in dataclasses.fields(TrainConfig):
-        if field.name not in ("generator", "discriminator_channels"):
-            kind = type(field.default)
-            name = "--" + field.name.replace("_", "-")
+        if field.name in TRAIN_FIELDS:
             usual = "bfloat16 where the device has instructions for it, else float32"
-            default = usual if field.name == "compute_dtype" else field.default
-            parser.add_argument(name, type=kind, help=f"default {default}")
-    for field in dataclasses.fields(GeneratorConfig):
-        if field.name in SHAPE_FIELDS:
-            parser.add_argument("--" + field.name.replace("_", "-"), type=int, help=f"default {field.default}")
+            text = explain(TrainConfig, field.name, usual if field.name == "compute_dtype" else "")
+            settings.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), help=text)
     parser.set_defaults(run=run_train)
 
+
+def _add_measures(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     frechet = commands.add_parser("frechet", help="Frechet distance between a generator and a set of pictures")
     nearest = commands.add_parser("nearest", help="GAN pictures beside their nearest training pictures")
     for command in (frechet, nearest):
         command.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
         command.add_argument("--pictures", type=Path, required=True, help=".npy file from `render`")
         command.add_argument("--feature-network", type=Path, required=True, help=".safetensors from train-oracle")
-        command.add_argument("--count", type=int, default=2000, help="pictures compared (default 2000)")
+    frechet.add_argument(
+        "--count",
+        type=int,
+        default=2000,
+        help="pictures of the generator, of the set, and of its other half (default 2000)",
+    )
+    nearest.add_argument("--count", type=int, default=2000, help="pictures of the set searched (default 2000)")
     nearest.add_argument("--out", type=Path, required=True, help="PNG to write")
     frechet.set_defaults(run=run_frechet)
     nearest.set_defaults(run=run_nearest)
@@ -104,24 +144,43 @@ def parse_channels(text: str, resolution: int, field: str) -> dict[int, int]:
         ) from error
 
 
+def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:  # Any: values of every type
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
 def _config_of(arguments: argparse.Namespace, device: torch.device) -> TrainConfig:
-    channels = parse_channels(arguments.channels, arguments.resolution, "channels")
+    resolution = DEFAULT_RESOLUTION if arguments.resolution is None else arguments.resolution
+    channels = parse_channels(arguments.channels or DEFAULT_CHANNELS, resolution, "channels")
     of_discriminator = arguments.discriminator_channels
-    given = {"compute_dtype": str(fast_dtype(device)).removeprefix("torch.")} | {
-        field.name: getattr(arguments, field.name)
-        for field in dataclasses.fields(TrainConfig)
-        if getattr(arguments, field.name, None) is not None and field.name != "discriminator_channels"
-    }
-    shape = {name: getattr(arguments, name) for name in SHAPE_FIELDS if getattr(arguments, name) is not None}
+    fast = str(fast_dtype(device)).removeprefix("torch.")
     return TrainConfig(
-        generator=GeneratorConfig(resolution=arguments.resolution, channels=channels, **shape),
+        generator=GeneratorConfig(resolution=resolution, channels=channels, **_given(arguments, SHAPE_FIELDS)),
         discriminator_channels=(
-            parse_channels(of_discriminator, arguments.resolution, "discriminator_channels")
-            if of_discriminator
-            else channels
+            parse_channels(of_discriminator, resolution, "discriminator_channels") if of_discriminator else channels
         ),
-        **given,
+        **{"compute_dtype": fast} | _given(arguments, TRAIN_FIELDS),
     )
+
+
+def _check_settings(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    """Refuse settings that are not those of the training that goes on.
+
+    Raises:
+        TrainingError: One was given and is another.
+    """
+    shape = config.generator
+    wanted = _given(arguments, ("resolution", *SHAPE_FIELDS, *TRAIN_FIELDS))
+    for field in ("channels", "discriminator_channels"):
+        if getattr(arguments, field) is not None:
+            wanted[field] = parse_channels(getattr(arguments, field), shape.resolution, field)
+    for name, value in wanted.items():
+        known = getattr(shape if hasattr(shape, name) else config, name)
+        if value != known:
+            raise TrainingError(
+                f"{name} is {value}, but the training in {arguments.out} has {known}; leave it out to go on, or begin "
+                f"another training with --start-from {arguments.out} and another --out",
+                field=name,
+            )
 
 
 def _device_of(name: str) -> torch.device:
@@ -135,8 +194,9 @@ def _device_of(name: str) -> torch.device:
 
 
 def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainState:
-    if (arguments.out / "state.json").exists():
+    if (arguments.out / FILE_NAME).exists():
         state = load_state(arguments.out, device)
+        _check_settings(arguments, state.config)
         tqdm.write(f"going on after {state.images_seen} pictures with the settings in {arguments.out}", file=sys.stderr)
         return state
     config = _config_of(arguments, device)
@@ -150,17 +210,11 @@ def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) ->
 
     Raises:
         DatasetError: Their side is no multiple of the resolution.
-        TrainingError: The generator is grey; the pictures have colours.
     """
     side = pictures.shape[1]
     if side % config.resolution:
         raise DatasetError(
             f"pictures are {side} pixels wide, expected a multiple of {config.resolution}", field="pictures"
-        )
-    if config.image_channels != 3:
-        raise TrainingError(
-            f"image_channels is {config.image_channels}, expected 3; the pictures of `render` have colours",
-            field="image_channels",
         )
 
 
@@ -168,6 +222,12 @@ def run_train(arguments: argparse.Namespace) -> str:
     """Train until the pictures or the time are used up."""
     check_folder_place(arguments.out, "--out", filled=True)
     use_threads(arguments)
+    schedule = Schedule(
+        total_images=arguments.total_images,
+        snapshot_images=arguments.snapshot_images,
+        state_images=arguments.state_images,
+        max_seconds=None if arguments.max_minutes is None else arguments.max_minutes * 60,
+    )
     pictures = open_pictures(arguments.pictures)
     device = _device_of(arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -176,19 +236,21 @@ def run_train(arguments: argparse.Namespace) -> str:
     evaluate: Evaluation | None = None
     if arguments.feature_network is not None:
         network = load_segmenter(arguments.feature_network)
-        count = min(arguments.frechet_images, len(pictures))
+        count = min(_at_least(2, arguments, "frechet_images"), len(pictures))
         reference = statistics_of(network, pictures[:count], state.config.generator.resolution)
         evaluate = _FrechetEvaluation(network, reference, count)
-    schedule = Schedule(
-        total_images=arguments.total_images,
-        snapshot_images=arguments.snapshot_images,
-        state_images=arguments.state_images,
-        max_seconds=None if arguments.max_minutes is None else arguments.max_minutes * 60,
-    )
     train(state, pictures, schedule, arguments.out, evaluate)
     if not state.mapping_fitted:
         return f"{state.images_seen} pictures seen; {arguments.out} holds an autoencoder, a generator comes after it"
     return f"{state.images_seen} pictures seen; wrote {arguments.out / 'generator.safetensors'}"
+
+
+def _at_least(minimum: int, arguments: argparse.Namespace, name: str) -> int:
+    count: int = getattr(arguments, name)
+    if count < minimum:
+        option = "--" + name.replace("_", "-")
+        raise DatasetError(f"{option} is {count} pictures, expected at least {minimum}", field=name)
+    return count
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,9 +269,10 @@ class _FrechetEvaluation:
 
 def run_frechet(arguments: argparse.Namespace) -> str:
     """Measure the distance, beside that between two halves of the set."""
+    wanted = _at_least(2, arguments, "count")
     generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
     pictures = open_pictures(arguments.pictures)
-    side, count = generator.config.resolution, min(arguments.count, len(pictures) // 2)
+    side, count = generator.config.resolution, min(wanted, len(pictures) // 2)
     first = statistics_of(network, pictures[:count], side)
     second = statistics_of(network, pictures[count : 2 * count], side)
     got = statistics_of(network, paint_many(generator, count), side)
@@ -226,9 +289,11 @@ def run_nearest(arguments: argparse.Namespace) -> str:
     """Write the sheet."""
     check_file_place(arguments.out, "--out", ".png")
     generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
-    pictures = open_pictures(arguments.pictures)[: max(arguments.count, 0)]
+    pictures = open_pictures(arguments.pictures)[: _at_least(NEIGHBOURS, arguments, "count")]
     if len(pictures) < NEIGHBOURS:
-        raise DatasetError(f"count is {len(pictures)} pictures, expected at least {NEIGHBOURS}", field="count")
+        raise DatasetError(
+            f"{arguments.pictures} holds {len(pictures)} pictures, expected at least {NEIGHBOURS}", field="pictures"
+        )
     side = generator.config.resolution
     if pictures.shape[1] != side:
         raise DatasetError(

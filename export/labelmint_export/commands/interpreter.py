@@ -7,7 +7,10 @@ from pathlib import Path
 from labelmint_export.annotations import files_of, read_annotations, read_joined
 from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.checkpoints.classifiers import read_classifiers
+from labelmint_export.commands.annotate import PSI_HELP
 from labelmint_export.commands.checkpoints import add_generator, read_generator
+from labelmint_export.commands.scores import without_nan
+from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.interpreter.ensemble import InterpreterConfig
@@ -36,12 +39,11 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     train.add_argument("--out", type=Path, required=True, help=".safetensors to write")
     train.add_argument("--taps", nargs="+", metavar="LAYER", help=TAPS_HELP)
-    train.add_argument("--members", type=int, default=10, help="pixel classifiers (default 10)")
-    train.add_argument("--hidden", type=int, nargs=2, help="their widths; 128 32, or 256 128 from 32 classes")
-    train.add_argument(
-        "--steps", type=int, default=InterpreterTraining().max_steps, help="at most (default %(default)s)"
-    )
-    train.add_argument("--seed", type=int, default=0, help="of weights and pixels (default 0)")
+    train.add_argument("--members", type=int, default=10, help="pixel classifiers that vote, at least 1 (default 10)")
+    train.add_argument("--hidden", type=int, nargs=2, help="their widths (default 128 32, or 256 128 from 32 classes)")
+    defaults = InterpreterTraining()
+    train.add_argument("--steps", type=int, default=defaults.max_steps, help=explain(InterpreterTraining, "max_steps"))
+    train.add_argument("--seed", type=int, default=defaults.seed, help=explain(InterpreterTraining, "seed"))
     train.add_argument(
         "--recoloured-copies",
         type=int,
@@ -80,7 +82,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     report.add_argument("--oracle", type=Path, required=True, help=".safetensors from train-oracle")
     report.add_argument("--annotations", type=Path, required=True, help="folder with the names of the classes")
     report.add_argument("--count", type=int, default=300, help="pictures (default 300)")
-    report.add_argument("--truncation-psi", type=float, default=1.0, help="default 1")
+    report.add_argument("--truncation-psi", type=float, default=1.0, help=PSI_HELP)
     report.set_defaults(run=run_report)
 
 
@@ -173,4 +175,4 @@ def run_report(arguments: argparse.Namespace) -> str:
         count=arguments.count,
         truncation_psi=arguments.truncation_psi,
     )
-    return json.dumps(scores, indent=1)
+    return json.dumps(without_nan(scores), indent=1)

@@ -14,7 +14,7 @@ from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import AnnotationError
-from labelmint_export.generator.snapshots import write_json
+from labelmint_export.generator.snapshots import write_json, written_whole
 from labelmint_export.inversion.perceptual import load_features
 from labelmint_export.inversion.photographs import read_photographs
 from labelmint_export.inversion.projector import Inversion, InversionSettings, project
@@ -47,8 +47,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--generator-class", type=int, metavar="INDEX",
         help="class of a conditional generator, where the search starts; the mean of all if not given",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="of the optimiser (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size, help="default %(default)s")
+    parser.add_argument(
+        "--steps", type=int, default=defaults.steps, help="of the optimiser, for each batch (default %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=defaults.batch_size, help="photographs at a time (default %(default)s)"
+    )
     parser.add_argument(
         "--max-error", type=float, default=MAX_ERROR, metavar="LEVELS",
         help="leave out what differs by more on average, of 255 (default %(default)s)",
@@ -119,9 +123,5 @@ def _report(
 def _save_sheet(photographs: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], found: Inversion, path: Path) -> None:
     rows = [np.concatenate(list(pictures), axis=1) for pictures in (photographs, found.pictures)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with written_whole(path) as partial:
         Image.fromarray(np.concatenate(rows)).save(partial, "PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from labelmint.bundle import open_bundle
+from labelmint.graphs import VOTE_RULES
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema, files_of, read_joined
 from labelmint_export.bundle.build import build_bundle, sha256_of_files
@@ -15,7 +16,6 @@ from labelmint_export.commands.naming import name_classes
 from labelmint_export.commands.targets import add_engine_options, add_sources, verify_engines
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import TapSpec
-from labelmint_export.interpreter.labels import VOTE_RULES
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 
@@ -45,9 +45,11 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument("--data-licence", required=True, help="licence of the pictures the generator learned from")
     build.add_argument("--attribution", required=True, help="text that every data set repeats")
     build.add_argument("--url", default="", help="where the licence or source is found")
-    build.add_argument("--truncation-psi", type=float, default=1.0, help="default of requests (default 1)")
-    build.add_argument("--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all")
-    build.add_argument("--psi-grid", type=float, nargs="+", default=[0.7, 1.0], help="calibrated truncations")
+    build.add_argument(
+        "--truncation-psi", type=float, default=1.0, help="of requests that say nothing, 0 to 1 (default 1)"
+    )
+    build.add_argument("--truncation-cutoff", type=int, default=0, help="leading ws to truncate; 0 for all (default 0)")
+    build.add_argument("--psi-grid", type=float, nargs="+", default=[0.7, 1.0], help="calibrated ones (default 0.7 1)")
     build.add_argument("--calibration-samples", type=int, default=2000, help="for each psi, and class (default 2000)")
     build.add_argument("--parity-samples", type=int, default=16, help="compared with float64 (default 16)")
     build.add_argument("--batch-size", type=int, default=4, help="rows of every run of the service (default 4)")
@@ -55,7 +57,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument(
         "--taps", nargs="+", metavar="LAYER", help="refuse an interpreter on other taps: as for train-interpreter"
     )
-    build.add_argument("--noise-mode", choices=["const", "none"], default="const", help="fixed noise, or none")
+    build.add_argument(
+        "--noise-mode", choices=["const", "none"], default="const", help="fixed, or none (default const)"
+    )
     build.add_argument(
         "--crop", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="part to deliver, pixels"
     )

@@ -1,38 +1,56 @@
 """`render`: make the pictures a generator or an oracle learns from."""
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from labelmint_export.datasets.folder import ImageFolderSet
-from labelmint_export.datasets.toonhead import KEYPOINT_NAMES, Split, ToonHeadSet
-from labelmint_export.errors import DatasetError
+from labelmint_export.datasets.toonhead import Split, ToonHeadSet
+from labelmint_export.errors import DatasetError, OutputError
+from labelmint_export.generator.snapshots import written_whole
 from labelmint_export.placing import check_file_place
-
-CHUNK = 500
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
     render = commands.add_parser("render", help="render ToonHead avatars, or read a folder of images, into one file")
     render.add_argument("--out", type=Path, required=True, help="file to write: .npy (pictures) or .npz (with labels)")
-    render.add_argument("--count", type=int, help="number of avatars")
-    render.add_argument("--images", type=Path, help="take the images of this folder instead of avatars")
-    render.add_argument("--resolution", type=int, default=128, help="side of the pictures, pixels (default 128)")
-    render.add_argument("--seed", type=int, default=0, help="of the avatars (default 0)")
+    render.add_argument("--count", type=int, help="number of avatars, at least 1")
     render.add_argument(
-        "--split", choices=[s.name.lower() for s in Split], default="train", help="combinations of parts"
+        "--images",
+        type=Path,
+        help="take the images of this folder, and of those in it, instead of avatars: turned upright, laid on white, "
+        "cropped to the square in their middle and resized",
     )
     render.add_argument(
-        "--pose-range", type=float, default=1.0, help="share of the ranges of rotation, scale and shift (default 1)"
+        "--resolution", type=int, default=128, help="side of the pictures, pixels (default %(default)s)"
+    )
+    render.add_argument("--seed", type=int, default=0, help="another one gives other avatars (default %(default)s)")
+    render.add_argument(
+        "--split",
+        choices=[s.name.lower() for s in Split],
+        default="train",
+        help="combinations of parts: those of the test are in no picture of the training (default %(default)s)",
+    )
+    render.add_argument(
+        "--pose-range",
+        type=float,
+        default=1.0,
+        help="share of the ranges of rotation, scale and shift, 0 to 1 (default %(default)s)",
     )
     render.add_argument("--labels", action="store_true", help="also write masks and keypoints (.npz)")
-    render.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="processes that draw")
+    render.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that draw; their number changes nothing else (default: one for each core)",
+    )
     render.set_defaults(run=run_render)
 
 
@@ -57,58 +75,52 @@ def run_render(arguments: argparse.Namespace) -> str:
         split=Split[arguments.split.upper()],
         pose_range=arguments.pose_range,
     )
+    indices = range(arguments.count)
+    _check_space(out, arguments.count, avatars.resolution**2 * (4 if arguments.labels else 3))
     if arguments.labels:
-        _render_labelled(avatars, arguments.count, arguments.processes, out)
+        pictures, masks, keypoints = avatars.render_labelled(
+            indices, num_processes=arguments.processes, show_progress=True
+        )
+        with written_whole(out) as partial, partial.open("wb") as file:
+            np.savez(file, pictures=pictures, masks=masks, keypoints=keypoints)
     else:
-        _render_pictures(avatars, arguments.count, arguments.processes, out)
+        drawn = avatars.draw(indices, num_processes=arguments.processes, show_progress=False)
+        _write_pictures(drawn, arguments.count, avatars.resolution, out)
     return f"wrote {out}: {arguments.count} pictures"
-
-
-@contextlib.contextmanager
-def _appearing_at_the_end(out: Path) -> Iterator[Path]:
-    """Give a path to write to; it becomes `out` when all is written, and vanishes after an error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    try:
-        yield partial
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _copy_folder(folder: Path, resolution: int, out: Path) -> int:
     images = ImageFolderSet(folder, resolution)
-    shape = (len(images), resolution, resolution, 3)
-    with _appearing_at_the_end(out) as partial:
-        target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        for start in tqdm(range(0, len(images), CHUNK), desc="read", unit="chunk"):
-            stop = min(start + CHUNK, len(images))
-            target[start:stop] = images.read(range(start, stop))
-        target.flush()
+    _check_space(out, len(images), 3 * resolution**2)
+    _write_pictures((images.read([number])[0] for number in range(len(images))), len(images), resolution, out)
     return len(images)
 
 
-def _render_pictures(avatars: ToonHeadSet, count: int, processes: int, out: Path) -> None:
-    shape = (count, avatars.resolution, avatars.resolution, 3)
-    step = CHUNK * processes
-    with _appearing_at_the_end(out) as partial:
-        target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        for start in tqdm(range(0, count, step), desc="render", unit="chunk"):
-            stop = min(start + step, count)
-            target[start:stop] = avatars.render_images(range(start, stop), num_processes=processes, show_progress=False)
-        target.flush()
+def _check_space(out: Path, count: int, picture_bytes: int) -> None:
+    """Refuse what does not fit, before hours of drawing it; makes the folder.
 
-
-def _render_labelled(avatars: ToonHeadSet, count: int, processes: int, out: Path) -> None:
-    side = avatars.resolution
-    pictures = np.empty((count, side, side, 3), np.uint8)
-    masks = np.empty((count, side, side), np.uint8)
-    keypoints = np.empty((count, len(KEYPOINT_NAMES), 3), np.float32)
-    step = CHUNK * processes
-    for start in tqdm(range(0, count, step), desc="render", unit="chunk"):
-        part = slice(start, min(start + step, count))
-        pictures[part], masks[part], keypoints[part] = avatars.render_labelled(
-            range(part.start, part.stop), num_processes=processes, show_progress=False
+    Raises:
+        OutputError: There is too little space.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out.parent).free
+    if count * picture_bytes > free:
+        raise OutputError(
+            f"{out} takes {count * picture_bytes} bytes, but {free} are free there; ask for fewer pictures or give "
+            "another path",
+            field="out",
         )
-    with _appearing_at_the_end(out) as partial, partial.open("wb") as file:
-        np.savez(file, pictures=pictures, masks=masks, keypoints=keypoints)
+
+
+def _write_pictures(pictures: Iterable[npt.NDArray[np.uint8]], count: int, side: int, out: Path) -> None:
+    """Write an array picture by picture. Through a memory map a full disk would kill the process."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
+    with (
+        written_whole(out) as partial,
+        partial.open("wb") as file,
+        tqdm(total=count, desc="pictures", unit="picture", mininterval=2.0) as bar,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for picture in pictures:
+            file.write(picture.tobytes())
+            bar.update()

@@ -9,7 +9,7 @@ from labelmint_export.errors import TrainingError
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add the argument; `use_threads` heeds it."""
-    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--threads", type=int, help="threads that torch may take (default: one for each core)")
 
 
 def use_threads(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ MAX_RESOLUTION = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageFolderSet:
-    """The images of a folder and of all folders below it, in the order of their paths.
+    """The images of a folder and of all folders below it, in the order of their paths, without hidden ones.
 
     Each image is turned upright as its EXIF data says, converted to sRGB from its colour profile, laid on white where
     it is transparent, cropped to the square in its middle and resized with anti-aliasing (Lanczos).
@@ -42,7 +42,7 @@ class ImageFolderSet:
         root = Path(self.root)
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder; give the folder that holds the images")
-        paths = tuple(sorted(path for path in root.rglob("*") if _is_image_file(path)))
+        paths = tuple(sorted(path for path in root.rglob("*") if _is_image_file(path, root)))
         if not paths:
             raise DatasetError(
                 f"{root} holds no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}, "
@@ -77,8 +77,9 @@ class ImageFolderSet:
         return images
 
 
-def _is_image_file(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _is_image_file(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)  # thumbnails, copies of notebooks
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
 
 
 def _read_image(path: Path, resolution: int) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from labelmint_export.errors import TrainingError
 from labelmint_export.generator import GeneratorConfig
+from labelmint_export.generator.bounds import check_between, check_seed
 from labelmint_export.ranges import require_at_least, require_positive
 
 
@@ -17,55 +18,63 @@ class TrainConfig:
     discriminator_channels: Mapping[int, int]
     """Feature maps of the discriminator at each resolution from 4."""
     seed: int = 0
-    """Of initial weights, latents and the order of the pictures."""
+    """Of initial weights, latents and the order of the pictures, 0 to 2**64 - 1."""
     batch_size: int = 16
-    """Pictures a step."""
+    """Pictures a step, at least 1."""
     learning_rate: float = 0.0025
-    """Adam's, for both networks (betas 0 and 0.99)."""
+    """Adam's, for both networks (betas 0 and 0.99), above 0."""
     r1_gamma: float = 0.3
-    """Weight of the R1 penalty."""
+    """Weight of the R1 penalty, half of which times the squared gradient of D at real pictures joins D's loss. A larger
+    one calms a training that does not settle, and makes pictures less sharp. At least 0, which switches it off."""
     r1_interval: int = 16
-    """Steps between two R1 penalties."""
+    """Steps between two R1 penalties, at least 1; each then counts as many times."""
     path_length_weight: float = 2.0
-    """Weight of the path-length penalty; 0 switches it off."""
+    """Weight of the path-length penalty, which keeps steps in w and changes of the picture in proportion. At least 0,
+    which switches it off."""
     path_length_interval: int = 8
-    """Steps between two path-length penalties."""
+    """Steps between two path-length penalties, at least 1; each then counts as many times."""
     path_length_shrink: int = 2
-    """The penalty is computed on 1 / this of a batch."""
+    """The path-length penalty is computed on 1 / this of a batch, at least 1: it takes much memory."""
     style_mixing: float = 0.9
-    """Share of pictures painted with two styles."""
+    """Share of pictures painted with two styles, the second from a random layer on, 0 to 1."""
     ada_target: float = 0.6
-    """Wanted mean sign of D on real pictures; 0 switches the augmentation off."""
+    """Wanted mean sign of D on real pictures, 0 to 1: where it is higher, D knows its pictures by heart and they are
+    augmented more often. 0 switches the augmentation off."""
     ada_interval: int = 4
-    """Steps between two moves of the augmentation probability."""
+    """Steps between two moves of the augmentation probability, at least 1."""
     ada_speed_images: int = 200_000
-    """Pictures in which the probability may go from 0 to 1."""
+    """Pictures in which the augmentation probability may go from 0 to 1, above 0."""
     ema_images: int = 10_000
-    """Half-life of the averaged generator, pictures."""
+    """Half-life of the averaged generator, the one that is kept, in pictures, above 0."""
     ema_rampup: float = 0.05
-    """The half-life is at most this share of the pictures seen so far."""
+    """The half-life is at most this share of the pictures seen so far, so that the average soon forgets the first ones.
+    At least 0; at 0 nothing is averaged."""
     w_avg_beta: float = 0.998
-    """Decay of the running mean of w, each step."""
+    """Decay, each step, of the running mean of w, to which truncation pulls. 0 to 1."""
     autoencoder_images: int = 0
-    """Pictures at the start from which synthesis learns as the decoder of an autoencoder alone."""
+    """Pictures at the start from which synthesis learns as the decoder of an autoencoder alone, in place of a
+    discriminator's pupil. At least 0."""
     reconstruction_rate: float = 0.0
-    """Learning rate of the reconstructions between adversarial steps, relative to theirs; 0 switches them off."""
+    """Learning rate of the reconstructions between adversarial steps, relative to learning_rate, at least 0, which
+    switches them off."""
     reconstruction_interval: int = 4
-    """Adversarial steps between two reconstructions."""
+    """Adversarial steps between two reconstructions, at least 1."""
     kl_weight: float = 1e-4
-    """Distance that the autoencoder pays for a nat of its latent."""
+    """What the autoencoder pays for a nat of its latent, in the units of its picture distance, at least 0. A larger one
+    blurs pictures, and makes w easier to draw."""
     code_images: int = 0
-    """Pictures, after those of the autoencoder, in which synthesis learns with a code for each picture of the set."""
+    """Pictures, after those of the autoencoder, in which synthesis learns with a w of its own, a code, for each picture
+    of the set: sharper than an autoencoder. At least 0."""
     coded_pictures: int = 20_000
-    """Pictures of the set that have a code: the first ones, as many whole batches as there are."""
+    """Pictures of the set that have a code: the first ones, as many whole batches as there are. At least 1."""
     code_rate: float = 0.05
-    """Learning rate of the codes, units of w. A code that moves fast finds its place, but hides from synthesis what is
-    fine: a later stage takes a fifth."""
+    """Learning rate of the codes, units of w, above 0. A code that moves fast finds its place, but hides from synthesis
+    what is fine: a later stage takes a fifth."""
     prior_steps: int = 10_000
-    """Steps in which the mapping learns where the pictures are, before the first adversarial one."""
+    """Steps in which the mapping learns where the pictures are, after autoencoder and codes and before the first
+    adversarial step. At least 1."""
     compute_dtype: str = "bfloat16"
-    """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling). `train-gan`
-    takes bfloat16 only where the device has instructions for it (`precision.fast_dtype`)."""
+    """dtype of the feature maps outside the regularisers: float32, bfloat16, or float16 (no loss scaling)."""
 
     @property
     def has_encoder(self) -> bool:
@@ -113,14 +122,14 @@ class TrainConfig:
             0,
             "r1_gamma",
             "path_length_weight",
-            "style_mixing",
-            "ada_target",
             "ema_rampup",
             "autoencoder_images",
             "reconstruction_rate",
             "code_images",
             "kl_weight",
         )
+        check_between(self, 0, 1, "style_mixing", "ada_target", "w_avg_beta")
+        check_seed(self.seed)
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):
             raise TrainingError(
                 f"compute_dtype is {self.compute_dtype!r}, expected float32, bfloat16 or float16", field="compute_dtype"
@@ -130,6 +139,11 @@ class TrainConfig:
                 f"c_dim is {self.generator.c_dim}, expected 0: pictures come without classes that a generator could "
                 "learn",
                 field="c_dim",
+            )
+        if self.generator.image_channels != 3:
+            raise TrainingError(
+                f"image_channels is {self.generator.image_channels}, expected 3; the pictures of `render` have colours",
+                field="image_channels",
             )
         if self.generator.architecture != "skip":
             raise TrainingError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmint_export.errors import TrainingError
+from labelmint_export.generator.snapshots import written_whole
 
 LOSSES = {"generator_loss": "tab:blue", "discriminator_loss": "tab:red", "reconstruction": "tab:green"}
 """What a log may hold, with the colour of its line."""
@@ -19,8 +20,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
         TrainingError: The file is missing or holds something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records = [{str(k): float(v) for k, v in json.loads(line).items()} for line in lines]
+        records = [{str(k): float(v) for k, v in json.loads(line).items()} for line in _whole_lines(path)]
     except FileNotFoundError as error:
         raise TrainingError(f"{path} does not exist; `train-gan` writes it into its --out", field="log") from error
     except (ValueError, TypeError, AttributeError, OSError) as error:
@@ -28,6 +28,32 @@ def read_log(path: Path) -> list[dict[str, float]]:
     if not records or any("images" not in record or "resolution" not in record for record in records):
         raise TrainingError(f"{path} is no log of `train-gan`: images or resolution is missing", field="log")
     return records
+
+
+def trim_log(path: Path, images: int) -> None:
+    """Make a log end where a training goes on: without what a crash cut off, and what will be written once more.
+
+    Args:
+        path: The log; it may be missing.
+        images: Pictures that the training has seen.
+    """
+    if path.exists():
+        kept = [line for line in _whole_lines(path) if _images_of(line) <= images]
+        with written_whole(path) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Read lines with their ends; one without is being written, or its writing was cut off."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _images_of(line: str) -> float:
+    """Infinite where a line was cut off and another was written behind it."""
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
@@ -73,4 +99,5 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
             axis.legend()
-    figure.savefig(path, dpi=110)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

@@ -3,6 +3,7 @@
 Legend: N images, H rows, W columns.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from PIL import Image
 from torch.nn import functional
 
 from labelmint_export.errors import DatasetError
+from labelmint_export.generator import Backbone
+from labelmint_export.generator.snapshots import written_whole
+
+FINGERPRINT_PICTURES = 64
 
 
 def open_pictures(path: Path) -> npt.NDArray[np.uint8]:
@@ -41,6 +46,21 @@ def open_pictures(path: Path) -> npt.NDArray[np.uint8]:
             field="pictures",
         )
     return pictures
+
+
+def fingerprint_of(pictures: npt.NDArray[np.uint8]) -> str:
+    """Tell sets apart without reading all of them: by number, size and FINGERPRINT_PICTURES pictures.
+
+    Args:
+        pictures: uint8 [N, H, W, 3].
+
+    Returns:
+        Hexadecimal digits.
+    """
+    digest = hashlib.sha256(repr(pictures.shape).encode())
+    for index in np.linspace(0, len(pictures) - 1, FINGERPRINT_PICTURES).astype(int):
+        digest.update(pictures[index].tobytes())
+    return digest.hexdigest()
 
 
 def to_range(pictures: npt.NDArray[np.uint8], resolution: int, device: torch.device) -> torch.Tensor:
@@ -81,6 +101,20 @@ def to_uint8(image: torch.Tensor) -> npt.NDArray[np.uint8]:
     return x.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+@torch.no_grad()
+def paint(generator: Backbone, ws: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Paint latents with the stored noise, one after another: the feature maps of many would not fit into memory.
+
+    Args:
+        generator: Paints them.
+        ws: float32 [N, num_ws, w_dim].
+
+    Returns:
+        uint8 [N, H, W, 3].
+    """
+    return np.concatenate([to_uint8(generator.synthesis(one, "const").image) for one in torch.split(ws, 1)])
+
+
 def save_grid(pictures: npt.NDArray[np.uint8], columns: int, path: Path) -> None:
     """Write pictures side by side.
 
@@ -92,6 +126,5 @@ def save_grid(pictures: npt.NDArray[np.uint8], columns: int, path: Path) -> None
     count, height, width, _ = pictures.shape
     rows = count // columns
     sheet = pictures.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)  # [R, H, columns, W, 3]
-    partial = path.with_name(f"{path.name}.partial")
-    Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(partial, format="PNG")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(partial, format="PNG")

@@ -4,6 +4,7 @@ A training goes through up to three of them: autoencoder, codes, adversary. Synt
 where the pictures are between the last two.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -28,7 +29,13 @@ class Averages:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, value: float) -> None:
-        """Count a value in."""
+        """Count a value in.
+
+        Raises:
+            TrainingError: It is not finite.
+        """
+        if not math.isfinite(value):
+            raise _diverged(name, value)
         self.sums[name] = self.sums.get(name, 0.0) + value
         self.counts[name] = self.counts.get(name, 0) + 1
 
@@ -37,6 +44,27 @@ class Averages:
         means = {name: self.sums[name] / self.counts[name] for name in self.sums}
         self.sums, self.counts = {}, {}
         return means
+
+
+def _diverged(name: str, value: float) -> TrainingError:
+    return TrainingError(
+        f"{name} is {value}, expected a finite number: the training has diverged. What it wrote last stays; start from "
+        "that with a lower learning_rate (--start-from, and another --out)",
+        field="learning_rate",
+    )
+
+
+def check_finite(state: TrainState) -> None:
+    """Refuse weights that have left all bounds, before they take the place of those on disk.
+
+    Raises:
+        TrainingError: A weight is not finite.
+    """
+    networks = [state.generator, state.discriminator, *([state.autoencoding.encoder] if state.autoencoding else [])]
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise _diverged(name, math.nan)
 
 
 def picture_order(seed: int, count: int, start: int) -> Iterator[int]:

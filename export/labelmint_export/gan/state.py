@@ -1,12 +1,14 @@
-"""The whole state of a training: weights, optimisers, random state, counters. Written to disk and read back.
+"""The whole state of a training: weights, optimisers, random state, settings, counters. Written to disk and read back.
 
-`state.safetensors` and `state.json` stand side by side; the JSON names the hash-free generation number that both files
-carry, so that a crash between the two writes is noticed.
+All of it is one file, `state.safetensors`, whose metadata hold the settings and counters as JSON: what is not a tensor
+cannot be of another step than the tensors, whenever a write is cut off.
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,11 +24,14 @@ from labelmint_export.generator.snapshots import (
     config_to_record,
     load_weights,
     read_json,
+    read_metadata,
     read_tensors,
-    write_json,
     write_tensors,
 )
 
+FILE_NAME = "state.safetensors"
+RECORD = "record"
+"""Name of the settings and counters in the file's metadata."""
 FORMAT = "labelmint-gan-state"
 FORMAT_VERSION = 1
 CODE_TENSORS = ("w", "mean", "square")
@@ -65,6 +70,8 @@ class TrainState:
     """False while synthesis knows w from an encoder or from codes alone."""
     codes: Codes | None = None
     """From the stage of codes on."""
+    pictures: str = ""
+    """Fingerprint of the set that the steps have seen, as `train` takes it; empty: not known."""
 
     @property
     def images_seen(self) -> int:
@@ -171,23 +178,22 @@ def save_state(state: TrainState, folder: Path) -> None:
     if state.path_length_mean.is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     tensors["step"] = torch.tensor(state.step)
-    write_tensors(folder / "state.safetensors", tensors)
-    write_json(
-        folder / "state.json",
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "config": config_to_json(state.config),
-            "step": state.step,
-            "images_before": state.images_before,
-            "mapping_fitted": state.mapping_fitted,
-            "adaptive": {
-                "p": state.adaptive.p,
-                "sign_sum": state.adaptive.sign_sum,
-                "sign_count": state.adaptive.sign_count,
-            },
+    record = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": config_to_json(state.config),
+        "pictures": state.pictures,
+        "step": state.step,
+        "images_before": state.images_before,
+        "mapping_fitted": state.mapping_fitted,
+        "adaptive": {
+            "p": state.adaptive.p,
+            "sign_sum": state.adaptive.sign_sum,
+            "sign_count": state.adaptive.sign_count,
         },
-    )
+    }
+    write_tensors(folder / FILE_NAME, tensors, {RECORD: json.dumps(record)})
+    (folder / "state.json").unlink(missing_ok=True)  # of an earlier version, whose tensors are gone
 
 
 def config_to_json(config: TrainConfig) -> dict[str, object]:
@@ -212,34 +218,52 @@ def config_from_json(record: object, path: Path) -> TrainConfig:
         raise CheckpointError(f"{path} describes no training ({error}); start anew", field="config") from error
 
 
+def _read_record(folder: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the caller
+    """Read settings and counters. Earlier versions had them in a file of their own.
+
+    Raises:
+        CheckpointError: There are none, or they are of another version.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} holds no {FILE_NAME}, expected the --out of a training that train-gan began; give its path",
+            field="path",
+        )
+    text = read_metadata(path).get(RECORD)
+    try:
+        record = read_json(folder / "state.json") if text is None else json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} describes no training ({error}); start anew", field="config") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} is no state of this version; start the training anew", field="format")
+    return record
+
+
 def read_config(folder: Path) -> TrainConfig:
     """Read the settings of a saved training.
 
     Raises:
         CheckpointError: There is none, or it is malformed.
     """
-    path = folder / "state.json"
-    record = read_json(path)
-    if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(f"{path} is no state of this version; start the training anew", field="format")
-    return config_from_json(record.get("config"), path)
+    return config_from_json(_read_record(folder).get("config"), folder / FILE_NAME)
 
 
 def load_state(folder: Path, device: torch.device) -> TrainState:
     """Read a saved training and restore torch's random state.
 
     Raises:
-        CheckpointError: A file is missing, malformed or the two do not belong together.
+        CheckpointError: The file is missing or malformed.
     """
-    state = make_state(read_config(folder), device)
-    record = read_json(folder / "state.json")
-    path = folder / "state.safetensors"
+    path = folder / FILE_NAME
+    record = _read_record(folder)
+    state = make_state(config_from_json(record.get("config"), path), device)
     tensors = read_tensors(path)
     step = tensors.get("step", torch.tensor(-1)).tolist()
     if step != record.get("step"):
         raise CheckpointError(
-            f"{path} is of step {step}, state.json of step {record.get('step')}: a write was cut off; take an older "
-            "copy or start anew",
+            f"{path} holds tensors of step {step} and settings of step {record.get('step')}: a write was cut off; take "
+            "an older copy or start anew",
             field="step",
         )
     load_weights(state.generator, _part(tensors, "generator"), path)
@@ -262,6 +286,7 @@ def load_state(folder: Path, device: torch.device) -> TrainState:
         state.step = int(record["step"])
         state.images_before = int(record["images_before"])
         state.mapping_fitted = bool(record["mapping_fitted"])
+        state.pictures = str(record.get("pictures", ""))  # earlier files do not say
         torch.set_rng_state(tensors["random.cpu"])
         if device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -1,8 +1,9 @@
 """Generators on disk: `NAME.safetensors` holds the weights, `NAME.json` the shape. Neither can carry code."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from labelmint_export.errors import CheckpointError, GeneratorError
+from labelmint_export.errors import CheckpointError, GeneratorError, OutputError
 from labelmint_export.generator.config import GeneratorConfig
 from labelmint_export.generator.stylegan2 import Generator
 
@@ -22,15 +23,43 @@ MAX_JSON_BYTES = 16 << 20
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors to a safetensors file that appears whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which takes the place of `path` if the block ends well, and else is removed.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
     try:
-        safetensors.torch.save_file(contiguous, temporary)
-        temporary.replace(path)
+        yield partial
+        partial.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise OutputError(
+            f"{path} cannot be written ({error}); see that there is space and that the folder is yours", field="out"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors, and perhaps texts, to a safetensors file that appears whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors would leave a file that its owner alone can read
+        safetensors.torch.save_file(contiguous, partial, None if metadata is None else dict(metadata))
+        partial.chmod(mode)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; give the path of a .safetensors file", field="path") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no safetensors file ({error}); write it anew", field="path") from error
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -39,22 +68,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: The file is missing or malformed.
     """
-    try:
+    with _reading(path):
         return safetensors.torch.load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist; give the path of a .safetensors file", field="path") from error
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no safetensors file ({error}); write it anew", field="path") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the texts of a safetensors file, without its tensors.
+
+    Raises:
+        CheckpointError: The file is missing or malformed.
+    """
+    with _reading(path), safetensors.safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
     """Write a JSON file that appears whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the caller

@@ -25,11 +25,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from labelmint.graphs import VOTE_RULES, stack_name
 from labelmint_export.errors import BuildError
 from labelmint_export.heatmaps import find_peaks
 from labelmint_export.interpreter.ensemble import FoldedMembers, Interpreter
 from labelmint_export.interpreter.knots import interpolate, knots_to_pixels, level_to_knots, refine_knots
-from labelmint_export.interpreter.labels import VOTE_RULES, InterpreterOutput
+from labelmint_export.interpreter.labels import InterpreterOutput
 
 STRIP_PIXELS = 1024
 """About as many pixels a strip: 1,408 hidden units of them are 6 MB in float32."""
@@ -49,11 +50,6 @@ def strip_rows(size: int) -> int:
     """Height of the strips of a square picture, pixels."""
     wanted = max(STRIP_PIXELS // size, math.ceil(size / MAX_STRIPS), 1)
     return min(wanted, size)
-
-
-def stack_name(resolution: int) -> str:
-    """Name of the stack of all taps of one resolution."""
-    return f"tap_r{resolution}"
 
 
 class FusedMembers(nn.Module):
@@ -226,7 +222,7 @@ class FusedInterpreter(nn.Module):
         """Label pictures.
 
         Args:
-            stacks: "tap_r{r}" -> [N, C_r, r, r] in the projections' dtype, the taps of one resolution in their order.
+            stacks: `stack_name` -> [N, C_r, r, r] in the projections' dtype, the taps of one resolution in their order.
 
         Returns:
             Labels uint8, uncertainty in the arithmetic's dtype, keypoints in label pixels.

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from labelmint.graphs import stack_name
 from labelmint_export.errors import GeneratorError
 from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter, stack_name
+from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.labels import InterpreterOutput
 
 

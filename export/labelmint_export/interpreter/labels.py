@@ -7,10 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-VOTE_RULES = ("majority", "mean_probability", "mean_logits")
-"""How members decide: most votes (DatasetGAN), largest mean probability, largest mean logit (EditGAN). The lowest class
-wins a tie."""
-
 
 class InterpreterOutput(NamedTuple):
     """Labels of N pictures."""

@@ -10,13 +10,11 @@ Legend: N annotated pictures, R copies of each, L num_ws.
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from labelmint_export.annotations import AnnotatedSet, concatenate
 from labelmint_export.errors import TrainingError
-from labelmint_export.gan.pictures import save_grid, to_uint8
+from labelmint_export.gan.pictures import paint, save_grid
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.painting import paint_annotated
 
@@ -65,7 +63,7 @@ def recolour(generator: Backbone, annotated: AnnotatedSet, copies: int, first_w:
     for copy in range(copies):
         shift = 1 + copy * (count - 1) // copies  # no two copies of a picture have the same colours
         ws = torch.cat([annotated.ws[:, :first_w], annotated.ws.roll(-shift, dims=0)[:, first_w:]], dim=1)
-        parts.append(replace(annotated, pictures=_paint(generator, ws), ws=ws))
+        parts.append(replace(annotated, pictures=paint(generator, ws), ws=ws))
     return concatenate(parts, num_copies=copies)
 
 
@@ -106,8 +104,3 @@ def save_recoloured(recoloured: AnnotatedSet, path: Path) -> None:
     pictures, columns = recoloured.pictures, 1 + recoloured.num_copies
     rows = pictures.reshape(columns, -1, *pictures.shape[1:]).swapaxes(0, 1)
     save_grid(rows.reshape(pictures.shape), columns, path)
-
-
-@torch.no_grad()
-def _paint(generator: Backbone, ws: torch.Tensor) -> npt.NDArray[np.uint8]:
-    return np.concatenate([to_uint8(generator.synthesis(one, "const").image) for one in torch.split(ws, 1)])

@@ -6,11 +6,12 @@ Legend: N images, H rows, W columns, K keypoints.
 import numpy as np
 import torch
 
+from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
-from labelmint_export.interpreter.labelling import label_ws
+from labelmint_export.interpreter.labelling import check_fit, label_ws
 from labelmint_export.oracle.network import Labels, Segmenter, predict
 from labelmint_export.oracle.training import LabelledPictures, score_labels
 
@@ -41,6 +42,25 @@ def label_addresses(
     return np.concatenate(pictures), Labels(np.concatenate(masks), points)
 
 
+def _check_parts(
+    generator: Backbone, interpreter: Interpreter, oracle: Segmenter, class_names: tuple[str, ...]
+) -> None:
+    check_fit(generator, interpreter)
+    shape, side = interpreter.config, generator.config.resolution
+    if shape.num_classes != len(class_names):
+        raise AnnotationError(
+            f"the interpreter has {shape.num_classes} classes, expected the {len(class_names)} of the annotations; "
+            "give those that it was trained from",
+            field="annotations",
+        )
+    oracle.config.check_counts(shape.num_classes, shape.num_keypoints or oracle.config.num_keypoints, "oracle")
+    if shape.label_resolution != side:
+        raise TrainingError(
+            f"label_resolution is {shape.label_resolution}, expected {side}: the oracle labels pixels of the picture",
+            field="label_resolution",
+        )
+
+
 def judge(
     generator: Backbone,
     interpreter: Interpreter,
@@ -53,8 +73,14 @@ def judge(
     """Compare interpreter and oracle on unseen GAN pictures.
 
     Returns:
-        mIoU, IoU of each class, PCK and visibility accuracy, ready for JSON; the oracle counts as truth.
+        mIoU, IoU of each class, PCK and visibility accuracy; the oracle counts as truth.
+
+    Raises:
+        AnnotationError: The interpreter has other classes than the names.
+        GeneratorError: The interpreter is another generator's.
+        TrainingError: Oracle and interpreter do not label the same, or not at the same resolution.
     """
+    _check_parts(generator, interpreter, oracle, class_names)
     pictures, labels = label_addresses(generator, interpreter, REPORT_SEED, count, truncation_psi)
     truth = predict(oracle, pictures)
     keypoints = truth.keypoints if labels.keypoints.shape[1] else truth.keypoints[:, :0]  # an interpreter may know none

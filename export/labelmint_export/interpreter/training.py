@@ -22,6 +22,7 @@ from tqdm import tqdm
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import Backbone
+from labelmint_export.generator.bounds import check_seed
 from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
@@ -43,7 +44,7 @@ class InterpreterTraining:
     """Settings of one training."""
 
     max_steps: int = 3000
-    """Optimiser steps at most."""
+    """Optimiser steps at most; a training ends before if no member gets better on what it does not learn from."""
     pixels_per_member: int = 256
     """Pixels of a step that each member sees."""
     learning_rate: float = 2e-3
@@ -55,7 +56,7 @@ class InterpreterTraining:
     validation_pixels: int = 2048
     """Pixels of the held-back pictures in each look."""
     seed: int = 0
-    """Of initial weights and pixels."""
+    """Of initial weights and of the choice of pixels, 0 to 2**64 - 1."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -65,6 +66,7 @@ class InterpreterTraining:
         """
         require_at_least(self, 1, "max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels")
         require_positive(self, "learning_rate")
+        check_seed(self.seed)
 
 
 def train_interpreter(

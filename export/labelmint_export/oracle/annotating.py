@@ -5,7 +5,7 @@ import torch
 
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
-from labelmint_export.gan.pictures import to_uint8
+from labelmint_export.gan.pictures import paint
 from labelmint_export.generator import Backbone
 from labelmint_export.oracle.network import Segmenter, predict
 
@@ -21,7 +21,6 @@ def toonhead_schema() -> AnnotationSchema:
     )
 
 
-@torch.no_grad()
 def annotate(generator: Backbone, oracle: Segmenter, z: torch.Tensor, ws: torch.Tensor) -> AnnotatedSet:
     """Paint pictures and label them.
 
@@ -30,9 +29,14 @@ def annotate(generator: Backbone, oracle: Segmenter, z: torch.Tensor, ws: torch.
         oracle: Labels them.
         z: float32 [N, z_dim].
         ws: float32 [N, num_ws, w_dim], of the same pictures.
+
+    Raises:
+        TrainingError: The oracle labels something else.
     """
-    pictures = to_uint8(generator.synthesis(ws, "const").image)
+    schema = toonhead_schema()
+    oracle.config.check_counts(len(schema.class_names), len(schema.keypoint_names), "oracle")
+    pictures = paint(generator, ws)
     labels = predict(oracle, pictures)
     seen = labels.keypoints[..., 2:] > 0.5
     keypoints = np.where(seen, labels.keypoints, 0).astype(np.float32)
-    return AnnotatedSet(toonhead_schema(), pictures, labels.mask, keypoints, z, ws)
+    return AnnotatedSet(schema, pictures, labels.mask, keypoints, z, ws)

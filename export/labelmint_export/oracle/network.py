@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from labelmint_export.errors import CheckpointError, TrainingError
+from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
 from labelmint_export.generator.snapshots import load_module, read_description, write_json, write_tensors
 from labelmint_export.heatmaps import find_peaks
 
@@ -49,6 +49,24 @@ class SegmenterConfig:
         if self.num_keypoints < 0:
             raise TrainingError(f"num_keypoints is {self.num_keypoints}, expected at least 0", field="num_keypoints")
 
+    def check_counts(self, num_classes: int, num_keypoints: int, field: str) -> None:
+        """Refuse a network of other classes or keypoints.
+
+        Raises:
+            TrainingError: It is one; `field` names what it was given as.
+        """
+        if (self.num_classes, self.num_keypoints) != (num_classes, num_keypoints):
+            raise TrainingError(
+                f"{field} knows {self.num_classes} classes and {self.num_keypoints} keypoints, expected {num_classes} "
+                f"and {num_keypoints}; give a network that was trained for these",
+                field=field,
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a picture along an axis that become one at the coarsest level."""
+        return int(2 ** (len(self.widths) - 1))
+
 
 class ConvPair(nn.Module):
     """Two 3 x 3 convolutions with batch normalisation and ReLU."""
@@ -78,7 +96,17 @@ class Segmenter(nn.Module):
         self.head = nn.Conv2d(widths[0], config.num_classes + config.num_keypoints, 1)
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Compute the features of each resolution from float [N, 3, H, W], [-1, 1]."""
+        """Compute the features of each resolution from float [N, 3, H, W], [-1, 1].
+
+        Raises:
+            DatasetError: The pictures are too small for the coarsest level.
+        """
+        height, width = image.shape[2:]
+        if min(height, width) < self.config.stride:
+            raise DatasetError(
+                f"pictures are {height} x {width}, expected at least {self.config.stride} pixels for this network",
+                field="pictures",
+            )
         features = []
         x = image
         for level, pair in enumerate(self.down):
@@ -90,11 +118,20 @@ class Segmenter(nn.Module):
         """Predict.
 
         Args:
-            image: float [N, 3, H, W], [-1, 1]; H and W multiples of 16.
+            image: float [N, 3, H, W], [-1, 1].
 
         Returns:
             logits float [N, C, H, W] and heatmaps float [N, K, H, W].
+
+        Raises:
+            DatasetError: H or W is no multiple of the stride.
         """
+        height, width = image.shape[2:]
+        if height % self.config.stride or width % self.config.stride:
+            raise DatasetError(
+                f"pictures are {height} x {width}, expected multiples of {self.config.stride} pixels for this network",
+                field="pictures",
+            )
         features = self.encode(image)
         x = features.pop()
         for pair in reversed(self.up):

@@ -14,8 +14,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from labelmint_export.errors import TrainingError
+from labelmint_export.generator.bounds import check_between, check_seed
 from labelmint_export.heatmaps import encode_heatmaps
-from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
+from labelmint_export.metrics import IGNORE_LABEL, confusion, figure_size, iou_per_class, keypoint_scores, miou
 from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
 from labelmint_export.precision import fast_dtype
 from labelmint_export.ranges import require_at_least, require_positive
@@ -31,16 +32,16 @@ class SegmenterTraining:
     """Settings of one training."""
 
     steps: int
-    """Optimiser steps."""
+    """Optimiser steps, at least 1."""
     batch_size: int = 16
-    """Pictures a step."""
+    """Pictures a step, at least 1."""
     learning_rate: float = 3e-3
-    """Peak of a one-cycle schedule (AdamW)."""
+    """Peak of a one-cycle schedule (AdamW), above 0."""
     heatmap_weight: float = 300.0
-    """Of the squared error of the heatmaps, beside the cross entropy. A peak covers a thousandth of a picture: with a
-    small weight the heatmaps stay flat and keypoints swap sides."""
+    """Weight of the squared error of the keypoints' heatmaps, beside the cross entropy of the classes, at least 0. A
+    peak covers a thousandth of a picture: with a small weight the heatmaps stay flat and keypoints swap sides."""
     seed: int = 0
-    """Of initial weights, order and augmentation."""
+    """Of initial weights, order and augmentation, 0 to 2**64 - 1."""
     noise: float = 0.02
     """Standard deviation of pixel noise, in units of the [-1, 1] range."""
     blur_share: float = 0.0
@@ -55,7 +56,10 @@ class SegmenterTraining:
             TrainingError: A field is out of range.
         """
         require_at_least(self, 1, "steps", "batch_size")
+        require_at_least(self, 0, "heatmap_weight", "noise")
         require_positive(self, "learning_rate")
+        check_between(self, 0, 1, "blur_share")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,45 @@ class LabelledPictures:
         """Check that the three belong together.
 
         Raises:
-            TrainingError: The arrays do not fit each other.
+            TrainingError: The arrays do not fit each other, or hold something else.
         """
+        kinds = (("pictures", "uint8", "NHW3"), ("masks", "uint8", "NHW"), ("keypoints", "float32", "NK3"))
+        for name, expected, axes in kinds:
+            array = getattr(self, name)
+            if array.dtype != expected or array.ndim != len(axes) or (axes[-1] == "3" and array.shape[-1] != 3):
+                raise TrainingError(
+                    f"{name} are {array.dtype} {list(array.shape)}, expected {expected} [{', '.join(axes)}]", field=name
+                )
         if self.masks.shape != self.pictures.shape[:3] or len(self.keypoints) != len(self.pictures):
             raise TrainingError(
                 f"pictures {list(self.pictures.shape)}, masks {list(self.masks.shape)} and keypoints "
                 f"{list(self.keypoints.shape)} do not belong together",
                 field="masks",
+            )
+
+    def check_labels(self, config: SegmenterConfig) -> None:
+        """Refuse labels that a network of this shape cannot learn, or be scored with.
+
+        Raises:
+            TrainingError: There is no picture, or a size, class or keypoint is not the network's.
+        """
+        if not len(self.pictures):
+            raise TrainingError("the set holds no pictures, expected at least 1", field="pictures")
+        height, width = self.pictures.shape[1:3]
+        if height % config.stride or width % config.stride:
+            raise TrainingError(
+                f"pictures are {height} x {width}, expected multiples of {config.stride} pixels", field="pictures"
+            )
+        strangers = self.masks[(self.masks >= config.num_classes) & (self.masks != IGNORE_LABEL)]
+        if len(strangers):
+            raise TrainingError(
+                f"a mask holds class {strangers[0]}, expected 0 to {config.num_classes - 1}, or {IGNORE_LABEL}",
+                field="masks",
+            )
+        if self.keypoints.shape[1] != config.num_keypoints or not np.isfinite(self.keypoints).all():
+            raise TrainingError(
+                f"keypoints are {list(self.keypoints.shape)}, expected {config.num_keypoints} a picture, all finite",
+                field="keypoints",
             )
 
     def shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Batch]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from labelmint.graphs import BATCH_DIMENSION, TensorSpec, input_specs, output_specs
 from labelmint_export.errors import BuildError
 from labelmint_export.generator.snapshots import write_json
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.precision import FLOAT32_PARTS, PRECISIONS, TOLERANCES, Precision
 from labelmint_export.targets.protocol import Target, Written
 from labelmint_export.targets.settings import TargetSettings
-from labelmint_export.targets.signature import input_specs, output_specs
 
 RECORD_NAME = "target.json"
 FORMAT = "labelmint-target"
@@ -71,8 +71,8 @@ def write_record(
         "float32_parts": list(FLOAT32_PARTS) if half else ["everything"],
         "bundle": {"name": manifest.name, "version": manifest.version, "digest": manifest.digest},
         "sources": dict(sources),
-        "inputs": [spec.record() for spec in input_specs(manifest)],
-        "outputs": [spec.record() for spec in output_specs(manifest)],
+        "inputs": [_describe(spec) for spec in input_specs(manifest)],
+        "outputs": [_describe(spec) for spec in output_specs(manifest)],
         "profile": settings.profile.record(),
         "tolerances": {
             name: {"tolerance": tolerance, "bound": bound}
@@ -95,6 +95,10 @@ def write_record(
         ],
     }
     write_json(folder / RECORD_NAME, record)
+
+
+def _describe(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": [BATCH_DIMENSION, *spec.shape]}
 
 
 def read_record(folder: Path) -> TargetRecord:

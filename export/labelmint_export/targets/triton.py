@@ -10,11 +10,11 @@ from pathlib import Path
 
 from google.protobuf import text_encoding
 
+from labelmint.graphs import TensorSpec, input_specs, output_specs
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.onnx_target import MODEL_FILE, load_onnx, write_onnx
 from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import TargetSettings
-from labelmint_export.targets.signature import TensorSpec, input_specs, output_specs
 
 REPOSITORY = "repository"
 CONFIG_FILE = "config.pbtxt"

@@ -28,6 +28,15 @@ def test_images_of_all_folders_come_in_the_order_of_their_paths(tmp_path: Path) 
     assert images.read([3]).tobytes() == bytes(8 * 8 * 3)
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    """Thumbnails, what notebooks copied, and what a system keeps beside a file."""
+    root = tmp_path / ".set"  # a hidden root was asked for by name
+    for name in ("a.png", ".b.png", ".thumbnails/c.png", "d/.ipynb_checkpoints/e.png", "d/f.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / name)
+    assert [str(path.relative_to(root)) for path in ImageFolderSet(root, 8).paths] == ["a.png", "d/f.png"]
+
+
 def test_batch_is_uint8_in_the_order_asked_for(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"{i}.png", Image.new("RGB", (10, 10), (i, i, i)))

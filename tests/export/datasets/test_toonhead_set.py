@@ -1,6 +1,11 @@
+import contextlib
 import dataclasses
 import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -180,6 +185,47 @@ def test_failure_in_a_process_reaches_the_caller() -> None:
 def test_death_of_a_process_reaches_the_caller() -> None:
     with pytest.raises(DatasetError, match="a rendering process died"):
         list(_chunks_in_processes(os._exit, list(range(1, 40)), 2))
+
+
+RENDERING = (
+    "import math, time\n"
+    "from labelmint_export.datasets.toonhead.rendering import _chunks_in_processes\n"
+    "chunks = _chunks_in_processes(math.sqrt, list(range(640)), 2)\n"
+    "print(next(chunks)[:2], flush=True)\n"
+    "time.sleep(600)\n"
+)
+"""A process with two others, which have nothing left to do."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to ask")
+def test_processes_end_with_the_one_that_started_them() -> None:
+    command = [sys.executable, "-c", RENDERING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "[0.0, 1.0]\n"
+        process.kill()
+    end = time.monotonic() + 60
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("a process waits for work for ever")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to interrupt")
+def test_interruption_is_answered_by_one_process() -> None:
+    """A terminal sends Ctrl-C to all of them."""
+    command = [sys.executable, "-c", RENDERING]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+    assert printed.count("Traceback") == 1
+    assert printed.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_unknown_colour_is_a_dataset_error_that_survives_pickling() -> None:

@@ -1,9 +1,13 @@
 """A ToonHead picture set: sample i of (seed, split, resolution), alone or many in parallel processes."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -108,6 +112,19 @@ class ToonHeadSet:
             keypoints=locate_keypoints(description, self.resolution),
         )
 
+    def draw(
+        self, indices: Sequence[int], *, num_processes: int = 1, show_progress: bool | None = None
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Draw many pictures without labels, one after another; the arguments are those of `render_images`.
+
+        Yields:
+            uint8 [H, W, 3], sRGB.
+
+        Raises:
+            DatasetError: a picture cannot be drawn, or a process died.
+        """
+        return _map(self.render_image, indices, num_processes, show_progress)
+
     def render_images(
         self, indices: Sequence[int], *, num_processes: int = 1, show_progress: bool | None = None
     ) -> npt.NDArray[np.uint8]:
@@ -125,7 +142,7 @@ class ToonHeadSet:
             DatasetError: a picture cannot be drawn, or a process died.
         """
         images = np.empty((len(indices), self.resolution, self.resolution, 3), dtype=np.uint8)
-        for i, image in enumerate(_map(self.render_image, indices, num_processes, show_progress)):
+        for i, image in enumerate(self.draw(indices, num_processes=num_processes, show_progress=show_progress)):
             images[i] = image
         return images
 
@@ -180,9 +197,13 @@ def _chunks_in_processes(
     render: Callable[[int], _Rendered], indices: list[int], num_processes: int
 ) -> Iterator[list[_Rendered]]:
     chunks = [indices[start : start + _CHUNK_SIZE] for start in range(0, len(indices), _CHUNK_SIZE)]
-    pool = concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn"))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
     try:
-        for outcome in pool.map(functools.partial(_render_chunk, render), chunks):
+        with _holding_interrupts_back():
+            outcomes = pool.map(functools.partial(_render_chunk, render), chunks)
+        for outcome in outcomes:
             if isinstance(outcome, str):
                 raise DatasetError(outcome)
             yield outcome
@@ -193,6 +214,31 @@ def _chunks_in_processes(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _holding_interrupts_back() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: it goes to all of them at once, and this one ends the others."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Make a process end when the one that started it is no more; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render_chunk(render: Callable[[int], _Rendered], indices: list[int]) -> list[_Rendered] | str:

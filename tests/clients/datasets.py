@@ -9,6 +9,7 @@ import numpy as np
 
 from labelmint.v1 import bundle_pb2
 from labelmint_client import Model, Sample
+from labelmint_client._writers.dataset import DatasetWriter
 from labelmint_client._writers.spec import DatasetSpec, Format
 
 CLASSES = (("background", (0, 0, 0)), ("face", (255, 225, 53)), ("hair", (133, 77, 39)), ("eyes", (0, 163, 255)))
@@ -79,3 +80,22 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def write(out: Path, spec: DatasetSpec, samples: list[Sample], *, resume: bool = False, overwrite: bool = False) -> int:
+    """Write a whole data set."""
+    writer = DatasetWriter(out, spec)
+    writer.prepare(resume=resume, overwrite=overwrite)
+    writer.begin("n" * 64)
+    for sample in samples:
+        writer.write(sample, sample.index + 1)
+    return writer.finish(6)
+
+
+def write_part(out: Path, spec: DatasetSpec, samples: list[Sample]) -> None:
+    """Write as a run does that is killed after these samples."""
+    writer = DatasetWriter(out, spec)
+    writer.prepare(resume=False, overwrite=False)
+    writer.begin("n" * 64)
+    for sample in samples:
+        writer.write(sample, sample.index + 1)

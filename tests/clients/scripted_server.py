@@ -5,8 +5,6 @@ Sample contents are a pure function of the index, so that a test can tell every 
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from labelmint.arrays import array_from_tensor, tensor_from_array
 from labelmint.v1 import bundle_pb2, service_pb2, service_pb2_grpc
+from tests.clients.relay import Relay
 
 HEIGHT, WIDTH, KEYPOINTS, CLASSES = 6, 5, 3, 4
 DIGEST = "d" * 64
@@ -95,6 +94,20 @@ class Fault:
             rich.details.add().Pack(error_details_pb2.QuotaFailure(violations=[violation]))
         metadata = [] if self.detail is None else [("labelmint-error-bin", self.detail.SerializeToString())]
         return [*metadata, ("grpc-status-details-bin", rich.SerializeToString())] if rich.details else metadata
+
+
+CUT: dict[str, Any] = {"code": None}
+FAULTS: dict[str, dict[str, Any]] = {
+    "drain": {
+        "code": grpc.StatusCode.UNAVAILABLE,
+        "details": "draining",
+        "detail": service_pb2.ErrorDetail(next_index=99),
+    },
+    "cut": CUT,
+    "cancel": {"code": grpc.StatusCode.CANCELLED, "details": "", "detail": None},
+    "stream_removed": {"code": grpc.StatusCode.UNKNOWN, "details": "Stream removed", "detail": None},
+}
+"""What may befall a stream that is then taken up again."""
 
 
 class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
@@ -227,64 +240,6 @@ class ScriptedServicer(service_pb2_grpc.LabelMintServicer):
         context.abort(fault.code, fault.details)
 
 
-class Relay:
-    """A TCP relay between client and server whose connections can be cut, as by a dying network."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def cut(self) -> None:
-        """Close every connection through the relay."""
-        with self._lock:
-            pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for end in pair:
-                _shut(end)
-
-    def close(self) -> None:
-        """Cut and accept no more."""
-        _shut(self._listener)
-        self._listener.close()
-        self.cut()
-        for thread in self._threads:
-            thread.join(timeout=10)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target_port))
-            with self._lock:
-                self._pairs.append((near, far))
-            for source, sink in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._pump, args=(source, sink), daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            pass
-        _shut(sink)
-        source.close()
-
-
-def _shut(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it may be closed already
-        end.shutdown(socket.SHUT_RDWR)
-
-
 class ScriptedServer:
     """The servicer behind a relay, on a port of the loopback interface."""
 
@@ -305,3 +260,13 @@ class ScriptedServer:
         self._relay.close()
         self._server.stop(None).wait()
         self._pool.shutdown(wait=True)
+
+
+def scripted_manifest() -> bundle_pb2.Manifest:
+    manifest = bundle_pb2.Manifest(name="scripted", version="1", digest=DIGEST, ignore_label=255)
+    frame = bundle_pb2.Frame(image_height=HEIGHT, image_width=WIDTH, label_height=HEIGHT, label_width=WIDTH)
+    manifest.frame.CopyFrom(frame)
+    for number in range(CLASSES):
+        manifest.classes.add(name=f"class{number}", red=number, green=number, blue=number)
+    manifest.keypoints.names.extend([f"point{number}" for number in range(KEYPOINTS)])
+    return manifest

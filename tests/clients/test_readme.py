@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.scripted_server import ScriptedServer
-from tests.clients.test_cli import scripted_manifest
+from tests.clients.scripted_server import ScriptedServer, scripted_manifest
 
 README = Path(__file__).parents[2] / "clients" / "README.md"
 EXAMPLES: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

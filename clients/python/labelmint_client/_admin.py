@@ -9,10 +9,10 @@ import grpc
 
 from labelmint.v1 import admin_pb2, admin_pb2_grpc
 from labelmint_client._channel import LazyChannel, check_address, open_channel, process_id
+from labelmint_client._checks import text
 from labelmint_client._closing import Closing
-from labelmint_client._errors import FailedCall
+from labelmint_client._failed_call import FailedCall
 from labelmint_client._model import ModelVersion
-from labelmint_client._request import text
 from labelmint_client._security import Tls, make_security
 from labelmint_client._trace_context import call_metadata
 

@@ -5,21 +5,19 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import grpc.aio
 
 from labelmint.batches import ReceivedBatch
 from labelmint_client._channel import abandon, is_task_cancelled, process_and_loop
+from labelmint_client._cursor import StreamCursor
 from labelmint_client._decode import has_encoded_items
 from labelmint_client._errors import UsageError
-from labelmint_client._resume import Recovery, StreamCursor
+from labelmint_client._retry import Recovery
 from labelmint_client._sample import Sample
-from labelmint_client._stream import StreamState
-
-# A call in progress (Any: grpc has no public type for one) and the offset of its ordinals, if it counts in ordinals.
-OpenedCall = tuple[Any, int | None]
+from labelmint_client._stream import OpenedCall, StreamState
 
 
 class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
@@ -37,8 +35,7 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
     def __init__(
         self, cursor: StreamCursor, recovery: Recovery, open_call: Callable[[StreamCursor], OpenedCall]
     ) -> None:
-        super().__init__(cursor, recovery)
-        self._open_call = open_call
+        super().__init__(cursor, recovery, open_call)
         # Closing wakes a reader that waits before it reconnects.
         self._closing = asyncio.Event()
 
@@ -120,9 +117,7 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
             self._advance(batch)
         except BaseException:
             # Also when the reader was cancelled meanwhile: the message is asked for again.
-            call, self._call = self._call, None
-            if call is not None:
-                call.cancel()
+            self._drop_call()
             raise
         self._buffer.extend(samples)
 

@@ -13,8 +13,9 @@ from typing import Generic, TypeVar
 
 import grpc
 
+from labelmint.wire import MAX_FRAME_BYTES
+from labelmint_client._checks import text
 from labelmint_client._errors import InvalidArgumentError, UsageError
-from labelmint_client._request import text
 from labelmint_client._security import Security
 
 _ChannelT = TypeVar("_ChannelT")
@@ -24,8 +25,8 @@ DEFAULT_MAX_RECEIVE_BYTES = 64 << 20
 MAX_RECEIVE_BYTES = 2**31 - 1
 """What grpc takes as a limit."""
 DEFAULT_TIMEOUT_S = 30.0
-LOOKAHEAD_BYTES = 16 << 20
-"""What may be on its way to a reader; more than its messages and it gains nothing."""
+_LOOKAHEAD_BYTES = 16 << 20
+"""What may be on its way to a reader while it reads a message; more than its messages and it gains nothing."""
 
 # What other processes or event loops opened: neither closed nor collected here.
 _abandoned: list[object] = []
@@ -66,9 +67,8 @@ def _options(security: Security, max_receive_bytes: int) -> list[tuple[str, int 
     return [
         ("grpc.max_receive_message_length", max_receive_bytes),
         ("grpc.max_send_message_length", max_receive_bytes),
-        # Messages of megabytes in few frames, and the next ones on their way while one is read.
-        ("grpc.http2.max_frame_size", 2**24 - 1),
-        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
+        ("grpc.http2.max_frame_size", MAX_FRAME_BYTES),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
         # A dead peer is noticed within 40 s, also while no message comes. The server permits pings this often.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from labelmint.arrays import tensor_from_array
 from labelmint.v1 import service_pb2
+from labelmint_client._checks import UINT32_MAX, integer, number, text
+from labelmint_client._cursor import StreamCursor
 from labelmint_client._errors import InvalidArgumentError
-from labelmint_client._request import UINT32_MAX, integer, number, text
-from labelmint_client._resume import StreamCursor
 
 LatentSpace = Literal["z", "w", "w_plus"]
 

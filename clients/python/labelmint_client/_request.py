@@ -3,11 +3,12 @@
 Only what protobuf cannot carry is refused here; ranges that depend on the model are the server's to judge.
 """
 
-import operator
 from collections.abc import Iterable, Mapping
-from typing import Literal, SupportsIndex, TypeVar
+from typing import Literal, TypeVar
 
 from labelmint.v1 import service_pb2
+from labelmint.wire import DEFAULT_MESSAGE_BYTES
+from labelmint_client._checks import UINT32_MAX, UINT64_MAX, integer, number, text
 from labelmint_client._errors import InvalidArgumentError
 
 Field = Literal["image", "mask", "keypoints", "uncertainty_map", "z"]
@@ -37,12 +38,6 @@ _SUBSAMPLINGS: dict[ChromaSubsampling, service_pb2.ChromaSubsampling] = {
     "422": service_pb2.CHROMA_SUBSAMPLING_422,
     "420": service_pb2.CHROMA_SUBSAMPLING_420,
 }
-
-DEFAULT_MESSAGE_BYTES = 4 << 20
-"""What a server sends at most unless a request says otherwise."""
-
-UINT64_MAX = 2**64 - 1
-UINT32_MAX = 2**32 - 1
 
 _NameT = TypeVar("_NameT", bound=str)
 _EnumT = TypeVar("_EnumT")
@@ -172,54 +167,3 @@ def _choice(field: str, name: _NameT, values: Mapping[_NameT, _EnumT]) -> _EnumT
     except (KeyError, TypeError):
         expected = ", ".join(repr(known) for known in values)
         raise InvalidArgumentError(f"{field} is {name!r}, expected one of {expected}", field=field) from None
-
-
-def integer(field: str, value: SupportsIndex, low: int, high: int) -> int:
-    """Check a whole number.
-
-    Raises:
-        InvalidArgumentError: It is none, or lies outside low to high, both included.
-    """
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise InvalidArgumentError(f"{field} is {value!r}, expected a whole number", field=field) from None
-    if not low <= whole <= high:
-        raise InvalidArgumentError(f"{field} is {whole}, expected {low} to {high}", field=field)
-    return whole
-
-
-def number(field: str, value: float) -> float:
-    """Check a number.
-
-    Raises:
-        InvalidArgumentError: It is none.
-    """
-    try:
-        return float(value)
-    except (OverflowError, TypeError, ValueError):
-        raise InvalidArgumentError(f"{field} is {value!r}, expected a number", field=field) from None
-
-
-def text(field: str, value: object) -> str:
-    """Check a text.
-
-    Raises:
-        InvalidArgumentError: It is none, or cannot be sent.
-    """
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{field} is {value!r}, expected a text", field=field)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"{field} holds a character that cannot be sent: {error}", field=field) from error
-    return value
-
-
-def optional_size(field: str, num_bytes: SupportsIndex | None) -> int | None:
-    """Check a number of bytes that may be left out.
-
-    Raises:
-        InvalidArgumentError: It is no whole number, or below 1.
-    """
-    return None if num_bytes is None else integer(field, num_bytes, 1, 2**40)

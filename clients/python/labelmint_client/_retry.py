@@ -1,10 +1,14 @@
-"""When a broken stream is tried again."""
+"""When a broken call is tried again."""
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from labelmint_client._errors import InvalidArgumentError
+import grpc
+
+from labelmint_client._cursor import StreamCursor
+from labelmint_client._errors import ClientError, InvalidArgumentError, NumericsMismatchError
+from labelmint_client._failed_call import FailedCall
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,3 +65,70 @@ class RetryPolicy:
     def _check(name: str, value: float, *, low: float, high: float = math.inf) -> None:
         if not low <= value <= high or math.isinf(value):
             raise InvalidArgumentError(f"{name} of the retry policy is {value}, expected {low} to {high}", field=name)
+
+
+@dataclass(kw_only=True, slots=True)
+class Recovery:
+    """Counts failures in a row and says how long to wait, or that it is enough.
+
+    Attributes:
+        policy: Bounds.
+        address: Server, for messages.
+        has_progressed: Whether the stream ever brought anything.
+        num_failures: Failures since the last progress.
+        num_reconnects: Attempts after a failure, over the whole stream.
+    """
+
+    policy: RetryPolicy
+    address: str
+    has_progressed: bool = False
+    num_failures: int = 0
+    num_reconnects: int = 0
+    random_source: random.Random = field(default_factory=random.Random)
+
+    def progressed(self) -> None:
+        """Note that something came."""
+        self.has_progressed = True
+        self.num_failures = 0
+
+    def delay_s(self, failed: FailedCall, cursor: StreamCursor | None, *, ordinal_offset: int = 0) -> float:
+        """Note a failure.
+
+        Args:
+            failed: How the call ended.
+            cursor: Where the stream stands; None if the call is no stream.
+            ordinal_offset: For `Label`, whose indices count from the start of the call: the row the call began with.
+
+        Returns:
+            Seconds to wait before the next attempt.
+
+        Raises:
+            ClientError: The fault will not pass, or not as soon as the policy wants, or the attempts are spent.
+        """
+        self.num_failures += 1
+        limit = self.policy.max_attempts if self.has_progressed else self.policy.connect_attempts
+        hint_s = failed.hint.retry_after_s
+        is_too_far = hint_s is not None and hint_s > self.policy.max_retry_after_s
+        if not failed.is_transient or is_too_far or self.num_failures >= limit:
+            num_attempts, self.num_failures = self.num_failures, 0
+            error = failed.to_error(address=self.address, num_attempts=num_attempts)
+            raise error if cursor is None else _with_resume_point(error, cursor, ordinal_offset)
+        self.num_reconnects += 1
+        if hint_s is not None:
+            # A little later than told, each client by another time, so that not all return at once.
+            return hint_s + self.policy.delay_s(1, self.random_source)
+        return self.policy.delay_s(self.num_failures, self.random_source)
+
+
+def _with_resume_point(error: ClientError, cursor: StreamCursor, ordinal_offset: int) -> ClientError:
+    """Name the address to go on with.
+
+    That is the one up to which samples really came, whatever the server counted; but past a sample that cannot be made,
+    for which DATA_LOSS stands, only the server's word leads.
+    """
+    if isinstance(error, NumericsMismatchError) and cursor.num_scanned:
+        message = f"{str(error).rstrip('.')}. {cursor.how_to_go_on()}"
+        error = NumericsMismatchError(message, field=error.field, code=error.code, request_id=error.request_id)
+    told = error.next_index if error.code is grpc.StatusCode.DATA_LOSS else None
+    error.next_index = cursor.next_index if told is None else max(cursor.next_index, told + ordinal_offset)
+    return error

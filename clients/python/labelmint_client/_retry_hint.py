@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-STATUS_DETAILS_KEY = "grpc-status-details-bin"
+from labelmint.wire import STATUS_DETAILS_KEY
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, dict[str, tuple[int, "_Field.Type.ValueType", str]]] = {

@@ -20,8 +20,8 @@ _ArrayT = TypeVar("_ArrayT", UInt8Array, Float16Array, Float32Array)
 class Sample:
     """An image with its labels. Immutable.
 
-    Arrays that came RAW are read-only views of their batch, so one kept sample keeps its whole message (4 MiB unless
-    asked otherwise) in memory: copy the arrays of samples that are kept for long.
+    Arrays that came RAW are read-only views. The largest, mostly the image, keeps its whole message (4 MiB unless asked
+    otherwise) in memory: copy the images of samples that are kept for long.
 
     Attributes:
         index: Address of the sample within its seed; for `label` the row of the latents it was made from.

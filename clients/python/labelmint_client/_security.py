@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 
 from labelmint.hosts import is_loopback
+from labelmint.wire import AUTHORIZATION_KEY
 from labelmint_client._errors import InvalidArgumentError
 
 TOKEN_VARIABLE = "LABELMINT_TOKEN"  # noqa: S105  # the name of a variable, no token
@@ -163,7 +164,7 @@ def _bearer(token: str, what: str) -> Metadata:
             f"{what} has {len(token)} characters, expected at most {_MAX_TOKEN}; copy what the operator gave you",
             field="token",
         )
-    return (("authorization", f"Bearer {token}"),)
+    return ((AUTHORIZATION_KEY, f"Bearer {token}"),)
 
 
 def _read_token(path: Path) -> str:

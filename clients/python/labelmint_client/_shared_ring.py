@@ -11,12 +11,10 @@ from pathlib import Path
 from labelmint.arrays import DTYPES
 from labelmint.batches import ReceivedBatch, read_batch
 from labelmint.v1 import service_pb2
+from labelmint.wire import RING_END_BYTES, RING_HEAD_BYTES, RING_PREFIX, ring_bytes
 from labelmint_client._errors import InvalidArgumentError, ProtocolError
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - made with O_EXCL, under a name that nobody guesses
-_HEAD_BYTES = 64
-_ALIGNMENT = 64
-_END_BYTES = 8
 
 
 class SharedRing:
@@ -30,14 +28,14 @@ class SharedRing:
     """
 
     def __init__(self, num_bytes: int) -> None:
-        self._num_bytes = -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-        self._name = f"labelmint-{secrets.token_hex(16)}"
+        self._num_bytes = ring_bytes(num_bytes)
+        self._name = f"{RING_PREFIX}{secrets.token_hex(16)}"
         path = FOLDER / self._name
         try:
             file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(file, 0, _HEAD_BYTES + self._num_bytes)
-                self._memory = mmap.mmap(file, _HEAD_BYTES + self._num_bytes)
+                os.posix_fallocate(file, 0, RING_HEAD_BYTES + self._num_bytes)
+                self._memory = mmap.mmap(file, RING_HEAD_BYTES + self._num_bytes)
             finally:
                 os.close(file)
         except (AttributeError, OSError) as error:
@@ -67,13 +65,13 @@ class SharedRing:
         batch = read_batch(data)
         self._unlink()
         shared = {name: self._take(name, tensor) for name, tensor in batch.tensors.items() if _is_shared(tensor)}
-        self._memory[:_END_BYTES] = batch.message.shared_end.to_bytes(_END_BYTES, "little")
+        self._memory[:RING_END_BYTES] = batch.message.shared_end.to_bytes(RING_END_BYTES, "little")
         return ReceivedBatch(message=batch.message, tensors=batch.tensors, data={**batch.data, **shared})
 
     def _take(self, name: str, tensor: service_pb2.Tensor) -> memoryview:
         dtype = DTYPES.get(tensor.dtype)
         num_bytes = math.prod(tensor.shape) * dtype.itemsize if dtype else 0
-        first = _HEAD_BYTES + tensor.shared_offset
+        first = RING_HEAD_BYTES + tensor.shared_offset
         if first + num_bytes > len(self._memory):
             raise ProtocolError(
                 f"{name} lies at {tensor.shared_offset} of a ring of {self._num_bytes} bytes", field=name

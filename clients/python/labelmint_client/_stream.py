@@ -7,10 +7,14 @@ from typing import Any
 import grpc
 
 from labelmint.batches import ReceivedBatch
+from labelmint_client._cursor import StreamCursor
 from labelmint_client._decode import samples_from_batch
-from labelmint_client._errors import FailedCall
-from labelmint_client._resume import Recovery, StreamCursor
+from labelmint_client._failed_call import FailedCall
+from labelmint_client._retry import Recovery
 from labelmint_client._sample import Sample
+
+# A call in progress (Any: grpc has no public type for one) and the offset of its ordinals, if it counts in ordinals.
+OpenedCall = tuple[Any, int | None]
 
 
 class StreamState:
@@ -19,15 +23,19 @@ class StreamState:
     Args:
         cursor: Addresses of the stream.
         recovery: Retries of the stream.
+        open_call: Starts a call for what the cursor says is due; returns it with the offset of its ordinals, if any.
 
     Attributes:
         on_progress: Called, if set, after each message without samples: all that was scanned for it was rejected.
     """
 
-    def __init__(self, cursor: StreamCursor, recovery: Recovery) -> None:
+    def __init__(
+        self, cursor: StreamCursor, recovery: Recovery, open_call: Callable[[StreamCursor], OpenedCall]
+    ) -> None:
         self.on_progress: Callable[[], None] | None = None
         self._cursor = cursor
         self._recovery = recovery
+        self._open_call = open_call
         self._buffer: deque[Sample] = deque()
         # Set for Label, whose indices count from the start of a call.
         self._ordinal_offset: int | None = None
@@ -102,3 +110,8 @@ class StreamState:
         if self._is_complete():
             return None
         return self._recovery.delay_s(FailedCall(error), self._cursor, ordinal_offset=self._ordinal_offset or 0)
+
+    def _drop_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()

@@ -2,19 +2,17 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Self
 
 import grpc
 
 from labelmint_client._channel import abandon, process_id
 from labelmint_client._closing import Closing
+from labelmint_client._cursor import StreamCursor
 from labelmint_client._errors import UsageError
-from labelmint_client._resume import Recovery, StreamCursor
+from labelmint_client._retry import Recovery
 from labelmint_client._sample import Sample
-from labelmint_client._stream import StreamState
-
-# A call in progress (Any: grpc has no public type for one) and the offset of its ordinals, if it counts in ordinals.
-OpenedCall = tuple[Any, int | None]
+from labelmint_client._stream import OpenedCall, StreamState
 
 
 class SampleStream(StreamState, Closing, Iterator[Sample]):
@@ -37,8 +35,7 @@ class SampleStream(StreamState, Closing, Iterator[Sample]):
         open_call: Callable[[StreamCursor], OpenedCall],
         renew_channel: Callable[[], None],
     ) -> None:
-        super().__init__(cursor, recovery)
-        self._open_call = open_call
+        super().__init__(cursor, recovery, open_call)
         self._renew_channel = renew_channel
         # Closing wakes a reader that waits before it reconnects.
         self._closing = threading.Event()
@@ -97,11 +94,6 @@ class SampleStream(StreamState, Closing, Iterator[Sample]):
             self._drop_call()
             raise
         self._buffer.extend(samples)
-
-    def _drop_call(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
 
     def _check_owner(self) -> None:
         owner = process_id()

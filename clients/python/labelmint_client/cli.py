@@ -9,15 +9,17 @@ from labelmint_client._commands.arguments import Arguments, parse_arguments
 from labelmint_client._commands.demo import run_demo
 from labelmint_client._commands.describing import model_text, models_text
 from labelmint_client._commands.generating import generate_dataset
+from labelmint_client._commands.printing import say
 from labelmint_client._commands.probing import wait_for_health
-from labelmint_client._commands.settings import DemoSettings, GenerateSettings
-from labelmint_client._errors import ClientError
-from labelmint_client._security import token_from_environment
+from labelmint_client._commands.settings import GenerateSettings
+from labelmint_client._errors import ClientError, ScanLimitError
 from labelmint_client._sync import Client
 from labelmint_client._writers.journal import JOURNAL_NAME
 
 _FAILED = 1
 _INTERRUPTED = 130
+_UNREAD = 141
+"""What a shell says of a command that SIGPIPE ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,65 +29,82 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        Exit status: 0 if all went well, 1 after an error, 130 after an interruption. A misspelt command line ends the
-        process with 2.
+        Exit status: 0 if all went well, 1 after an error, 130 after an interruption, 141 if nobody reads what it
+        prints. A misspelt command line ends the process with 2.
     """
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     try:
-        match arguments.command:
-            case "models":
-                with _client(arguments) as client:
-                    print(models_text(client, as_json=arguments.as_json))
-            case "show":
-                with _client(arguments) as client:
-                    print(model_text(client, arguments.model, as_json=arguments.as_json))
-            case "health":
-                is_serving, text = wait_for_health(
-                    arguments.address,
-                    arguments.model,
-                    arguments.timeout_s,
-                    arguments.security.tls,
-                    wait_s=arguments.wait_s,
-                )
-                print(text, file=sys.stdout if is_serving else sys.stderr)
-                return 0 if is_serving else _FAILED
-            case "generate":
-                assert arguments.generate is not None
-                with _client(arguments) as client:
-                    print(generate_dataset(client, arguments.generate).text())
-            case "demo":
-                assert arguments.demo is not None
-                run_demo(arguments.demo)
-            case "admin":
-                assert arguments.admin is not None
-                with _admin_client(arguments, arguments.admin.timeout_s) as client:
-                    print(administer(client, arguments.admin))
+        return _run(parse_arguments(sys.argv[1:] if argv is None else argv))
     except ClientError as error:
-        print(f"labelmint: {error}", file=sys.stderr)
-        _point_at_rest(arguments.generate or arguments.demo)
+        _complain(str(error), error)
         return _FAILED
-    except KeyboardInterrupt:
-        print("labelmint: interrupted", file=sys.stderr)
-        _point_at_rest(arguments.generate or arguments.demo)
+    except KeyboardInterrupt as error:
+        _complain("interrupted", error)
         return _INTERRUPTED
+    except BrokenPipeError:
+        return _UNREAD
+
+
+def _run(arguments: Arguments) -> int:
+    match arguments.command:
+        case "models":
+            with _client(arguments) as client:
+                say(models_text(client, as_json=arguments.as_json))
+        case "show":
+            with _client(arguments) as client:
+                say(model_text(client, arguments.model, as_json=arguments.as_json))
+        case "health":
+            return _ask_for_health(arguments)
+        case "generate":
+            assert arguments.generate is not None
+            _generate(arguments, arguments.generate)
+        case "demo":
+            assert arguments.demo is not None
+            run_demo(arguments.demo)
+        case "admin":
+            assert arguments.admin is not None
+            security, timeout_s = arguments.security, arguments.admin.timeout_s
+            with AdminClient(
+                arguments.address,
+                timeout_s=timeout_s,
+                tls=security.tls,
+                token=security.token,
+                token_file=security.token_file,
+            ) as client:
+                say(administer(client, arguments.admin))
     return 0
+
+
+def _ask_for_health(arguments: Arguments) -> int:
+    is_serving, text = wait_for_health(
+        arguments.address, arguments.model, arguments.timeout_s, arguments.security.tls, wait_s=arguments.wait_s
+    )
+    if is_serving:
+        say(text)
+        return 0
+    print(text, file=sys.stderr)
+    return _FAILED
+
+
+def _generate(arguments: Arguments, settings: GenerateSettings) -> None:
+    try:
+        with _client(arguments) as client:
+            outcome = generate_dataset(client, settings)
+    except (ClientError, KeyboardInterrupt) as error:
+        if (settings.out / JOURNAL_NAME).exists():
+            error.add_note(f"{settings.out} is unfinished; the same command with --resume goes on")
+        elif isinstance(error, ScanLimitError) and error.next_index is not None:
+            error.add_note(
+                f"nothing was written; with --start-index {error.next_index} it would go on where it gave up"
+            )
+        raise
+    say(outcome.text())
 
 
 def _client(arguments: Arguments) -> Client:
     security = arguments.security
-    token = token_from_environment() if security.token_file is None else None
-    return Client(arguments.address, tls=security.tls, token=token, token_file=security.token_file)
+    return Client(arguments.address, tls=security.tls, token=security.token, token_file=security.token_file)
 
 
-def _admin_client(arguments: Arguments, timeout_s: float) -> AdminClient:
-    security = arguments.security
-    token = token_from_environment() if security.token_file is None else None
-    return AdminClient(
-        arguments.address, timeout_s=timeout_s, tls=security.tls, token=token, token_file=security.token_file
-    )
-
-
-def _point_at_rest(settings: GenerateSettings | DemoSettings | None) -> None:
-    """Tell where an unfinished data set lies and how to finish it."""
-    if isinstance(settings, GenerateSettings) and (settings.out / JOURNAL_NAME).exists():
-        print(f"labelmint: {settings.out} is unfinished; the same command with --resume goes on", file=sys.stderr)
+def _complain(text: str, error: BaseException) -> None:
+    for line in (text, *getattr(error, "__notes__", ())):
+        print(f"labelmint: {line}", file=sys.stderr)

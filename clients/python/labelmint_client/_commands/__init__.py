@@ -1,1 +1,1 @@
-"""What the command line does, without its parsing."""
+"""The command line: how it is read, and what the commands do."""

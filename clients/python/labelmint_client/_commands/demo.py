@@ -2,6 +2,7 @@
 
 from labelmint_client._commands.generating import generate_dataset
 from labelmint_client._commands.local_server import LocalServer
+from labelmint_client._commands.printing import say
 from labelmint_client._commands.settings import DemoSettings, GenerateSettings, SelectionSettings
 from labelmint_client._errors import ServerFaultError
 from labelmint_client._sync import Client
@@ -20,19 +21,19 @@ def run_demo(settings: DemoSettings) -> None:
     flags = [] if settings.bundle is None else ["--bundle", str(settings.bundle)]
     server = LocalServer(flags, start_timeout_s=settings.start_timeout_s, stop_timeout_s=settings.stop_timeout_s)
     try:
-        print("starting the server ...", flush=True)
+        say("starting the server ...")
         address = server.start()
         with Client(address) as client:
             [model] = client.list_models()
-            print(f"serving {model.name} at {address}", flush=True)
+            say(f"serving {model.name} at {address}")
             outcome = generate_dataset(client, _generate_settings(settings, model.name))
-        print(outcome.text(), flush=True)
-        print(f"contact sheet: {settings.out / CONTACT_SHEET_NAME}", flush=True)
+        say(outcome.text())
+        say(f"contact sheet: {settings.out / CONTACT_SHEET_NAME}")
     finally:
         status = server.stop()
     if status:
         raise ServerFaultError(f"the server did not stop cleanly: its exit status is {status}; see its messages above")
-    print("server stopped cleanly", flush=True)
+    say("server stopped cleanly")
 
 
 def _generate_settings(settings: DemoSettings, model: str) -> GenerateSettings:

@@ -1,16 +1,12 @@
 """`labelmint generate`: streams samples into a data set on disk."""
 
-import contextlib
 import dataclasses
-import functools
 import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
 
-from labelmint_client import _optional
+from labelmint_client._commands.progress import ProgressBar
 from labelmint_client._commands.settings import GenerateSettings, SelectionSettings
 from labelmint_client._commands.sheet_samples import SheetSamples
 from labelmint_client._contact_sheet import SheetTitle, render_contact_sheet
@@ -21,12 +17,10 @@ from labelmint_client._sample import Sample
 from labelmint_client._sync import Client
 from labelmint_client._sync_stream import SampleStream
 from labelmint_client._writers.atomic import atomic_file
-from labelmint_client._writers.dataset import DatasetWriter, ResumePoint
+from labelmint_client._writers.dataset import DatasetWriter
+from labelmint_client._writers.earlier import ResumePoint
 from labelmint_client._writers.layout import CONTACT_SHEET_NAME
 from labelmint_client._writers.spec import DatasetSpec
-
-if TYPE_CHECKING:
-    import tqdm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,60 +50,6 @@ class Outcome:
             f"{self.num_new} labelled samples in {self.elapsed_s:.1f} s: {rate:.1f} samples/s; "
             f"{self.num_samples} are in {self.out}"
         )
-
-
-class ProgressBar:
-    """Shows how far a stream is, from its first message on; a context manager that ends the bar.
-
-    Args:
-        stream: What it shows; messages without samples count too.
-        settings: Whether it shows anything.
-        description: Text before it.
-        total: Samples of the whole data set; None if unknown.
-        initial: Samples that are there already.
-
-    Raises:
-        MissingDependencyError: A package is missing that the data set needs.
-    """
-
-    def __init__(
-        self, stream: SampleStream, settings: GenerateSettings, *, description: str, total: int | None, initial: int
-    ) -> None:
-        # Loaded before anything is created, should one be missing; the writer makes its pictures with Pillow.
-        tqdm, _ = _optional.tqdm, _optional.Image
-        self._stream = stream
-        self._open = functools.partial(
-            tqdm.tqdm,
-            desc=description,
-            total=total,
-            initial=initial,
-            unit=" samples",
-            disable=not settings.progress,
-            dynamic_ncols=True,
-        )
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        self._stream.on_progress = self._show_rejected
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def count(self) -> None:
-        """Add a sample."""
-        if self._stream.num_rejected:
-            self._bar.set_postfix(rejected=self._stream.num_rejected, refresh=False)
-        self._bar.update()
-
-    def _show_rejected(self) -> None:
-        self._bar.set_postfix(rejected=self._stream.num_rejected)
-
-    @functools.cached_property
-    def _bar(self) -> "tqdm.tqdm[NoReturn]":
-        return self._stack.enter_context(self._open())
 
 
 def generate_dataset(client: Client, settings: GenerateSettings) -> Outcome:
@@ -235,7 +175,20 @@ def _write_samples(
     num_before: int,
 ) -> tuple[int, int]:
     """Write what comes; returns the number of samples and the address to go on with."""
-    bar = ProgressBar(stream, settings, description=spec.model.name, total=_total(spec, settings), initial=num_before)
+    bar = ProgressBar(
+        stream,
+        description=spec.model.name,
+        total=_total(spec, settings),
+        initial=num_before,
+        is_shown=settings.progress,
+    )
+
+    def pass_over() -> None:
+        # All that came before this message was read, and so written.
+        writer.pass_over(stream.next_index)
+        bar.show_rejected()
+
+    stream.on_progress = pass_over
     with stream, bar:
         try:
             first = next(stream, None)

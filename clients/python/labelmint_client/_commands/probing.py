@@ -5,8 +5,8 @@ import time
 import grpc
 
 from labelmint_client._channel import check_address, open_channel
-from labelmint_client._errors import FailedCall
-from labelmint_client._request import text
+from labelmint_client._checks import text
+from labelmint_client._failed_call import FailedCall
 from labelmint_client._security import Tls, make_security
 
 _METHOD = "/grpc.health.v1.Health/Check"

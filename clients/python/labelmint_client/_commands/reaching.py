@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labelmint_client._channel import DEFAULT_ADDRESS
 from labelmint_client._commands.settings import SecuritySettings
-from labelmint_client._security import TOKEN_VARIABLE, Tls
+from labelmint_client._security import TOKEN_VARIABLE, Tls, token_from_environment
 
 ADDRESS_VARIABLE = "LABELMINT_ADDRESS"
 ROOT_CA_VARIABLE = "LABELMINT_TLS_ROOT_CA"
@@ -81,4 +81,8 @@ def security_settings(parser: argparse.ArgumentParser, values: argparse.Namespac
         key=values.tls_key,
         server_name=values.tls_server_name,
     )
-    return SecuritySettings(tls=tls if has_tls else None, token_file=values.token_file)
+    return SecuritySettings(
+        tls=tls if has_tls else None,
+        token=token_from_environment() if values.token_file is None else None,
+        token_file=values.token_file,
+    )

@@ -1,13 +1,15 @@
-"""Settings of the commands, parsed once by `labelmint_client.cli`."""
+"""Settings of the commands, which `arguments` makes of the command line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from labelmint_client._request import ChromaSubsampling, ImageCodec, MaskCodec
 from labelmint_client._security import Tls
 from labelmint_client._writers.spec import Format
+
+AdminAction = Literal["list", "load", "unload", "set-alias", "remove-alias"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,10 +18,12 @@ class SecuritySettings:
 
     Attributes:
         tls: None for plain text.
-        token_file: File that holds a token; None for that of the environment, if there is one.
+        token: That of the environment; None if there is none, or a file.
+        token_file: File that holds a token, or None.
     """
 
     tls: Tls | None = None
+    token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
 
 
@@ -137,3 +141,26 @@ class DemoSettings:
     progress: bool
     start_timeout_s: float = 120.0
     stop_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdminSettings:
+    """What `labelmint admin` does.
+
+    Attributes:
+        action: What to do.
+        model: NAME, NAME@VERSION or NAME@ALIAS.
+        alias: The alias to move.
+        version: What it is to stand for.
+        limit_s: Time that streams get; None for the setting of the server.
+        timeout_s: How long the answer may take, seconds.
+        as_json: Whether to print JSON.
+    """
+
+    action: AdminAction
+    timeout_s: float
+    model: str = ""
+    alias: str = ""
+    version: str = ""
+    limit_s: float | None = None
+    as_json: bool = False

@@ -2,7 +2,7 @@
 
 import argparse
 
-from labelmint_client._request import UINT32_MAX, UINT64_MAX
+from labelmint_client._checks import UINT32_MAX, UINT64_MAX
 
 _MAX_TIMEOUT_S = 3600.0
 

@@ -22,7 +22,6 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the path is too long: choose another folder",
 }
 
-
 _DRAFT = re.compile(r"\.(.+)\.\d+\.tmp")
 """Names of `_draft_name`."""
 
@@ -41,8 +40,16 @@ def clear_errors(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
-        raise OutputError(f"cannot {action} {path}: {advice}", field="out") from error
+        raise OutputError(f"cannot {action} {path}: {advice(error)}", field="out") from error
+
+
+def advice(error: OSError) -> str:
+    """Say what was in the way, and what to do about it.
+
+    Args:
+        error: Of the file system.
+    """
+    return _ADVICE.get(error.errno or 0, error.strerror or str(error))
 
 
 @contextmanager

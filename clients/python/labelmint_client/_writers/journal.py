@@ -1,8 +1,9 @@
 """The journal of a data set in the making: INCOMPLETE.jsonl.
 
-Its first line says what is made; each further line is a sample whose files are on disk, or one that the server cannot
-make and that is left out. While it lies in a folder, the
-data set there is not finished. A line that was cut off by a fault is dropped, and its sample is made again.
+Its first line says what is made. Each further line is a step: a sample whose files are on disk, one that the server
+cannot make and that is left out, or nothing but an address up to which a filter rejected everything; each says where to
+go on. While the journal lies in a folder, the data set there is not finished. A line that was cut off by a fault is
+dropped, and its step is made again.
 """
 
 import json
@@ -20,8 +21,8 @@ JOURNAL_NAME = "INCOMPLETE.jsonl"
 Record = dict[str, Any]
 
 _HEADER_KEYS = ("numerics_id", "request")
-_LEFT_OUT_KEYS = ("left_out", "next_index")
-_SAMPLE_KEYS = ("index", "next_index", "image", "class_index", "uncertainty", "keypoints")
+_STEP_KEYS = ("next_index",)
+_SAMPLE_KEYS = ("index", *_STEP_KEYS, "image", "class_index", "uncertainty", "keypoints")
 
 
 class Journal:
@@ -33,6 +34,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / JOURNAL_NAME
+        self._ends_whole = False
 
     @property
     def exists(self) -> bool:
@@ -46,6 +48,7 @@ class Journal:
             header: What is made.
         """
         write_atomic(self._path, _line(header))
+        self._ends_whole = True
 
     def mark(self) -> None:
         """Mark the folder as unfinished before anything in it is removed."""
@@ -69,10 +72,10 @@ class Journal:
         Raises:
             OutputError: The journal cannot be read.
         """
-        yield from (record for record in self.steps() if "left_out" not in record)
+        yield from (record for record in self.steps() if "index" in record)
 
     def steps(self) -> Iterator[Record]:
-        """Read the samples that are on disk and those that are left out, in order.
+        """Read all steps, in order.
 
         Raises:
             OutputError: The journal cannot be read.
@@ -81,32 +84,19 @@ class Journal:
         next(lines, None)
         yield from lines
 
-    def repair(self) -> None:
-        """Cut off a line that a fault left unfinished.
-
-        Raises:
-            OutputError: The journal cannot be written.
-        """
-        with clear_errors(self._path, "repair"):
-            whole = 0
-            with self._path.open("rb") as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    whole += len(line)
-            os.truncate(self._path, whole)
-
-    def append(self, record: Record) -> None:
-        """Note a sample whose files are on disk, or one that is left out.
+    def append(self, step: Record) -> None:
+        """Note a step.
 
         Args:
-            record: The sample.
+            step: A sample whose files are on disk, one that is left out, or an address to go on with.
 
         Raises:
             OutputError: The journal cannot be written.
         """
+        if not self._ends_whole:
+            self._repair()
         with clear_errors(self._path, "write"), self._path.open("ab") as file:
-            file.write(_line(record))
+            file.write(_line(step))
 
     def remove(self) -> None:
         """Declare the data set finished.
@@ -117,13 +107,25 @@ class Journal:
         with clear_errors(self._path, "remove"):
             self._path.unlink()
 
+    def _repair(self) -> None:
+        """Cut off a line that a fault left unfinished."""
+        with clear_errors(self._path, "repair"):
+            whole = 0
+            with self._path.open("rb") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    whole += len(line)
+            os.truncate(self._path, whole)
+        self._ends_whole = True
+
     def _lines(self) -> Iterator[Record]:
         with clear_errors(self._path, "read"), self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return
-                is_left_out = line.startswith(b'{"left_out"')
-                keys = _HEADER_KEYS if number == 1 else _LEFT_OUT_KEYS if is_left_out else _SAMPLE_KEYS
+                is_sample = line.startswith(b'{"index"')
+                keys = _HEADER_KEYS if number == 1 else _SAMPLE_KEYS if is_sample else _STEP_KEYS
                 yield parse_record(line, f"line {number} of {self._path}", keys)
 
 

@@ -8,10 +8,10 @@ from labelmint_client._errors import OutputError
 from labelmint_client._writers.atomic import clear_errors, final_name
 from labelmint_client._writers.coco import COCO_NAME
 from labelmint_client._writers.journal import JOURNAL_NAME, parse_record
+from labelmint_client._writers.keypoints import KEYPOINTS_NAME
 
 DATASET_NAME = "dataset.json"
 LICENCE_NAME = "LICENCE.txt"
-KEYPOINTS_NAME = "keypoints.json"
 CONTACT_SHEET_NAME = "contact_sheet.png"
 FILES = (COCO_NAME, KEYPOINTS_NAME, CONTACT_SHEET_NAME, LICENCE_NAME)
 FOLDERS = ("images", "masks", "uncertainty_maps")

@@ -4,22 +4,11 @@ Nothing here does I/O. A cursor checks every message against the addresses that 
 of a server can neither lose a sample nor bring one twice.
 """
 
-import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import grpc
-
+from labelmint.addresses import NUM_INDICES
 from labelmint.v1 import service_pb2
-from labelmint_client._errors import (
-    ClientError,
-    FailedCall,
-    ModelChangedError,
-    NumericsMismatchError,
-    ProtocolError,
-    ScanLimitError,
-)
-from labelmint_client._request import UINT64_MAX
-from labelmint_client._retry import RetryPolicy
+from labelmint_client._errors import ModelChangedError, NumericsMismatchError, ProtocolError, ScanLimitError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,7 +17,7 @@ class StreamCursor:
 
     Attributes:
         next_index: First address that has not come yet.
-        end_index: Exclusive end; None for the end of uint64.
+        end_index: Exclusive end.
         shard_index: Only indices congruent to this modulo num_shards are due.
         num_shards: Number of shards.
         remaining: Samples still due; None if endless.
@@ -40,11 +29,11 @@ class StreamCursor:
         num_samples: Samples that came.
         num_scanned: Indices that the server computed.
         num_rejected: Indices that a filter rejected.
-        exhausted: The last index of uint64 has been scanned.
+        exhausted: The last index that there is has been scanned.
     """
 
     next_index: int
-    end_index: int | None = None
+    end_index: int = NUM_INDICES
     shard_index: int = 0
     num_shards: int = 1
     remaining: int | None = None
@@ -63,7 +52,7 @@ class StreamCursor:
         """Start before the first sample of a request."""
         return cls(
             next_index=request.start_index,
-            end_index=request.end_index if request.HasField("end_index") else None,
+            end_index=request.end_index if request.HasField("end_index") else NUM_INDICES,
             shard_index=request.shard_index,
             num_shards=request.num_shards,
             remaining=request.max_accepted if request.HasField("max_accepted") else None,
@@ -142,7 +131,7 @@ class StreamCursor:
             next_index = indices[-1] + 1 if indices else self.next_index
         self._check_indices(indices)
         last = indices[-1] if indices else None
-        self.exhausted = batch.exhausted or last == UINT64_MAX
+        self.exhausted = batch.exhausted or last == NUM_INDICES - 1
         if not self.exhausted:
             self._check_next_index(next_index, last)
         moved = bool(indices) or next_index != self.next_index or self.exhausted
@@ -222,79 +211,11 @@ class StreamCursor:
     def _wrong_address(self, index: int) -> ProtocolError:
         return ProtocolError(
             f"the server sent sample {index}, expected {self._first_due(self.next_index)} or its successors "
-            f"in shard {self.shard_index} of {self.num_shards} below {self.end_index or 2**64}",
+            f"in shard {self.shard_index} of {self.num_shards} below {self.end_index}",
             field="indices",
             next_index=self.next_index,
         )
 
     def _first_due(self, index: int) -> int | None:
         first = index + (self.shard_index - index) % self.num_shards
-        last = UINT64_MAX if self.end_index is None else self.end_index - 1
-        return first if first <= last else None
-
-
-@dataclass(kw_only=True, slots=True)
-class Recovery:
-    """Counts failures in a row and says how long to wait, or that it is enough.
-
-    Attributes:
-        policy: Bounds.
-        address: Server, for messages.
-        has_progressed: Whether the stream ever brought anything.
-        num_failures: Failures since the last progress.
-        num_reconnects: Attempts after a failure, over the whole stream.
-    """
-
-    policy: RetryPolicy
-    address: str
-    has_progressed: bool = False
-    num_failures: int = 0
-    num_reconnects: int = 0
-    random_source: random.Random = field(default_factory=random.Random)
-
-    def progressed(self) -> None:
-        """Note that something came."""
-        self.has_progressed = True
-        self.num_failures = 0
-
-    def delay_s(self, failed: FailedCall, cursor: StreamCursor | None, *, ordinal_offset: int = 0) -> float:
-        """Note a failure.
-
-        Args:
-            failed: How the call ended.
-            cursor: Where the stream stands; None if the call is no stream.
-            ordinal_offset: For `Label`, whose indices count from the start of the call: the row the call began with.
-
-        Returns:
-            Seconds to wait before the next attempt.
-
-        Raises:
-            ClientError: The fault will not pass, or not as soon as the policy wants, or the attempts are spent.
-        """
-        self.num_failures += 1
-        limit = self.policy.max_attempts if self.has_progressed else self.policy.connect_attempts
-        hint_s = failed.hint.retry_after_s
-        is_too_far = hint_s is not None and hint_s > self.policy.max_retry_after_s
-        if not failed.is_transient or is_too_far or self.num_failures >= limit:
-            num_attempts, self.num_failures = self.num_failures, 0
-            error = failed.to_error(address=self.address, num_attempts=num_attempts)
-            raise error if cursor is None else _with_resume_point(error, cursor, ordinal_offset)
-        self.num_reconnects += 1
-        if hint_s is not None:
-            # A little later than told, each client by another time, so that not all return at once.
-            return hint_s + self.policy.delay_s(1, self.random_source)
-        return self.policy.delay_s(self.num_failures, self.random_source)
-
-
-def _with_resume_point(error: ClientError, cursor: StreamCursor, ordinal_offset: int) -> ClientError:
-    """Name the address to go on with.
-
-    That is the one up to which samples really came, whatever the server counted; but past a sample that cannot be made,
-    for which DATA_LOSS stands, only the server's word leads.
-    """
-    if isinstance(error, NumericsMismatchError) and cursor.num_scanned:
-        message = f"{str(error).rstrip('.')}. {cursor.how_to_go_on()}"
-        error = NumericsMismatchError(message, field=error.field, code=error.code, request_id=error.request_id)
-    told = error.next_index if error.code is grpc.StatusCode.DATA_LOSS else None
-    error.next_index = cursor.next_index if told is None else max(cursor.next_index, told + ordinal_offset)
-    return error
+        return first if first < self.end_index else None

@@ -1,4 +1,4 @@
-"""Requests of an asynchronous call that sends several."""
+"""An asynchronous call that sends several messages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from typing import Any, NoReturn
 
 import torch
@@ -46,6 +47,12 @@ def make_parser() -> argparse.ArgumentParser:
         prog="labelmint-export",
         description="Train a generator and its style interpreter, and build the bundle that labelmint-serve serves.",
         epilog="`labelmint-export COMMAND --help` explains a command.",
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"labelmint {metadata.version('labelmint')}",
+        help="print the version and end",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", action=_Commands)
     for stage in (pictures, gan, oracle, checkpoints, annotate, inverting, importing, interpreter, packing, targets):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-IGNORE_LABEL = 255
+from labelmint_export.annotations.schema import IGNORE_LABEL
 
 
 def confusion(predicted: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8], num_classes: int) -> npt.NDArray[np.int64]:

@@ -1,10 +1,12 @@
-"""Where results go: places that are checked before the work, folders that appear whole or not at all."""
+"""Where results go: places that are checked before the work, files and folders that appear whole or not at all."""
 
 import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import safetensors
 
 from labelmint_export.errors import OutputError
 
@@ -74,6 +76,30 @@ def _output_error(path: Path, option: str, got: str, expected: str, advice: str)
 
 def _field(option: str) -> str:
     return option.lstrip("-").replace("-", "_")
+
+
+@contextlib.contextmanager
+def file_placed_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which takes the place of `path` if the block ends well, and else is removed.
+
+    Args:
+        path: Where the file goes; what is there is replaced, and the folder is made if there is none.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise OutputError(
+            f"{path} cannot be written ({error}); see that there is space and that the folder is yours", field="out"
+        ) from error
 
 
 @contextlib.contextmanager

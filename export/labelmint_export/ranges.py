@@ -27,3 +27,25 @@ def require_positive(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise TrainingError(f"{name} is {value}, expected more than 0", field=name)
+
+
+def require_between(settings: object, low: float, high: float, *names: str) -> None:
+    """Refuse a field that is not between bounds.
+
+    Raises:
+        TrainingError: `field` names the setting.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise TrainingError(f"{name} is {value}, expected {low:g} to {high:g}", field=name)
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a seed that not every random generator takes.
+
+    Raises:
+        TrainingError: It is out of range.
+    """
+    if not 0 <= seed < 2**64:
+        raise TrainingError(f"seed is {seed}, expected 0 to 2**64 - 1; choose one in that range", field="seed")

@@ -1,41 +1,8 @@
-r"""Samples are addresses: sample `i` of seed `s` is a pure function of (bundle, s, i).
+"""Samples are addresses: sample `i` of seed `s` is a pure function of (bundle, s, i).
 
-The rule, complete enough to write it again in any language:
-
-**Words.** Block `j` of sample `i` in domain `d` is Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as
-1, 2, 3", 2011; the function of Random123) with counter `[j, i, d, 0]` and key `[s, 0]`. It gives four words u0 u1 u2
-u3, unsigned, 64 bits. Domain 0 is z, 1 is the class, 2 is noise. (`numpy.random.Philox` adds one to the counter before
-its first block; this module does not.)
-
-**Normals** (domains 0 and 2). Element `e` of the row-major array is normal number `e % 4` of block `j = e // 4`. A
-block gives normals 0 and 1 from the words (u0, u1), normals 2 and 3 from (u2, u3). For a pair (p, q), in float64:
-
-    a = ((p >> 11) + 1) * 2**-53           in (0, 1], exact
-    k = q >> 11                            the angle is 2 pi k 2**-53
-    r = sqrt(-2 * ln(a))
-    first = r * cos(angle), second = r * sin(angle)
-
-and each is rounded once to float32, to nearest even.
-
-**ln, sin and cos** use only + - * / and sqrt, each rounded to float64 as IEEE 754 says, never fused, in this order:
-
-    ln(a):    a = m * 2**e with m in [1, 2); if m > 1.4142135623730951: m = m / 2, e = e + 1
-              t = (m - 1) / (m + 1), x = t * t
-              p = Horner in x over 1/1, 1/3, 1/5, ..., 1/23 (twelve coefficients, the highest power first)
-              ln = e * LN2_HIGH + (e * LN2_LOW + (2 * t) * p)
-    angle:    n = (k + 2**50) >> 51, f = (k - n * 2**51) * 2**-51 (exact, |f| <= 1/2), x = f * 1.5707963267948966
-    sin(x):   x * Horner in x * x over 1, -1/3!, 1/5!, ..., 1/17!
-    cos(x):   Horner in x * x over 1, -1/2!, 1/4!, ..., -1/18!
-    quadrant: n mod 4 = 0: (cos, sin); 1: (-sin, cos); 2: (-cos, -sin); 3: (sin, -cos)
-
-Coefficients are the float64 quotients 1/n and 1/n! (n! is exact in float64 up to 22!). LN2_HIGH is 0.6931471803691238,
-LN2_LOW is 1.9082149292705877e-10. The result is within 1e-14 of the true normal before it is rounded to float32.
-numpy's own `log`, `sin` and `cos` differ in the last bits between processors, which is why they are not used; its
-elementwise + - * / sqrt store each result before the next operation, so nothing is fused.
-
-**Class** (domain 1). v = (u0 >> 11) * 2**-53 with u0 from block 0; c(n) are the running float64 sums of the
-distribution, added from left to right. The class is the first n with c(n) > v; if rounding leaves v at or above the
-last sum, it is the last class of non-zero probability. Classes of probability zero are never drawn.
+"Samples are addresses" in protos/README.md has the rule, complete enough to write it again in any language. numpy's own
+`log`, `sin` and `cos` differ in the last bits between processors, which is why they are not used here; its elementwise
++ - * / sqrt store each result before the next operation, so nothing is fused.
 """
 
 from __future__ import annotations
@@ -50,9 +17,8 @@ from labelmint.errors import AddressError
 
 __all__ = [
     "CLASS_DOMAIN",
-    "MAX_INDEX",
-    "MAX_SEED",
     "NOISE_DOMAIN",
+    "NUM_INDICES",
     "Z_DOMAIN",
     "class_indices",
     "latents",
@@ -60,8 +26,8 @@ __all__ = [
     "philox4x64",
 ]
 
-MAX_SEED = 2**64 - 1
-MAX_INDEX = 2**64 - 1
+NUM_INDICES = 2**64
+"""Indices, and seeds too, lie in [0, NUM_INDICES)."""
 Z_DOMAIN = 0
 CLASS_DOMAIN = 1
 NOISE_DOMAIN = 2
@@ -250,7 +216,7 @@ def _checked_word(value: int, field: str) -> int:
         word = operator.index(value)
     except TypeError:
         word = -1
-    if not 0 <= word <= MAX_SEED:
+    if not 0 <= word < NUM_INDICES:
         raise AddressError(f"{field} is {value!r}, expected an integer in [0, 2**64); choose another", field=field)
     return word
 

@@ -25,6 +25,7 @@ __all__ = [
     "manifest_from_json",
     "manifest_to_json",
     "open_bundle",
+    "sha256_of_file",
     "validate_manifest",
     "write_manifest",
 ]
@@ -145,6 +146,12 @@ def write_manifest(root: str | os.PathLike[str], manifest: bundle_pb2.Manifest) 
     return Bundle(root=folder, manifest=complete)
 
 
+def sha256_of_file(path: Path) -> str:
+    """Hash a file, as manifests state it: 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read_manifest(root: Path) -> bytes:
     try:
         if not (root / MANIFEST_NAME).exists():
@@ -181,16 +188,11 @@ def _check_file(root: Path, file: bundle_pb2.BundleFile, *, read_content: bool) 
         num_bytes = path.stat().st_size
         if num_bytes != file.num_bytes:
             raise _altered(root, file.path, f"{num_bytes} bytes", f"{file.num_bytes} bytes")
-        sha256 = _sha256(path) if read_content else file.sha256
+        sha256 = sha256_of_file(path) if read_content else file.sha256
         if sha256 != file.sha256:
             raise _altered(root, file.path, f"sha256 {sha256}", file.sha256)
     except OSError as error:
         raise _unreadable(root / file.path, error) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _listed(root: Path) -> list[str]:
@@ -209,7 +211,7 @@ def _listed(root: Path) -> list[str]:
 
 def _described(root: Path, relative: str) -> bundle_pb2.BundleFile:
     path = _located(root, relative)
-    return bundle_pb2.BundleFile(path=relative, sha256=_sha256(path), num_bytes=path.stat().st_size)
+    return bundle_pb2.BundleFile(path=relative, sha256=sha256_of_file(path), num_bytes=path.stat().st_size)
 
 
 def _write_atomically(root: Path, content: bytes) -> None:

@@ -1,11 +1,4 @@
-"""The manifest as text, and its digest.
-
-`manifest.json` is protobuf's JSON form of `labelmint.v1.Manifest` with the field names of the .proto file: fields at
-their default are left out, 64-bit integers are strings, a `float` is the shortest decimal that gives it back.
-
-The digest is the sha256 (hex) of the same document without its `digest` field, keys sorted, no white space, non-ASCII
-characters escaped: `json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)`.
-"""
+"""The manifest as text, and its digest. "Bundles" in protos/README.md has the form of both."""
 
 from __future__ import annotations
 

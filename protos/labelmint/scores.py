@@ -7,16 +7,19 @@ error up to 2**29 nats, whatever the order. Only the last division and the step 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from labelmint.errors import ArrayError
 
-__all__ = ["image_score"]
+__all__ = ["NUM_BINS", "image_score", "score_counts"]
 
+NUM_BINS = 0x7C00
+"""Bit patterns of float16 numbers from zero up to the largest finite one; they order like their values."""
 _NEGATIVE_ZERO_BITS = 0x8000
-_INFINITY_BITS = 0x7C00
-_VALUES = np.arange(_INFINITY_BITS, dtype=np.uint16).view(np.float16).astype(np.float64)
+_VALUES = np.arange(NUM_BINS, dtype=np.uint16).view(np.float16).astype(np.float64)
 
 
 def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
@@ -38,25 +41,39 @@ def image_score(uncertainty_map: npt.NDArray[np.float16]) -> npt.NDArray[np.floa
             field="uncertainty_map",
         )
     _, height, width = uncertainty_map.shape
-    num_largest = max(1, height * width // 10)
-    # Bits of non-negative halves order like their values, so a histogram of them stands for the sorted pixels.
     native = np.ascontiguousarray(uncertainty_map, dtype=np.float16).view(np.uint16)
-    sums = [_sum_of_largest(np.bincount(image.reshape(-1)), num_largest) for image in native]
-    scores: npt.NDArray[np.float32] = (np.array(sums, dtype=np.float64) / num_largest).astype(np.float32)
+    return np.array([score_counts(_count(image), height * width) for image in native], dtype=np.float32)
+
+
+# Any: integers of every size.
+def score_counts(counts: npt.NDArray[np.integer[Any]], num_pixels: int) -> npt.NDArray[np.float32]:
+    """Score samples by how often each uncertainty occurs in them, exactly as `image_score` does.
+
+    Args:
+        counts: Integers [..., bins], at most `NUM_BINS` of them: pixels whose uncertainty has these bits as a float16.
+            Zeros, which add nothing, need not be counted.
+        num_pixels: Of each sample, zeros included.
+
+    Returns:
+        float32 [...], nats.
+    """
+    num_largest = max(1, num_pixels // 10)
+    descending = counts[..., :0:-1]
+    before = np.cumsum(descending, axis=-1, dtype=np.int64) - descending
+    taken = np.clip(num_largest - before, 0, descending)
+    # Not a dot product: that is a library's, with threads of its own.
+    sums = (taken * _VALUES[descending.shape[-1] : 0 : -1]).sum(axis=-1)
+    scores: npt.NDArray[np.float32] = (sums / num_largest).astype(np.float32)
     return scores
 
 
-def _sum_of_largest(counts: npt.NDArray[np.intp], num_largest: int) -> float:
-    """Sum of the largest values of a map, from the number of its pixels with each bit pattern up to the largest."""
-    if counts[_INFINITY_BITS:_NEGATIVE_ZERO_BITS].any() or counts[_NEGATIVE_ZERO_BITS + 1 :].any():
+def _count(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.intp]:
+    """How often each bit pattern up to the largest occurs in a map, negative zero aside."""
+    counts = np.bincount(image.reshape(-1))
+    if counts[NUM_BINS:_NEGATIVE_ZERO_BITS].any() or counts[_NEGATIVE_ZERO_BITS + 1 :].any():
         raise ArrayError(
             "uncertainty_map holds a negative or non-finite value, expected JS divergences of at least 0; "
             "discard the batch",
             field="uncertainty_map",
         )
-    # Zeros, of which negative zero is one, add nothing and need not be counted.
-    descending = counts[min(len(counts), _INFINITY_BITS) - 1 : 0 : -1]
-    before = np.cumsum(descending) - descending
-    taken = np.clip(num_largest - before, 0, descending)
-    # Not a dot product: that is a library's, with threads of its own.
-    return float((taken * _VALUES[len(descending) : 0 : -1]).sum())
+    return counts[:NUM_BINS]

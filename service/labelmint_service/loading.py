@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
+from labelmint.bundle import Bundle
 from labelmint_service.models.served import ServedModel, load_model
 from labelmint_service.repository.lifecycle import LoadModel
 from labelmint_service.settings import ServiceSettings
@@ -16,22 +17,24 @@ _log = logging.getLogger(__name__)
 
 def make_loader(settings: ServiceSettings) -> LoadModel:
     """A loader for versions of the repository. The limit of a model can only lower that of the server."""
-    load = functools.partial(
-        load_model,
-        engine=settings.engine,
-        provider=settings.provider,
-        kernel=settings.kernel,
-        devices=settings.engine_devices,
-        verify_files=True,
-    )
 
-    def load_version(
-        *arguments: Any, memory_limit_bytes: int | None, **callbacks: Any
-    ) -> ServedModel:  # Any: passed on
+    def load(
+        path: Path,
+        *,
+        memory_limit_bytes: int | None,
+        on_verified: Callable[[Bundle], None],
+        on_made: Callable[[], None],
+    ) -> ServedModel:
         limits = [limit for limit in (memory_limit_bytes, settings.model_memory_bytes) if limit is not None]
-        return load(*arguments, memory_limit_bytes=min(limits, default=None), **callbacks)
+        return load_model(
+            path,
+            settings.engine_choice,
+            memory_limit_bytes=min(limits, default=None),
+            on_verified=on_verified,
+            on_made=on_made,
+        )
 
-    return load_version
+    return load
 
 
 def load_models(settings: ServiceSettings) -> list[ServedModel]:
@@ -49,10 +52,7 @@ def load_models(settings: ServiceSettings) -> list[ServedModel]:
     for path, digest in zip(settings.bundle, digests, strict=True):
         model = load_model(
             path,
-            engine=settings.engine,
-            provider=settings.provider,
-            kernel=settings.kernel,
-            devices=settings.engine_devices,
+            settings.engine_choice,
             memory_limit_bytes=settings.model_memory_bytes,
             verify_files=settings.verify_files,
             expect_digest=digest,

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from labelmint.bundle import Bundle
-from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, PALETTE
+from labelmint_export.stored import sha256_of_files
 
 
 def test_classes_and_keypoints_are_those_of_the_set(embedded: Bundle) -> None:

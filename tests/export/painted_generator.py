@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator, SynthesisOutput, TapSpec
+from labelmint_export.pictures import to_uint8
 
 SIDE = 32
 TAPS = (TapSpec("b8.conv1", 3, 8), TapSpec("b16.conv1", 3, 16), TapSpec("b32.conv1", 4, 32))

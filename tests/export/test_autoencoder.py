@@ -72,9 +72,9 @@ def make_autoencoding_config(resolution: int = 16) -> TrainConfig:
 
 
 def test_resumed_autoencoding_is_bit_identical(tmp_path: Path) -> None:
-    whole = run_until(make_state(make_autoencoding_config(), CPU), 32, tmp_path / "whole")
+    whole = run_until(make_state(make_autoencoding_config(), CPU), 24, tmp_path / "whole")
     parts = run_until(make_state(make_autoencoding_config(), CPU), 4, tmp_path / "parts")
-    for total in (8, 12, 16, 24, 32):
+    for total in (8, 12, 16, 24):
         torch.randn(7)
         parts = run_until(load_state(tmp_path / "parts", CPU), total, tmp_path / "parts")
     assert whole.keys() == parts.keys()

@@ -65,6 +65,8 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "stylegan3 r, 10 classes": (lambda _: DATA / "stylegan3_r_32_c10.pkl", "stylegan3", "r"),
     "stylegan3 t": (lambda _: WHOLE / "stylegan3_t_32.pkl", "stylegan3", "t"),
 }
+EDITGAN = "stylegan2 of tensorflow, residual, 3 classes"
+"""Its interpreter looks at EditGAN's selection and has EditGAN's vote."""
 
 
 MORE = ("stylegan1 of tensorflow", "stylegan3 r, 10 classes", "stylegan3 t")
@@ -113,12 +115,21 @@ def test_file_of_another_program_goes_all_the_way_to_the_engine(name: str, tmp_p
     run("sample", *given, "--out", drawn, "--count", 3, "--classes", "ground", "thing")
     draw_masks(drawn, generator.config.resolution)
     small = ["--members", 3, "--hidden", 6, 4, "--steps", 4]
-    run("train-interpreter", *given, "--annotations", drawn, "--out", made, *small)
+    selected = ["--taps", "editgan"] if name == EDITGAN else []
+    run("train-interpreter", *given, "--annotations", drawn, "--out", made, *small, *selected)
     parts = [*given, "--interpreter", made]
-    run("build", *parts, "--annotations", drawn, "--out", out, "--name", "foreign", *TERMS, *FEW)
+    building = ["build", *parts, "--annotations", drawn, "--name", "foreign", *TERMS, *FEW]
+    if selected:
+        other = [*building, "--out", tmp_path / "other", "--taps", "layers"]
+        assert main([str(part) for part in other]) == 1
+        assert not (tmp_path / "other").exists()
+    run(*building, "--out", out, *selected)
     run("verify", out, *parts, "--samples", 2)
 
     manifest = open_bundle(out).manifest
+    if selected:
+        assert [tap.name for tap in manifest.taps][:2] == ["b4.const", "b4.conv1"]
+    assert manifest.vote_rule == ("mean_logits" if selected else "majority")
     assert (manifest.backbone.family, manifest.backbone.architecture) == (family, architecture)
     assert manifest.backbone.c_dim == generator.config.c_dim
     indices = np.arange(2, dtype=np.uint64)
@@ -133,7 +144,10 @@ def test_file_of_another_program_goes_all_the_way_to_the_engine(name: str, tmp_p
     double = copy.deepcopy(generator).double()
     ws = double.mapping(torch.from_numpy(z).double(), c, torch.from_numpy(psi).double())
     painted = double.synthesis(ws, "const", compute_dtype=torch.float64)
-    expected = plain_labels(load_interpreter(made), plain_features(generator, painted.taps), "majority")
+    features = plain_features(generator, painted.taps)
+    if selected:
+        features["b4.const"] = double.state_dict()["synthesis.blocks.b4.constant_input"].expand(2, -1, -1, -1)
+    expected = plain_labels(load_interpreter(made), features, manifest.vote_rule)
     picture = torch.floor((127.5 * painted.image + 128).clamp(0, 255)).permute(0, 2, 3, 1).numpy()
     assert got.finite.all()
     assert np.abs(got.image.astype(int) - picture).max() <= 1
@@ -209,33 +223,6 @@ def test_selection_of_another_backbone_or_of_unknown_layers_is_refused() -> None
     assert select_taps(generator, ["b8.conv1", "b4.const"]) == (TapSpec("b4.const", 8, 4), TapSpec("b8.conv1", 7, 8))
 
 
-def test_editgans_selection_is_trained_and_built_with_its_own_vote(tmp_path: Path) -> None:
-    path = write_snapshot(tmp_path / "x.pkl", make_stylegan2(CHANNELS), {})
-    drawn, made, out = tmp_path / "drawn", tmp_path / "made.safetensors", tmp_path / "bundle"
-    given = ["--generator", path]
-    run("sample", *given, "--out", drawn, "--count", 3, "--classes", "ground", "thing")
-    draw_masks(drawn, 16)
-    small = ["--members", 3, "--hidden", 6, 4, "--steps", 4, "--taps", "editgan"]
-    run("train-interpreter", *given, "--annotations", drawn, "--out", made, *small)
-    parts = [*given, "--interpreter", made, "--annotations", drawn, "--name", "edit", *TERMS, *FEW]
-    other = [str(part) for part in ("build", *parts, "--out", tmp_path / "other", "--taps", "layers")]
-    assert main(other) == 1
-    assert not (tmp_path / "other").exists()
-    run("build", *parts, "--out", out, "--taps", "editgan")
-    manifest = open_bundle(out).manifest
-    assert manifest.vote_rule == "mean_logits"
-    assert [tap.name for tap in manifest.taps][:2] == ["b4.const", "b4.conv1"]
-
-    engine = load_model(out).engine
-    z = latents(5, np.arange(2, dtype=np.uint64), 6)
-    got = engine.run(LatentInputs(z=z, truncation_psi=np.ones(2, np.float32)))
-    double = load_generator(path).double()
-    painted = double.synthesis(double.mapping(torch.from_numpy(z).double()), "const", compute_dtype=torch.float64)
-    constant = double.state_dict()["synthesis.blocks.b4.constant_input"].expand(2, -1, -1, -1)
-    expected = plain_labels(load_interpreter(made), {"b4.const": constant} | painted.taps, "mean_logits")
-    assert (got.label == expected.label.numpy()).mean() > 0.999
-
-
 # --- DatasetGAN's classifiers -----------------------------------------------------------------------------------------
 
 
@@ -266,13 +253,15 @@ def save_classifiers(folder: Path, classifiers: list[nn.Sequential]) -> Path:
 
 
 def test_datasetgans_classifiers_become_a_bundle_that_the_service_serves(tmp_path: Path) -> None:
+    """DatasetGAN brings the features of 1024 x 1024 down to 512 x 512; here 16 to 8."""
     path = datasetgan_stylegan1(tmp_path)
     np.save(tmp_path / "mean.npy", np.linspace(-1, 1, 5, dtype=np.float32)[None])
     given = ["--generator", path, "--mean-latent", tmp_path / "mean.npy"]
     classifiers = [make_classifier(24, 4, seed) for seed in range(5)]
     folder = save_classifiers(tmp_path / "trained", classifiers)
     made, out = tmp_path / "made.safetensors", tmp_path / "bundle"
-    run("import-interpreter", *given, "--classifiers", folder, "--out", made, "--taps", "datasetgan")
+    coarse = ["--label-resolution", 8]
+    run("import-interpreter", *given, "--classifiers", folder, "--out", made, "--taps", "datasetgan", *coarse)
     names = ["--classes", "ground", "wheel", "door", "roof"]
     settings = ["--truncation-psi", 0.7, "--truncation-cutoff", 4, "--crop", 2, 0, 12, 16]
     parts = [*given, "--interpreter", made]
@@ -281,6 +270,7 @@ def test_datasetgans_classifiers_become_a_bundle_that_the_service_serves(tmp_pat
     manifest = open_bundle(out).manifest
     assert [entry.name for entry in manifest.classes] == names[1:]
     assert (manifest.truncation.cutoff, manifest.frame.crop_top, manifest.frame.image_height) == (4, 2, 12)
+    assert (manifest.frame.label_height, manifest.frame.label_width) == (6, 8)
     assert manifest.provenance.num_annotated_images == 0
 
     z = latents(9, np.arange(2, dtype=np.uint64), 6)
@@ -288,11 +278,11 @@ def test_datasetgans_classifiers_become_a_bundle_that_the_service_serves(tmp_pat
     double = load_generator(path, mean_latent=tmp_path / "mean.npy").double()
     ws = double.mapping(torch.from_numpy(z).double(), None, 0.7, 4)
     painted = double.synthesis(ws, "const", compute_dtype=torch.float64)
-    upsampled = [functional.interpolate(tap, size=[16, 16], mode="bilinear") for tap in painted.taps.values()]
+    upsampled = [functional.interpolate(tap, size=[8, 8], mode="bilinear") for tap in painted.taps.values()]
     pixels = torch.cat(upsampled, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
     winners = torch.stack([layers(pixels).argmax(dim=1) for layers in classifiers])  # [M, P]
     votes = functional.one_hot(winners, 4).sum(dim=0)
-    expected = votes.argmax(dim=1).reshape(2, 16, 16)[:, 2:14].numpy()
+    expected = votes.argmax(dim=1).reshape(2, 8, 8)[:, 1:7].numpy()
     assert len(np.unique(expected)) > 1, "the case is degenerate"
     assert (got.label == expected).mean() > 0.999
 
@@ -311,19 +301,6 @@ def test_inspect_says_what_a_classifier_holds(tmp_path: Path, capsys: pytest.Cap
     }
     assert main(["inspect", str(folder / "model_0.pth")]) == 0
     assert "tap" not in capsys.readouterr().out
-
-
-def test_labels_may_be_coarser_than_the_picture(tmp_path: Path) -> None:
-    """DatasetGAN brings the features of 1024 x 1024 down to 512 x 512; here 16 to 8."""
-    path = datasetgan_stylegan1(tmp_path)
-    folder = save_classifiers(tmp_path / "trained", [make_classifier(24, 3, seed) for seed in range(3)])
-    made = tmp_path / "made.safetensors"
-    given = ["--generator", path]
-    run("import-interpreter", *given, "--classifiers", folder, "--out", made, "--label-resolution", 8)
-    out = tmp_path / "bundle"
-    run("build", *given, "--interpreter", made, "--classes", "a", "b", "c", "--out", out, "--name", "x", *TERMS, *FEW)
-    frame = open_bundle(out).manifest.frame
-    assert (frame.image_height, frame.label_height) == (16, 8)
 
 
 @pytest.mark.skipif(not WHOLE.is_dir(), reason=f"{WHOLE} does not exist: the whole cases are not here")

@@ -17,10 +17,10 @@ from labelmint_export.annotations.palettes import MaskPalette
 from labelmint_export.checkpoints import ModuleRecord
 from labelmint_export.checkpoints.classifiers import read_classifiers
 from labelmint_export.checkpoints.loading import inspect_checkpoint, load_generator
-from labelmint_export.checkpoints.npy_files import read_npy
 from labelmint_export.checkpoints.stylegan2 import generator_from_record
 from labelmint_export.errors import AnnotationError, CheckpointError
 from labelmint_export.generator import TapSpec
+from labelmint_export.npy_files import read_npy
 from tests.export.nvidia_records import nvidia_record
 from tests.export.plain_stylegan1 import make_state_dict
 from tests.export.reading_apart import Outcome, read_apart

@@ -14,11 +14,11 @@ from labelmint_export.gan.autoencoder import decoding_parameters
 from labelmint_export.gan.codes import code_step, make_codes, share_of_rate
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
-from labelmint_export.gan.pictures import to_range
 from labelmint_export.gan.state import load_state, make_state
 from labelmint_export.gan.trainer import reconstruct_many
-from labelmint_export.generator.snapshots import read_metadata, write_tensors
+from labelmint_export.pictures import to_range
 from labelmint_export.pyramid import laplacian_levels
+from labelmint_export.stored import read_metadata, write_tensors
 from tests.export.tiny_parts import make_generator_of, make_pictures
 from tests.export.trainings import make_decoding_config, read_fitted, run_until
 

@@ -24,12 +24,13 @@ from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
 from labelmint_export.gan.curve import read_log
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
-from labelmint_export.gan.pictures import open_pictures, paint, save_grid, to_range, to_uint8
 from labelmint_export.gan.stages import picture_order
 from labelmint_export.gan.state import TrainState, load_state, make_state, read_config, save_state
 from labelmint_export.gan.trainer import Schedule, paint_many, train
 from labelmint_export.generator import Generator
-from labelmint_export.generator.snapshots import load_generator, read_metadata, write_tensors
+from labelmint_export.generator.snapshots import load_generator
+from labelmint_export.pictures import open_pictures, paint, save_grid, to_range, to_uint8
+from labelmint_export.stored import read_metadata, write_tensors
 from tests.export.tiny_parts import (
     CHANNELS,
     make_config,
@@ -114,7 +115,7 @@ def test_training_goes_on_bit_for_bit_in_another_process(trained: Path, tmp_path
     shutil.copytree(trained, tmp_path / "run")
     script = (
         "import sys, torch; from pathlib import Path\n"
-        "from labelmint_export.gan.pictures import open_pictures\n"
+        "from labelmint_export.pictures import open_pictures\n"
         "from labelmint_export.gan.state import load_state\n"
         "from labelmint_export.gan.trainer import Schedule, train\n"
         "torch.set_num_threads(1)\n"

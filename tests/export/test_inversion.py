@@ -16,7 +16,6 @@ from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.cli import main
 from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.gan.discriminator import Discriminator
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.generator.snapshots import save_generator
@@ -25,8 +24,10 @@ from labelmint_export.inversion.perceptual import (
     features_of_discriminator,
     features_of_segmenter,
 )
-from labelmint_export.inversion.projector import STATISTICS_SEED, InversionSettings, project
+from labelmint_export.inversion.projector import InversionSettings, project
 from labelmint_export.oracle.network import Segmenter, SegmenterConfig, save_segmenter
+from labelmint_export.pictures import to_uint8
+from labelmint_export.reserved_seeds import STATISTICS_SEED
 from tests.export.label_files import labelme_record, labelme_shape, write_json
 from tests.export.tiny_parts import CHANNELS, make_generator
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from labelmint_export.annotations import AnnotatedSet, files_of, read_joined, write_annotations
-from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.cli import main
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
+from labelmint_export.stored import sha256_of_files
 from tests.export.tiny_parts import make_annotated, make_generator, make_schema
 
 

@@ -16,7 +16,6 @@ from labelmint_export.annotations import AnnotatedSet, write_annotations
 from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.cli import main
 from labelmint_export.errors import AnnotationError, TrainingError
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator, GeneratorConfig, SynthesisOutput
 from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.interpreter.ensemble import InterpreterConfig
@@ -24,6 +23,7 @@ from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.recolouring import first_fine_w, recolour, save_recoloured
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
 from labelmint_export.metrics import confusion, miou
+from labelmint_export.pictures import to_uint8
 from tests.export.painted_generator import SIDE, TAPS, PaintedGenerator, as_generator, draw_annotated, truth_of
 from tests.export.tiny_parts import make_annotated, make_generator, make_generator_of, make_schema, stack_taps
 

@@ -15,13 +15,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.errors import CheckpointError, OutputError
 from labelmint_export.generator import Generator
-from labelmint_export.generator.snapshots import load_generator, read_json, read_tensors, save_generator, write_tensors
+from labelmint_export.generator.snapshots import load_generator, save_generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
 from labelmint_export.oracle.network import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
+from labelmint_export.stored import read_json, read_tensors, sha256_of_files, write_tensors
 from tests.export.tiny_parts import make_generator
 
 
@@ -172,7 +172,7 @@ def test_weights_of_a_type_that_no_generator_has_are_refused(saved: Path, dtype:
 
 
 def test_description_that_is_too_large_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labelmint_export.generator.snapshots.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("labelmint_export.stored.MAX_JSON_BYTES", 100)
     with pytest.raises(CheckpointError, match="more than 100 bytes"):
         load_generator(saved)
 

@@ -15,9 +15,9 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
 from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.gan.config import TrainConfig
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Generator, GeneratorConfig, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
+from labelmint_export.pictures import to_uint8
 
 CHANNELS = {4: 8, 8: 7, 16: 6, 32: 5}
 CLASS_NAMES = ("background", "disc", "ring", "bar")

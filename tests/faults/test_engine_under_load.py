@@ -15,6 +15,7 @@ import pytest
 from labelmint.addresses import latents
 from labelmint.bundle import open_bundle
 from labelmint_client import Client, RetryPolicy, ServerFaultError
+from labelmint_service.engine import EngineBatch, LatentInputs
 from labelmint_service.errors import EngineMemoryError
 from tests.faults.readers import KINDS, PATIENT, WAIT_S, free_port, reading
 from tests.service.scripted_engine import scripted_model
@@ -50,10 +51,10 @@ def test_memory_that_runs_out_under_readers_halves_the_batch_and_disturbs_none(
     run = engine.run
     most_rows = engine.batch_size
 
-    def little_memory(z: object, class_onehot: object, truncation_psi: object) -> object:
+    def little_memory(inputs: LatentInputs) -> EngineBatch:
         if engine.batch_size > most_rows:
             raise EngineMemoryError("memory ran out")
-        return run(z, class_onehot, truncation_psi)  # type: ignore[arg-type]  # arrays, passed on
+        return run(inputs)
 
     monkeypatch.setattr(engine, "run", little_memory)
     with serving([model]) as running, reading(lambda _: Client(running.address, retry=AT_ONCE)) as readers:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from labelmint.bundle import Bundle, write_manifest
+from labelmint.graphs import GRAPHS
 from labelmint.v1 import bundle_pb2
-
-GRAPH_NAMES = ("mapping", "synthesis", "interpreter", "model")
 
 
 def valid_manifest() -> bundle_pb2.Manifest:
@@ -76,7 +75,7 @@ def valid_manifest() -> bundle_pb2.Manifest:
                 config_entries={"session.set_denormal_as_zero": "1"},
             ),
         ),
-        graphs=bundle_pb2.Graphs(**{name: f"{name}.onnx" for name in GRAPH_NAMES}),
+        graphs=bundle_pb2.Graphs(**{name: f"{name}.onnx" for name in GRAPHS}),
         provenance=bundle_pb2.Provenance(
             created_by="labelmint tests",
             created_at="2026-01-02T03:04:05Z",
@@ -104,7 +103,7 @@ def manifest_with_tables() -> bundle_pb2.Manifest:
 def write_bundle(root: Path, manifest: bundle_pb2.Manifest | None = None) -> Bundle:
     """Write a bundle whose graphs are a few bytes that no test runs."""
     (root / "weights").mkdir(parents=True)
-    for name in GRAPH_NAMES:
+    for name in GRAPHS:
         (root / f"{name}.onnx").write_bytes(f"graph {name}".encode())
     (root / "weights" / "data.bin").write_bytes(bytes(range(256)) * 40)
     return write_manifest(root, manifest or valid_manifest())

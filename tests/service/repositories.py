@@ -1,26 +1,35 @@
-"""Model repositories that tests fill, engines that they hold while versions load, and the truth about samples."""
+"""Model repositories that tests fill and serve, engines that they hold while versions load, the truth about samples."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import shutil
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
 import numpy as np
 import onnxruntime
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
 from labelmint.v1 import admin_pb2, admin_pb2_grpc, service_pb2
 from labelmint_service.engine import load_engine
-from tests.service.calls import TIMEOUT_S, Collected
+from tests.service.calls import EVERY_FIELD, TIMEOUT_S, Collected, collect, describe_failure, make_request
 from tests.service.scripted_engine import WAIT_S, ScriptedEngine
-from tests.serving import Serving
+from tests.serving import Serving, serving
 
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 FIELDS = {"image_raw": "image", "mask_raw": "label", "keypoints": "keypoints", "uncertainty_map": "uncertainty_map"}
 
 
@@ -128,7 +137,7 @@ class ScriptedLoading:
         self.engines: dict[str, list[LoadingEngine]] = {}
         self._made = threading.Condition()
 
-    def __call__(self, bundle: Bundle, **_: Any) -> LoadingEngine:  # Any: arguments of load_engine
+    def __call__(self, bundle: Bundle, *_: object) -> LoadingEngine:
         engine = LoadingEngine(bundle)
         if bundle.root.name in self.held:
             engine.hold()
@@ -193,3 +202,66 @@ def wait_for_health(running: Serving, name: str, *expected: int) -> None:
         if answer.status in expected:
             watch.cancel()
             return
+
+
+def explicit(repository: Repository, **settings: Any) -> AbstractContextManager[Serving]:  # Any: of every type
+    """A server that loads what it is asked for: "tiny" to begin with."""
+    given = {"repository_mode": "explicit", "load": ("tiny",), "admin_port": 0, **settings}
+    return serving([], model_repository=repository.root, **given)
+
+
+def polled(repository: Repository, **settings: Any) -> AbstractContextManager[Serving]:  # Any: of every type
+    """A server that serves what lies in the folder."""
+    return serving([], model_repository=repository.root, poll_interval_s=0.02, admin_port=0, **settings)
+
+
+@contextlib.contextmanager
+def second_in_load(
+    repository: Repository,
+    loading: ScriptedLoading,
+    pool: ThreadPoolExecutor,
+    **settings: Any,  # Any: of every type
+) -> Iterator[tuple[Serving, Future[None], LoadingEngine]]:
+    """A server of version 1 while it loads version 2: that load, and the engine held in its first run."""
+    repository.add("2", 2)
+    with explicit(repository, load=("tiny@1",), **settings) as served:
+        loading.held.add("2")
+        loads = pool.submit(load, served, "tiny@2")
+        yield served, loads, loading.wait_for("2")
+
+
+def load(running: Serving, model: str) -> None:
+    """Loads a version and waits for it."""
+    running.admin().LoadModel(admin_pb2.LoadModelRequest(model=model), timeout=TIMEOUT_S)
+
+
+def wanted(model: str, **fields: Any) -> service_pb2.GenerateRequest:  # Any: fields of every type
+    """A request for all that the truth knows."""
+    return make_request(model=model, output=service_pb2.OutputOptions(fields=EVERY_FIELD), **fields)
+
+
+def endless(model: str) -> service_pb2.GenerateRequest:
+    return wanted(model, max_accepted=None, endless=True)
+
+
+def digest_of(running: Serving, model: str) -> str:
+    """Which bundle answers."""
+    batches = collect(running.stub().Generate(wanted(model), timeout=TIMEOUT_S)).batches
+    [digest] = {batch.digest for batch in batches}
+    return digest
+
+
+def failure_of(call: Callable[[], object]) -> tuple[str, str]:
+    """Code and text of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    failure = describe_failure(caught.value)
+    return failure.code, failure.text
+
+
+def health_of(running: Serving, name: str) -> int:
+    stub = health_pb2_grpc.HealthStub(running.channel())
+    try:
+        return int(stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S).status)
+    except grpc.RpcError:
+        return int(UNKNOWN)

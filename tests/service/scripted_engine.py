@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint.bundle import open_bundle
-from labelmint_service.engine import Engine, EngineBatch, JsonValue, load_engine
+from labelmint_service.engine import Engine, EngineBatch, JsonValue, LatentInputs, load_engine
 from labelmint_service.errors import EngineRunError
 from labelmint_service.models.served import ServedModel, serve_bundle
 
@@ -64,19 +64,14 @@ class ScriptedEngine:
     def describe(self) -> Mapping[str, JsonValue]:
         return self._real.describe()
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
-        self.runs.append(np.array(z))
+    def run(self, inputs: LatentInputs) -> EngineBatch:
+        self.runs.append(np.array(inputs.z))
         self.began.release()
         if self._gate is not None:
             assert self._gate.acquire(timeout=WAIT_S), "the test never let this run through"
-        if self.fails is not None and self.fails(z):
+        if self.fails is not None and self.fails(inputs.z):
             raise EngineRunError("the script says so")
-        return self._real.run(z, class_onehot, truncation_psi)
+        return self._real.run(inputs)
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         return self._real.run_styles(ws)

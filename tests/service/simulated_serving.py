@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from labelmint.bundle import Bundle
 from labelmint_service.access.allowances import Allowance, Unlimited
-from labelmint_service.engine import EngineBatch, JsonValue, LatentInputs, StyleInputs
+from labelmint_service.engine import EngineBatch, EngineInputs, JsonValue, LatentInputs, StyleInputs
 from labelmint_service.errors import QuotaError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import join_replicas, serve_bundle
 from labelmint_service.scheduling.admission import Queue, WaitingRoom
 from labelmint_service.scheduling.replicas import Replicas
-from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
+from labelmint_service.scheduling.rows import Delivery, Entry, Rows
 from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.scheduling.work import WorkStream
 from labelmint_service.tracing.calls import UNTRACED, CallTrace
@@ -134,14 +134,13 @@ class SimulatedStream:
         self._num_held += count
         return Rows(indices=indices, load=lambda: self._load(indices))
 
-    def _load(self, indices: tuple[int, ...]) -> LoadedRows:
+    def _load(self, indices: tuple[int, ...]) -> EngineInputs:
         self._world.clock.spend(self.plan.load_s)
         z = np.zeros((len(indices), Z_DIM), np.float32)
         z[:, 0], z[:, 1] = self.number, indices
         if self.entry is Entry.STYLES:
-            return LoadedRows(inputs=StyleInputs(ws=np.repeat(z[:, None], NUM_WS, axis=1)), class_indices=None)
-        onehot, psi = np.zeros((len(indices), 0), np.float32), np.ones(len(indices), np.float32)
-        return LoadedRows(inputs=LatentInputs(z=z, class_onehot=onehot, truncation_psi=psi), class_indices=None)
+            return StyleInputs(ws=np.repeat(z[:, None], NUM_WS, axis=1))
+        return LatentInputs(z=z, truncation_psi=np.ones(len(indices), np.float32))
 
     def deliver(self, delivery: Delivery) -> None:
         assert delivery.outputs.finite.all()
@@ -239,13 +238,8 @@ class SimulatedEngine:
     def describe(self) -> Mapping[str, JsonValue]:
         return {}
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
-        return self._answer(z)
+    def run(self, inputs: LatentInputs) -> EngineBatch:
+        return self._answer(inputs.z)
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         return self._answer(ws[:, 0])

@@ -30,14 +30,6 @@ REQUESTS = {
 
 
 @pytest.fixture
-def repository(tmp_path: Path, bundles: dict[str, Path]) -> Repository:
-    made = Repository(tmp_path / "models", {1: bundles["tiny"]})
-    (made.root / "tiny").mkdir()
-    made.add("1", 1)
-    return made
-
-
-@pytest.fixture
 def clients(tmp_path: Path) -> ClientFile:
     return ClientFile(tmp_path / "clients.toml", boss={"admin": True}, worker={}, stranger={"models": ["other"]})
 
@@ -212,9 +204,9 @@ def test_settings_that_do_not_fit_together_are_named(flags: tuple[str, ...], fie
 def test_devices_and_replicas_make_an_engine_each() -> None:
     both = load_settings(["--provider", "cuda", "--devices", "0,1", "--replicas", "2"])
 
-    assert both.engine_devices == (0, 0, 1, 1)
-    assert load_settings([]).engine_devices == (None,)
-    assert load_settings(["--replicas", "3"]).engine_devices == (None,) * 3
+    assert both.engine_choice.devices == (0, 0, 1, 1)
+    assert load_settings([]).engine_choice.devices == (None,)
+    assert load_settings(["--replicas", "3"]).engine_choice.devices == (None,) * 3
 
 
 def test_limit_that_is_no_time_is_refused(guarded: Serving, clients: ClientFile) -> None:

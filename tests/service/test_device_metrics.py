@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from labelmint_service.engine import EngineChoice
 from labelmint_service.errors import EngineRunError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import join_replicas
@@ -37,7 +38,7 @@ def test_device_that_fails_gives_no_number_and_no_error(bundles: dict[str, Path]
     model, engine = scripted_model(bundles["tiny"])
     engine.__class__ = BrokenDevice
     metrics = ServiceMetrics()
-    forget = DeviceMemory(metrics).watch(model, "cuda", [None])
+    forget = DeviceMemory(metrics).watch(model, EngineChoice(provider="cuda"))
     during = values(metrics)
     forget()
 
@@ -57,11 +58,12 @@ def test_versions_on_one_device_are_told_once_and_until_the_last_one_goes(bundle
     metrics = ServiceMetrics()
     memory = DeviceMemory(metrics)
     ends = []
-    for devices in ([0], [0, 1]):
+    for devices in ((0,), (0, 1)):
         pairs = [scripted_model(bundles["tiny"]) for _ in devices]
         for _, engine in pairs:
             engine.__class__ = WorkingDevice
-        ends.append(memory.watch(join_replicas([model for model, _ in pairs]), "cuda", devices))
+        choice = EngineChoice(provider="cuda", devices=devices)
+        ends.append(memory.watch(join_replicas([model for model, _ in pairs]), choice))
     both = values(metrics)
     ends[0]()
     second = values(metrics)
@@ -74,6 +76,6 @@ def test_versions_on_one_device_are_told_once_and_until_the_last_one_goes(bundle
 def test_missing_driver_leaves_the_metric_out(bundles: dict[str, Path]) -> None:
     model, _ = scripted_model(bundles["tiny"])
     metrics = ServiceMetrics()
-    DeviceMemory(metrics).watch(model, "cuda", [0])()
+    DeviceMemory(metrics).watch(model, EngineChoice(provider="cuda", devices=(0,)))()
 
     assert values(metrics) == {}

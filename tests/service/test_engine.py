@@ -17,13 +17,11 @@ from labelmint.addresses import latents
 from labelmint.bundle import open_bundle, write_manifest
 from labelmint.errors import IntegrityError
 from labelmint.v1 import bundle_pb2
-from labelmint_service.engine import Engine, load_engine
+from labelmint_service.engine import Engine, EngineChoice, LatentInputs, load_engine
 from labelmint_service.errors import EngineStartError, StartError
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.numerics import describe_numerics
 from labelmint_service.models.served import load_model, serve_bundle
-
-NO_CLASS = np.zeros((4, 0), dtype=np.float32)
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def make_z(count: int, seed: int = 3) -> npt.NDArray[np.float32]:
 
 
 def run(engine: Engine, z: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.generic]]:
-    batch = engine.run(z, NO_CLASS[: len(z)], np.full(len(z), 0.7, dtype=np.float32))
+    batch = engine.run(LatentInputs(z=z, truncation_psi=np.full(len(z), 0.7, dtype=np.float32)))
     assert batch.keypoints is not None
     return {
         "image": batch.image,
@@ -94,7 +92,7 @@ def test_styles_give_what_latents_give(engine: Engine, bundles: dict[str, Path])
 
 def test_average_style_is_where_psi_zero_leads(engine: Engine, bundles: dict[str, Path]) -> None:
     average = engine.average_style()
-    truncated = engine.run(make_z(4), NO_CLASS, np.zeros(4, dtype=np.float32))
+    truncated = engine.run(LatentInputs(z=make_z(4), truncation_psi=np.zeros(4, dtype=np.float32)))
     styled = engine.run_styles(np.tile(average, (1, 4, 1)))
 
     assert average.shape == (8,)
@@ -104,14 +102,14 @@ def test_average_style_is_where_psi_zero_leads(engine: Engine, bundles: dict[str
 @pytest.mark.parametrize("count", [0, 5])
 def test_wrong_number_of_rows_is_refused(engine: Engine, count: int) -> None:
     with pytest.raises(ValueError, match=re.escape("expected float32 [1..4, 8]")):
-        engine.run(make_z(count), np.zeros((count, 0), dtype=np.float32), np.ones(count, dtype=np.float32))
+        engine.run(LatentInputs(z=make_z(count), truncation_psi=np.ones(count, dtype=np.float32)))
 
 
 def test_provider_that_is_not_installed_stops_the_start(bundles: dict[str, Path]) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(EngineStartError, match=r"CUDAExecutionProvider, but onnxruntime .* has .*CPUExecutionProvider"):
-        load_engine(open_bundle(bundles["tiny"]), provider="cuda")
+        load_engine(open_bundle(bundles["tiny"]), EngineChoice(provider="cuda"))
 
 
 def test_engine_that_is_not_installed_names_the_extra(
@@ -131,7 +129,7 @@ def test_unknown_engine_or_provider_stops_the_start(
     provider: str,
 ) -> None:
     with pytest.raises(EngineStartError, match="expected"):
-        load_engine(open_bundle(bundles["tiny"]), engine=engine_name, provider=provider)
+        load_engine(open_bundle(bundles["tiny"]), EngineChoice(engine=engine_name, provider=provider))
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "sub/../../weights.bin"])

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from labelmint.addresses import latents
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import Client, RetryPolicy, ServerFaultError, ServerUnavailableError
-from labelmint_service.engine import EngineBatch
+from labelmint_service.engine import EngineBatch, LatentInputs
 from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
@@ -68,22 +67,17 @@ class LittleMemory:
         self.sizes: list[int] = []
         self._engine, self._num_rows, self._run = engine, num_rows, engine.run
 
-    def __call__(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
+    def __call__(self, inputs: LatentInputs) -> EngineBatch:
         self.sizes.append(self._engine.batch_size)
         if self._engine.batch_size > self._num_rows:
             raise EngineMemoryError("memory ran out")
-        return self._run(z, class_onehot, truncation_psi)
+        return self._run(inputs)
 
 
 async def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(scripted: Scripted) -> None:
     model, engine = scripted
     inputs = model.probe.inputs
-    expected = engine.run(inputs.z, inputs.class_onehot, inputs.truncation_psi)
+    expected = engine.run(inputs)
     engine.run = memory = LittleMemory(engine, 1)  # type: ignore[method-assign]  # the fault
     async with running(model) as (runner, states):
         outputs = await runner.run(inputs)
@@ -117,7 +111,9 @@ async def test_engine_without_another_size_fails_the_run(scripted: Scripted, mon
             await runner.run(model.probe.inputs)
 
 
-async def test_engine_that_fails_again_and_again_is_unhealthy_until_its_probe_passes(scripted: Scripted) -> None:
+async def test_engine_that_fails_again_and_again_is_unhealthy_until_its_probe_passes(
+    scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
     model, engine = scripted
     engine.fails = lambda _: True
     async with running(model, probe_interval_s=0.001) as (runner, states):
@@ -126,8 +122,13 @@ async def test_engine_that_fails_again_and_again_is_unhealthy_until_its_probe_pa
             with pytest.raises(EngineRunError):
                 await runner.run(model.probe.inputs)
         assert await states.get() is EngineState.UNHEALTHY
+        probed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        engine.fails = lambda _: loop.call_soon_threadsafe(probed.set) is not None
+        await asyncio.wait_for(probed.wait(), WAIT_S)
         engine.fails = None
         assert await asyncio.wait_for(states.get(), WAIT_S) is EngineState.HEALTHY
+        assert "engine.probe_failed" in caplog.messages
         await runner.run(model.probe.inputs)
 
 
@@ -139,7 +140,7 @@ async def test_probe_that_runs_out_of_memory_is_not_the_last(
     probed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def fail(*_rows: object) -> EngineBatch:
+    def fail(_inputs: LatentInputs) -> EngineBatch:
         if len(engine.runs) > FAILURES_UNTIL_UNHEALTHY:
             loop.call_soon_threadsafe(probed.set)
         engine.runs.append(model.probe.inputs.z)
@@ -187,8 +188,8 @@ class Altered:
     def __init__(self, engine: ScriptedEngine, alter: Callable[[EngineBatch], EngineBatch]) -> None:
         self._run, self._alter = engine.run, alter
 
-    def __call__(self, *rows: npt.NDArray[np.float32]) -> EngineBatch:
-        return self._alter(self._run(*rows))
+    def __call__(self, inputs: LatentInputs) -> EngineBatch:
+        return self._alter(self._run(inputs))
 
 
 def without_finite_rows(batch: EngineBatch) -> EngineBatch:
@@ -197,7 +198,7 @@ def without_finite_rows(batch: EngineBatch) -> EngineBatch:
 
 async def test_engine_whose_rows_are_never_finite_is_unhealthy_until_its_probe_passes(scripted: Scripted) -> None:
     model, engine = scripted
-    sound, engine.run = engine.run, Altered(engine, without_finite_rows)  # type: ignore[method-assign, assignment]  # the fault
+    sound, engine.run = engine.run, Altered(engine, without_finite_rows)  # type: ignore[method-assign]  # the fault
     async with running(model, probe_interval_s=0.001) as (runner, states):
         for _ in range(FAILURES_UNTIL_UNHEALTHY):
             assert states.empty()
@@ -222,7 +223,7 @@ async def test_rows_of_a_caller_that_are_never_finite_leave_the_engine_healthy(s
 async def test_whatever_an_engine_raises_is_an_engine_error(scripted: Scripted, error: Exception) -> None:
     model, engine = scripted
 
-    def fail(*_rows: object) -> EngineBatch:
+    def fail(_inputs: LatentInputs) -> EngineBatch:
         raise error
 
     engine.run = fail  # type: ignore[method-assign, assignment]  # the fault
@@ -235,7 +236,7 @@ async def test_whatever_an_engine_raises_is_an_engine_error(scripted: Scripted, 
 async def test_batch_that_lacks_a_row_is_an_engine_error(scripted: Scripted, name: str) -> None:
     model, engine = scripted
     cut = Altered(engine, lambda batch: replace(batch, **{name: getattr(batch, name)[:-1]}))
-    engine.run = cut  # type: ignore[method-assign, assignment]  # the fault
+    engine.run = cut  # type: ignore[method-assign]  # the fault
     async with running(model) as (runner, _):
         with pytest.raises(EngineRunError, match=f"3 rows of {name}, expected 4"):
             await runner.run(model.probe.inputs)
@@ -248,7 +249,7 @@ async def test_run_that_waits_for_another_has_its_own_time(scripted: Scripted) -
         time.sleep(0.8)
         return batch
 
-    engine.run = Altered(engine, take_long)  # type: ignore[method-assign, assignment]  # the fault
+    engine.run = Altered(engine, take_long)  # type: ignore[method-assign]  # the fault
     async with running(model, timeout_s=2.0) as (runner, states):
         await asyncio.gather(*(runner.run(model.probe.inputs) for _ in range(4)))
         assert states.empty()
@@ -343,14 +344,12 @@ def test_streams_beside_one_whose_rows_make_the_engine_raise_go_on(scripted: Scr
     model, engine = scripted
     whole, bad = engine.run, latents(13, np.arange(1, dtype=np.uint64), model.probe.inputs.z.shape[1])
 
-    def raise_for_one(
-        z: npt.NDArray[np.float32], onehot: npt.NDArray[np.float32], psi: npt.NDArray[np.float32]
-    ) -> EngineBatch:
-        if (z == bad).all(axis=1).any():
+    def raise_for_one(inputs: LatentInputs) -> EngineBatch:
+        if (inputs.z == bad).all(axis=1).any():
             raise ValueError("no error of ours")
-        return whole(z, onehot, psi)
+        return whole(inputs)
 
-    engine.run = raise_for_one  # type: ignore[method-assign, assignment]  # the fault
+    engine.run = raise_for_one  # type: ignore[method-assign]  # the fault
     engine.hold()
     with serving([model]) as served:
         first, others = (

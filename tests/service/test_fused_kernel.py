@@ -10,10 +10,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from labelmint.graphs import VOTE_RULES
+from labelmint.v1 import bundle_pb2
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
-from labelmint_export.interpreter.labels import VOTE_RULES
+from labelmint_service.engine.fused.bundles import LabelFrame
 from labelmint_service.engine.fused.kernel import InterpreterKernel
 from labelmint_service.engine.fused.native import Variant, find_variant, load_library, variants
 from labelmint_service.engine.fused.packing import round_to_bfloat16
@@ -39,6 +41,15 @@ def weights_of(interpreter: Interpreter, rule: str = "majority") -> InterpreterW
     for tap in interpreter.config.taps:
         channels[tap.resolution] = channels.get(tap.resolution, 0) + tap.channels
     return weights_from_tables(fused.tables(), channels, interpreter.config.label_resolution, rule)
+
+
+def frame_of(size: int, top: int = 0, left: int = 0, height: int = 0, width: int = 0) -> LabelFrame:
+    """What of a label picture is delivered; all of it unless told otherwise."""
+    manifest = bundle_pb2.Manifest(
+        backbone=bundle_pb2.Backbone(resolution=size),
+        frame=bundle_pb2.Frame(crop_top=top, crop_left=left, label_height=height or size, label_width=width or size),
+    )
+    return LabelFrame(manifest, size)
 
 
 def stacks_of(taps: Mapping[str, torch.Tensor], interpreter: Interpreter) -> Stacks:

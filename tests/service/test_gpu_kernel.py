@@ -8,13 +8,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from labelmint.scores import image_score
-from labelmint_export.interpreter.labels import VOTE_RULES
+from labelmint.graphs import VOTE_RULES
+from labelmint.scores import NUM_BINS, image_score, score_counts
+from labelmint_service.engine.fused.bundles import LabelFrame
 from labelmint_service.engine.fused.gpu.binaries import read_archive
 from labelmint_service.engine.fused.gpu.device import download
 from labelmint_service.engine.fused.gpu.interpreter import GpuInterpreter
-from labelmint_service.engine.fused.gpu.plan import NUM_BINS, FrameWindow, make_plan
-from labelmint_service.engine.fused.gpu.scoring import score_counts
+from labelmint_service.engine.fused.gpu.plan import make_plan
 from labelmint_service.engine.fused.kernel import InterpreterKernel
 from labelmint_service.engine.fused.native import EXACT, find_variant
 from labelmint_service.engine.fused.peaks import refine_peaks
@@ -22,7 +22,7 @@ from labelmint_service.engine.fused.weights import InterpreterWeights
 from tests.export.plain_interpreter import plain_labels
 from tests.export.test_fused_interpreter import LAYOUTS
 from tests.export.tiny_parts import make_interpreter, make_taps
-from tests.service.test_fused_kernel import stacks_of, weights_of
+from tests.service.test_fused_kernel import frame_of, stacks_of, weights_of
 
 pytest.importorskip("triton", reason="triton is installed on Linux only")
 
@@ -38,12 +38,11 @@ def run(
     *,
     half: npt.DTypeLike = np.float32,
     taps: str = "float32",
-    frame: FrameWindow | None = None,
+    frame: LabelFrame | None = None,
 ) -> Results:
     """Label taps on a device that is a processor."""
     device = InterpretedDevice(half)
-    whole = FrameWindow(top=0, left=0, height=weights.size, width=weights.size)
-    plan = make_plan(weights, len(next(iter(stacks.values()))), frame or whole, tap_dtype=taps)
+    plan = make_plan(weights, len(next(iter(stacks.values()))), frame or frame_of(weights.size), tap_dtype=taps)
     interpreter = GpuInterpreter(device, plan, read_archive(), num_slots=2)
     for r, stack in stacks.items():
         device.copy_in(stack.astype(taps).reshape(-1).view(np.uint8), interpreter.inputs[f"tap_r{r}"].address)
@@ -110,8 +109,7 @@ def test_frame_is_cut_out_of_the_whole(frame: tuple[int, int, int, int]) -> None
     taps_of, side = LAYOUTS["two taps a level"]
     interpreter = make_interpreter(taps_of, side)
     weights, stacks = weights_of(interpreter), stacks_of(make_taps(taps_of, 1), interpreter)
-    window = FrameWindow(top=top, left=left, height=height, width=width)
-    whole, got = run(weights, stacks), run(weights, stacks, frame=window)
+    whole, got = run(weights, stacks), run(weights, stacks, frame=frame_of(side, *frame))
     for name in ("label_frame", "map_frame"):
         cut = whole[name][:, top : top + height, left : left + width]
         assert got[name].tobytes() == cut.tobytes(), name

@@ -4,11 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from labelmint.addresses import latents
 from labelmint.bundle import open_bundle
-from labelmint_service.engine import EngineBatch, load_engine
+from labelmint_service.engine import EngineBatch, LatentInputs, load_engine
 from labelmint_service.models.served import serve_bundle
 from tests.service.calls import TIMEOUT_S, collect, make_request
 from tests.service.scripted_engine import ScriptedEngine
@@ -18,13 +17,8 @@ from tests.serving import serving
 class KnowingEngine(ScriptedEngine):
     """Says that a sample's score is the size of its first latent."""
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
-        return dataclasses.replace(super().run(z, class_onehot, truncation_psi), scores=np.abs(z[:, 0]))
+    def run(self, inputs: LatentInputs) -> EngineBatch:
+        return dataclasses.replace(super().run(inputs), scores=np.abs(inputs.z[:, 0]))
 
 
 def test_scores_of_the_engine_reach_the_caller_and_the_filter(bundles: dict[str, Path]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from labelmint.v1.service_pb2 import GenerateRequest, LabelOptions, LabelRequest, OutputOptions, SharedMemory
 from labelmint_service.access.control import ANYONE
+from labelmint_service.streams.call import StreamCall
 from labelmint_service.streams.labelling import LabelSession
 from labelmint_service.streams.sample_stream import SampleStream
 from labelmint_service.streams.sampling import SamplingService
@@ -20,6 +21,7 @@ from tests.serving import serving
 
 RING_BYTES = 2**20
 NAME = f"labelmint-{'0' * 32}"
+CALL = StreamCall(caller=ANYONE, deadline_s=None, request_id="left", trace=UNTRACED)
 OUTPUT = OutputOptions(shared_memory=SharedMemory(name=NAME, num_bytes=RING_BYTES))
 
 
@@ -35,7 +37,7 @@ async def leave(opened: SampleStream | LabelSession) -> None:
 
 async def leave_generate(sampling: SamplingService) -> None:
     request = GenerateRequest(model="tiny", seed=1, endless=True, output=OUTPUT)
-    await leave(sampling.open_generate(request, caller=ANYONE, deadline_s=None, request_id="left", trace=UNTRACED))
+    await leave(sampling.open_generate(request, CALL))
 
 
 async def leave_label(sampling: SamplingService) -> None:
@@ -43,7 +45,7 @@ async def leave_label(sampling: SamplingService) -> None:
         yield LabelRequest(options=LabelOptions(model="tiny", output=OUTPUT))
         await asyncio.Event().wait()
 
-    session = await sampling.open_label(requests(), caller=ANYONE, deadline_s=None, request_id="left", trace=UNTRACED)
+    session = await sampling.open_label(requests(), CALL)
     await leave(session)
 
 

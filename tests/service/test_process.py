@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib import metadata
 from pathlib import Path
 
 import grpc
@@ -110,6 +111,13 @@ def test_port_that_is_taken_is_a_clear_failure(bundles: dict[str, Path], flag: s
         done = run_server("--bundle", str(bundles["tiny"]), flag, str(taken.getsockname()[1]))
 
     assert_clear_failure(done, flag)
+    assert flag != "--port" or "(Address already in use)" in done.stderr
+
+
+def test_version_is_that_of_the_installation() -> None:
+    done = run_server("--version")
+
+    assert (done.returncode, done.stdout) == (0, f"labelmint {metadata.version('labelmint')}\n")
 
 
 def test_ready_file_in_a_missing_folder_is_a_clear_failure(bundles: dict[str, Path], tmp_path: Path) -> None:

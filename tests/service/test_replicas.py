@@ -9,12 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from labelmint.bundle import Bundle, open_bundle
-from labelmint_service.engine import EngineBatch, load_engine
+from labelmint_service.engine import EngineBatch, EngineChoice, LatentInputs, load_engine
 from labelmint_service.errors import EngineRunError, EngineStartError, QueueFullError
 from labelmint_service.loading import load_models
 from labelmint_service.metrics import ServiceMetrics
@@ -211,13 +209,8 @@ def test_replicas_that_would_not_give_the_same_bits_are_refused(
 class OtherImage(ScriptedEngine):
     """One bit of one pixel is another, as on a GPU of another kind, although the id is the same."""
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
-        batch = super().run(z, class_onehot, truncation_psi)
+    def run(self, inputs: LatentInputs) -> EngineBatch:
+        batch = super().run(inputs)
         image = batch.image.copy()
         image[0, 0, 0, 0] ^= 1
         return replace(batch, image=image)
@@ -234,7 +227,7 @@ def test_replica_whose_warm_up_gives_other_bits_is_refused_although_its_id_is_th
 
 def test_device_without_a_gpu_provider_stops_the_start(bundles: dict[str, Path]) -> None:
     with pytest.raises(EngineStartError, match="provider is 'cpu'"):
-        load_model(bundles["tiny"], devices=(1,))
+        load_model(bundles["tiny"], EngineChoice(devices=(1,)))
 
 
 class EnginesOfDevices:
@@ -249,8 +242,8 @@ class EnginesOfDevices:
         self.made: list[tuple[int | None, LoadingEngine]] = []
         self.missing = missing
 
-    def __call__(self, bundle: Bundle, *, engine: str, provider: str, kernel: str, device: int | None) -> LoadingEngine:
-        assert (engine, provider, kernel) == ("onnxruntime", "cuda", "auto")
+    def __call__(self, bundle: Bundle, choice: EngineChoice, device: int | None) -> LoadingEngine:
+        assert choice == EngineChoice(provider="cuda", devices=(0, 1))
         if device == self.missing:
             raise EngineStartError(f"there is no GPU {device}", field="devices")
         made = LoadingEngine(bundle)
@@ -290,7 +283,7 @@ def test_device_that_is_missing_stops_the_start_and_closes_the_engines_before_it
     engines = EnginesOfDevices(missing=1)
     monkeypatch.setattr("labelmint_service.models.served.load_engine", engines)
     with pytest.raises(EngineStartError, match="no GPU 1"):
-        load_model(bundles["tiny"], provider="cuda", devices=(0, 1))
+        load_model(bundles["tiny"], EngineChoice(provider="cuda", devices=(0, 1)))
 
     [(device, engine)] = engines.made
     assert device == 0

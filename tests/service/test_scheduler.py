@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelmint.addresses import latents
-from labelmint_service.engine import LatentInputs, StyleInputs
+from labelmint_service.engine import EngineInputs, LatentInputs, StyleInputs
 from labelmint_service.errors import DrainingError, EngineRunError, LateError, NonFiniteSampleError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.admission import Queue, WaitingRoom
 from labelmint_service.scheduling.replicas import Replicas
-from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
+from labelmint_service.scheduling.rows import Delivery, Entry, Rows
 from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.scheduling.work import WorkStream
 from labelmint_service.tracing.calls import UNTRACED, CallTrace
@@ -60,13 +60,11 @@ class PlainStream:
         self.credit -= count
         return Rows(indices=indices, load=lambda: self._load(indices))
 
-    def _load(self, indices: tuple[int, ...]) -> LoadedRows:
+    def _load(self, indices: tuple[int, ...]) -> EngineInputs:
         z = latents(self._seed, np.array(indices, dtype=np.uint64), 8)
         if self.entry is Entry.STYLES:
-            return LoadedRows(inputs=StyleInputs(ws=np.repeat(z[:, None], 4, axis=1)), class_indices=None)
-        psi = np.ones(len(indices), dtype=np.float32)
-        onehot = np.zeros((len(indices), 0), dtype=np.float32)
-        return LoadedRows(inputs=LatentInputs(z=z, class_onehot=onehot, truncation_psi=psi), class_indices=None)
+            return StyleInputs(ws=np.repeat(z[:, None], 4, axis=1))
+        return LatentInputs(z=z, truncation_psi=np.ones(len(indices), dtype=np.float32))
 
     def deliver(self, delivery: Delivery) -> None:
         assert delivery.outputs.finite.all()

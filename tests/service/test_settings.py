@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from labelmint_service.__main__ import main
 from labelmint_service.errors import SettingsError
 from labelmint_service.settings import EMBEDDED_BUNDLE, ENV_PREFIX, ServiceSettings, load_settings
+
+README = Path(__file__).parents[2] / "service/README.md"
+LIMITS = ("ge", "gt", "le")
 
 
 @pytest.fixture(autouse=True)
@@ -206,3 +211,27 @@ def test_help_of_the_installed_command_lists_every_setting(capsys: pytest.Captur
     text = capsys.readouterr().out
     flags = [f"--{name.replace('_', '-')}" for name in ServiceSettings.model_fields]
     assert [flag for flag in flags if flag not in text] == []
+
+
+def numbers_in(text: str) -> list[float]:
+    """The numbers of a text, as a reader takes `2 GiB - 1`."""
+    units = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+    found = re.findall(r"(\d+(?:,\d{3})*(?:\.\d+)?)(?: ([KMG]iB))?( - 1)?", text)
+    return [float(digits.replace(",", "")) * units[unit] - bool(less) for digits, unit, less in found]
+
+
+def test_readme_has_every_setting_with_its_default_and_its_bounds() -> None:
+    table = README.read_text(encoding="utf-8").partition("| setting | default |")[2].partition("\n\n")[0]
+    named = []
+    for row in table.splitlines()[2:]:
+        _, names, defaults, bounds, *_ = (cell.strip() for cell in row.split("|"))
+        for place, name in enumerate(re.findall(r"`(\w+)`", names)):
+            named.append(name)
+            field = ServiceSettings.model_fields[name]
+            if {int, float} & {field.annotation, *get_args(field.annotation)}:
+                default = [*defaults.split(", "), defaults][place]
+                assert numbers_in(default) == ([] if field.default is None else [field.default]), name
+                limits = {kind: getattr(one, kind) for one in field.metadata for kind in LIMITS if hasattr(one, kind)}
+                assert numbers_in(bounds) == list(limits.values()), name
+                assert ("above" in bounds) == ("gt" in limits), name
+    assert sorted(named) == sorted(ServiceSettings.model_fields)

@@ -10,7 +10,7 @@ Legend: N pictures, K keypoints, H rows, W columns.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,9 @@ import numpy.typing as npt
 import torch
 
 from labelmint_export.annotations.files import open_image, read_json_object
-from labelmint_export.annotations.schema import AnnotationSchema, read_schema
+from labelmint_export.annotations.schema import IGNORE_LABEL, AnnotationSchema, read_schema
 from labelmint_export.errors import AnnotationError, CheckpointError
-from labelmint_export.generator.snapshots import read_tensors
-
-IGNORE_LABEL = 255
+from labelmint_export.stored import read_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,24 @@ class AnnotatedSet:
         """Number of pictures."""
         return len(self.pictures)
 
-    def with_schema(self, schema: AnnotationSchema) -> "AnnotatedSet":
-        """The same pictures with other names, not yet labelled."""
-        return replace(
-            self,
+    @classmethod
+    def unlabelled(
+        cls,
+        schema: AnnotationSchema,
+        pictures: npt.NDArray[np.uint8],
+        z: torch.Tensor,
+        ws: torch.Tensor,
+        names: tuple[str, ...] = (),
+    ) -> "AnnotatedSet":
+        """Pictures that nobody has drawn on: every pixel is IGNORE_LABEL, no keypoint is visible."""
+        return cls(
             schema=schema,
-            masks=np.full_like(self.masks, IGNORE_LABEL),
-            keypoints=np.zeros((len(self), len(schema.keypoint_names), 3), np.float32),
+            pictures=pictures,
+            masks=np.full(pictures.shape[:3], IGNORE_LABEL, np.uint8),
+            keypoints=np.zeros((len(pictures), len(schema.keypoint_names), 3), np.float32),
+            z=z,
+            ws=ws,
+            names=names,
         )
 
 
@@ -106,7 +115,7 @@ def read_pictures(folder: Path) -> AnnotatedSet:
     """Read the pictures of an annotation folder, whatever was drawn on them.
 
     Returns:
-        The set with empty masks (every pixel 255) and without keypoints.
+        The unlabelled set.
 
     Raises:
         AnnotationError: A file is missing, malformed or contradicts another; the message names it.
@@ -122,15 +131,7 @@ def read_pictures(folder: Path) -> AnnotatedSet:
             field="pictures",
         )
     pictures = _stack_pictures([_read_picture(folder / f"{name}.png") for name in names], folder)
-    return AnnotatedSet(
-        schema=schema,
-        pictures=pictures,
-        masks=np.full(pictures.shape[:3], IGNORE_LABEL, np.uint8),
-        keypoints=np.zeros((len(names), len(schema.keypoint_names), 3), np.float32),
-        z=latents["z"],
-        ws=latents["ws"],
-        names=tuple(names),
-    )
+    return AnnotatedSet.unlabelled(schema, pictures, latents["z"], latents["ws"], tuple(names))
 
 
 def _stack_pictures(pictures: list[npt.NDArray[np.uint8]], folder: Path) -> npt.NDArray[np.uint8]:

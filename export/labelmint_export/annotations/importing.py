@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_export.annotations.folder import IGNORE_LABEL, AnnotatedSet
+from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.annotations.import_report import ClassUse, ImportReport, KeypointUse
 from labelmint_export.annotations.labels import LabelSource, PictureLabels
 from labelmint_export.annotations.painting import ImportSettings, Names, Painter
+from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import AnnotationError
 
 

@@ -12,8 +12,8 @@ from labelmint_export.annotations.drawing import Raster
 from labelmint_export.annotations.files import MAX_PICTURE_PIXELS, check_file_size, open_image
 from labelmint_export.annotations.labels import LabelSource, PictureLabels, Region
 from labelmint_export.annotations.palettes import MaskPalette
-from labelmint_export.checkpoints.npy_files import read_npy
 from labelmint_export.errors import AnnotationError
+from labelmint_export.npy_files import read_npy
 
 SUFFIXES = (".mask", "_mask", "-mask", "_label", "_labels", "_seg")
 """What programs add to a picture's name."""

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from labelmint_export.annotations.drawing import Frame, Raster
-from labelmint_export.annotations.folder import IGNORE_LABEL, AnnotatedSet
+from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.annotations.labels import LabelSource, PictureLabels, Point, Region
+from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import AnnotationError
 
 Overlap = Literal["file", "smallest", "classes"]

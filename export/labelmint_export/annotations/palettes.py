@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmint_export.annotations.files import check_file_size
-from labelmint_export.annotations.folder import IGNORE_LABEL
-from labelmint_export.annotations.schema import AnnotationSchema
+from labelmint_export.annotations.schema import IGNORE_LABEL, AnnotationSchema
 from labelmint_export.errors import AnnotationError
 
 Color = tuple[int, int, int]

@@ -6,6 +6,9 @@ from pathlib import Path
 from labelmint_export.annotations.files import read_json_object
 from labelmint_export.errors import AnnotationError
 
+IGNORE_LABEL = 255
+"""Pixel value of what nobody labelled."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotationSchema:

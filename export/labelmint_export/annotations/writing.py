@@ -9,8 +9,8 @@ from PIL import Image
 
 from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.errors import AnnotationError
-from labelmint_export.generator.snapshots import write_json, write_tensors
 from labelmint_export.placing import check_folder_place, placed_whole
+from labelmint_export.stored import write_json, write_tensors
 
 LABELME_VERSION = "5.5.0"
 

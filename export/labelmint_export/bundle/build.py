@@ -1,6 +1,5 @@
 """Building a bundle: export, calibrate, compare, describe, and only then put in place."""
 
-import hashlib
 from importlib import metadata
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from labelmint.bundle import MANIFEST_NAME, Bundle, open_bundle, validate_manife
 from labelmint.graphs import GRAPHS, PEAK_RULE
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema
+from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
 from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
 from labelmint_export.bundle.parity import failed_checks, measure_parity
@@ -120,9 +120,7 @@ def _write_graph_files(
     baked = bake_gains(generator)
     crop = crop_of(generator, settings)
     mapping = MappingGraph(baked, settings.truncation_cutoff or None)
-    synthesis = SynthesisGraph(
-        baked, interpreter.config.taps, "const" if settings.noise_mode == "const" else "none", crop
-    )
+    synthesis = SynthesisGraph(baked, interpreter.config.taps, settings.noise_mode, crop)
     labels = InterpreterGraph(interpreter, settings.vote_rule, generator.config.resolution, crop)
     examples: dict[str, torch.Tensor] = {
         "z": torch.randn(2, generator.config.z_dim),
@@ -158,7 +156,7 @@ def _describe(
         version=settings.version,
         description=settings.description,
         upsampling="bilinear",
-        ignore_label=255,
+        ignore_label=IGNORE_LABEL,
         vote_rule=settings.vote_rule,
         uncertainty_rule="js_divergence",
         noise_mode=settings.noise_mode,
@@ -238,12 +236,3 @@ def _check_description(manifest: bundle_pb2.Manifest) -> None:
     for name in GRAPHS:
         draft.files.add(path=f"{name}.onnx", sha256="0" * 64)
     validate_manifest(draft)
-
-
-def sha256_of_files(paths: list[Path]) -> str:
-    """Hash files, in the order given, into one hexadecimal digest."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()

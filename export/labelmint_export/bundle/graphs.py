@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from labelmint.graphs import stack_name
+from labelmint.v1 import bundle_pb2
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone, NoiseMode, TapSpec
 from labelmint_export.generator.layers import FullyConnected
 from labelmint_export.generator.stylegan1 import Convolution
 from labelmint_export.generator.stylegan2 import ModulatedConv, Upsampling1x1
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, stack_taps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,17 @@ class CropWindow:
     left: int
     height: int
     width: int
+
+
+def crop_of_manifest(manifest: bundle_pb2.Manifest) -> CropWindow:
+    """The part of the picture that a bundle delivers."""
+    frame = manifest.frame
+    return CropWindow(top=frame.crop_top, left=frame.crop_left, height=frame.image_height, width=frame.image_width)
+
+
+def noise_of_manifest(manifest: bundle_pb2.Manifest) -> NoiseMode:
+    """The noise that a bundle's generator paints with: its stored one, or none."""
+    return "const" if manifest.noise_mode == "const" else "none"
 
 
 def bake_gains(generator: Backbone) -> Backbone:
@@ -96,11 +108,8 @@ class SynthesisGraph(nn.Module):
         image = torch.floor((image * 127.5 + 128.0).clamp(0, 255))
         if image.shape[1] == 1:
             image = image.expand(-1, 3, -1, -1)
-        features = output.features
-        stacks = [
-            torch.cat([features[tap.name] for tap in self.taps if tap.resolution == r], dim=1) for r in self.resolutions
-        ]
-        return (image.permute(0, 2, 3, 1).to(torch.uint8), *stacks, finite)
+        stacks = stack_taps(output.features, self.taps)
+        return (image.permute(0, 2, 3, 1).to(torch.uint8), *stacks.values(), finite)
 
 
 class InterpreterGraph(nn.Module):

@@ -13,17 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from labelmint.graphs import stack_name
 from labelmint.v1 import bundle_pb2
-from labelmint_export.bundle.graphs import CropWindow
+from labelmint_export.bundle.graphs import crop_of_manifest, noise_of_manifest
 from labelmint_export.bundle.quantiles import RunModel, make_feeds
 from labelmint_export.bundle.runtime import Arrays
-from labelmint_export.generator import Backbone, NoiseMode
+from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, stack_taps
 from labelmint_export.interpreter.reference import interpret_reference
+from labelmint_export.reserved_seeds import PARITY_SEED
 
-PARITY_SEED = 2**64 - 2
 KEYPOINT_TOLERANCE_PIXELS = 0.05
 
 # name -> (tolerance, bound)
@@ -42,23 +41,16 @@ TOLERANCES: dict[str, tuple[float, str]] = {
 def reference_outputs(
     generator: Backbone,
     interpreter: Interpreter,
+    manifest: bundle_pb2.Manifest,
     feeds: Mapping[str, npt.NDArray[np.float32]],
-    *,
-    noise_mode: NoiseMode,
-    vote_rule: str,
-    truncation_cutoff: int | None,
-    crop: CropWindow,
 ) -> tuple[Arrays, dict[str, torch.Tensor]]:
     """Compute what the `model` graph should give, in float64.
 
     Args:
         generator: Float64.
         interpreter: Float64.
+        manifest: Noise, truncation, vote and frame are taken from it.
         feeds: Inputs of the `model` graph.
-        noise_mode: As in the manifest.
-        vote_rule: As in the manifest.
-        truncation_cutoff: As in the manifest; None truncates all.
-        crop: The delivered frame.
 
     Returns:
         Outputs by name in float64 (image before rounding to levels is not kept), and the features.
@@ -69,12 +61,13 @@ def reference_outputs(
     w = _map_double(generator, z, c)
     ws = w[:, None].expand(-1, generator.config.num_ws, -1)
     truncated = generator.mapping.w_avg + psi[:, None, None] * (ws - generator.mapping.w_avg)
-    cutoff = generator.config.num_ws if truncation_cutoff is None else truncation_cutoff
+    cutoff = manifest.truncation.cutoff or generator.config.num_ws
     ws = torch.cat([truncated[:, :cutoff], ws[:, cutoff:]], dim=1)
-    output = generator.synthesis(ws, noise_mode, compute_dtype=torch.float64)
-    labels = interpret_reference(interpreter, output.features, vote_rule)
+    output = generator.synthesis(ws, noise_of_manifest(manifest), compute_dtype=torch.float64)
+    labels = interpret_reference(interpreter, output.features, manifest.vote_rule)
     scale = generator.config.resolution / interpreter.config.label_resolution
     image = torch.floor((output.image.double() * 127.5 + 128).clamp(0, 255)).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    crop = crop_of_manifest(manifest)
     top, left = int(crop.top / scale), int(crop.left / scale)
     bottom, right = top + int(crop.height / scale), left + int(crop.width / scale)
     arrays: Arrays = {
@@ -130,8 +123,6 @@ def measure_parity(
     batch = manifest.runtime.batch_size
     errors: dict[str, list[float]] = {name: [] for name in TOLERANCES}
     psis = sorted({table.truncation_psi for table in manifest.score_quantiles}) or [manifest.truncation.default_psi]
-    frame = manifest.frame
-    crop = CropWindow(top=frame.crop_top, left=frame.crop_left, height=frame.image_height, width=frame.image_width)
     for start in range(0, num_samples, batch):
         indices = np.arange(start, start + batch, dtype=np.uint64)
         psi = psis[(start // batch) % len(psis)]
@@ -139,15 +130,7 @@ def measure_parity(
         deployed = run_model(feeds)
         for row in range(min(batch, num_samples - start)):
             one = {name: array[row : row + 1] for name, array in feeds.items()}
-            expected, taps = reference_outputs(
-                double_generator,
-                double_interpreter,
-                one,
-                noise_mode="const" if manifest.noise_mode == "const" else "none",
-                vote_rule=manifest.vote_rule,
-                truncation_cutoff=manifest.truncation.cutoff or None,
-                crop=crop,
-            )
+            expected, taps = reference_outputs(double_generator, double_interpreter, manifest, one)
             _compare(errors, expected, {name: array[row : row + 1] for name, array in deployed.items()})
             _compare_fused(errors, fused, taps, double_interpreter, manifest.vote_rule)
     parity = bundle_pb2.Parity(num_samples=num_samples)
@@ -184,11 +167,7 @@ def _compare_fused(
 ) -> None:
     """Fused float32 against separate float64 MLPs, on taps that are rounded to float32 for both."""
     rounded = {name: tap.float() for name, tap in taps.items()}
-    stacks = {
-        stack_name(r): torch.cat([rounded[t.name] for t in fused.config.taps if t.resolution == r], dim=1)
-        for r in fused.resolutions
-    }
-    got = fused(stacks)
+    got = fused(stack_taps(rounded, fused.config.taps))
     expected = interpret_reference(interpreter, {name: tap.double() for name, tap in rounded.items()}, vote_rule)
     errors["fused_vs_separate.label_agreement"].append(float((got.label == expected.label).double().mean()))
     error = (got.uncertainty_map.double() - expected.uncertainty_map).abs().max()

@@ -14,9 +14,8 @@ from labelmint.addresses import class_indices, latents
 from labelmint.scores import image_score
 from labelmint.v1 import bundle_pb2
 from labelmint_export.errors import BuildError
+from labelmint_export.reserved_seeds import CALIBRATION_SEED
 
-CALIBRATION_SEED = 2**64 - 1
-"""Addresses of this seed calibrate; users rarely ask for it, and it would do no harm."""
 QUANTILES = 101
 
 RunModel = Callable[[dict[str, npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.generic]]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.errors import BuildError
-from labelmint_export.generator import Backbone, TapSpec
+from labelmint_export.generator import Backbone, NoiseMode, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.ranges import require_at_least
 
@@ -34,7 +34,7 @@ class BuildSettings:
     """Where the licence or the source is found."""
     vote_rule: str = "majority"
     """majority, mean_probability or mean_logits."""
-    noise_mode: str = "const"
+    noise_mode: NoiseMode = "const"
     """Either const or none."""
     default_psi: float = 1.0
     """Truncation of a request that names none."""

@@ -14,8 +14,7 @@ from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
-
-VERIFY_SEED = 2**64 - 3
+from labelmint_export.reserved_seeds import BUNDLE_SEED
 
 
 def verify_bundle(
@@ -68,13 +67,13 @@ def _run_graphs(
     scores: list[float] = []
     for start in range(0, num_samples, batch):
         indices = np.arange(start, start + batch, dtype=np.uint64)
-        feeds = make_feeds(manifest.backbone, VERIFY_SEED, indices, psi, None, list(manifest.class_distribution))
+        feeds = make_feeds(manifest.backbone, BUNDLE_SEED, indices, psi, None, list(manifest.class_distribution))
         whole = graphs["model"].run(feeds)
         ws = graphs["mapping"].run(feeds)["ws"]
         painted = graphs["synthesis"].run({"ws": ws})
         labelled = graphs["interpreter"].run({name: painted[name] for name in graphs["interpreter"].input_names})
         if not bool(whole["finite"].all()):
-            raise BuildError(f"a sample of seed {VERIFY_SEED} is not finite", field="finite")
+            raise BuildError(f"a sample of seed {BUNDLE_SEED} is not finite", field="finite")
         for name, got in ({"image": painted["image"]} | labelled).items():
             if name != "finite" and not np.array_equal(got, whole[name]):
                 share = float((np.asarray(got) == np.asarray(whole[name])).mean())

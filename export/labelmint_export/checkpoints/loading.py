@@ -11,7 +11,6 @@ from labelmint_export.checkpoints.archives import read_checkpoint
 from labelmint_export.checkpoints.classifiers import describe_classifier
 from labelmint_export.checkpoints.datasetgan_stylegan1 import stylegan1_from_state_dict
 from labelmint_export.checkpoints.net import refusing_malformed
-from labelmint_export.checkpoints.npy_files import read_npy
 from labelmint_export.checkpoints.records import Array, ModuleRecord, TflibNetwork
 from labelmint_export.checkpoints.tflib import find_generator, is_stylegan1
 from labelmint_export.checkpoints.tflib_stylegan1 import stylegan1_from_network
@@ -21,6 +20,7 @@ from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator as load_snapshot
 from labelmint_export.generator.stylegan1 import StyleGAN1Generator
 from labelmint_export.generator.stylegan3 import StyleGAN3Generator
+from labelmint_export.npy_files import read_npy
 
 AnyGenerator: TypeAlias = Generator | StyleGAN1Generator | StyleGAN3Generator
 

@@ -9,7 +9,7 @@ import torch
 
 from labelmint_export.checkpoints.records import Array
 from labelmint_export.errors import CheckpointError
-from labelmint_export.generator.snapshots import check_shapes, describe_module, fill_described
+from labelmint_export.stored import check_shapes, describe_module, fill_described
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 

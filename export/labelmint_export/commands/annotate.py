@@ -13,13 +13,13 @@ from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.datasets.toonhead import CLASS_NAMES
 from labelmint_export.errors import AnnotationError
-from labelmint_export.gan.pictures import paint
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.choosing import Chosen, choose
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.oracle.annotating import annotate
 from labelmint_export.oracle.network import load_segmenter
+from labelmint_export.pictures import paint
 
 PSI_HELP = "how far w goes from its mean, 0 to 1: less than 1 gives fewer odd pictures and less variety (default 1)"
 COUNT = 16
@@ -129,12 +129,10 @@ def run_sample(arguments: argparse.Namespace) -> str:
     """Write pictures with empty masks (every pixel 255) for a person to fill."""
     schema = name_classes(arguments.classes, arguments.keypoints)
     generator, chosen = _paint(arguments)
-    pictures = paint(generator, chosen.ws)
-    masks = np.full(pictures.shape[:3], 255, np.uint8)
-    keypoints = np.zeros((len(pictures), len(arguments.keypoints), 3), np.float32)
-    write_annotations(AnnotatedSet(schema, pictures, masks, keypoints, chosen.z, chosen.ws), arguments.out)
+    unlabelled = AnnotatedSet.unlabelled(schema, paint(generator, chosen.ws), chosen.z, chosen.ws)
+    write_annotations(unlabelled, arguments.out)
     return (
-        f"{len(pictures)} pictures in {arguments.out}: draw on the .png files with LabelMe, CVAT or another "
+        f"{len(unlabelled)} pictures in {arguments.out}: draw on the .png files with LabelMe, CVAT or another "
         "program and give its files to import-annotations, or fill the .mask.png files with class ids"
         f"{_describe_scores(chosen)}"
     )

@@ -21,12 +21,12 @@ from labelmint_export.gan.curve import read_log, save_curve
 from labelmint_export.gan.frechet import FeatureStatistics, frechet_distance, statistics_of
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.nearest import NEIGHBOURS, save_nearest
-from labelmint_export.gan.pictures import open_pictures
 from labelmint_export.gan.state import FILE_NAME, TrainState, load_state, make_state
 from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
 from labelmint_export.generator import Generator, GeneratorConfig
 from labelmint_export.generator.snapshots import load_generator
 from labelmint_export.oracle.network import Segmenter, load_segmenter
+from labelmint_export.pictures import open_pictures
 from labelmint_export.placing import check_file_place, check_folder_place
 from labelmint_export.precision import fast_dtype
 
@@ -301,7 +301,6 @@ def run_nearest(arguments: argparse.Namespace) -> str:
             "some that can be shown beside them",
             field="pictures",
         )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_nearest(network, paint_many(generator, 8), pictures, arguments.out)
     return f"wrote {arguments.out}"
 
@@ -318,6 +317,5 @@ def run_curve(arguments: argparse.Namespace) -> str:
     """Draw the logs."""
     check_file_place(arguments.out, "--out", ".png")
     logs = [read_log(path) for path in arguments.logs]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_curve(logs, arguments.out)
     return f"wrote {arguments.out}"

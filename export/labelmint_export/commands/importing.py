@@ -12,8 +12,8 @@ from labelmint_export.annotations.sources import FORMATS, ReadSettings, read_lab
 from labelmint_export.annotations.writing import check_new_folder
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.errors import AnnotationError
-from labelmint_export.generator.snapshots import write_json
 from labelmint_export.placing import check_file_place
+from labelmint_export.stored import write_json
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -86,7 +86,6 @@ def run_import(arguments: argparse.Namespace) -> str:
     annotated, report = import_labels(pictures, sources, settings)
     write_annotations(annotated, arguments.out)
     if arguments.report is not None:
-        arguments.report.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.report, report.to_record())
     if arguments.json:
         return report.to_json()
@@ -96,12 +95,11 @@ def run_import(arguments: argparse.Namespace) -> str:
 def _with_names(pictures: AnnotatedSet, classes: list[str] | None, keypoints: list[str] | None) -> AnnotatedSet:
     if classes is None and keypoints is None:
         return pictures
-    return pictures.with_schema(
-        name_classes(
-            classes if classes is not None else list(pictures.schema.class_names),
-            keypoints if keypoints is not None else list(pictures.schema.keypoint_names),
-        )
+    schema = name_classes(
+        classes if classes is not None else pictures.schema.class_names,
+        keypoints if keypoints is not None else pictures.schema.keypoint_names,
     )
+    return AnnotatedSet.unlabelled(schema, pictures.pictures, pictures.z, pictures.ws, pictures.names)
 
 
 def _parse_renames(entries: list[str]) -> dict[str, str]:

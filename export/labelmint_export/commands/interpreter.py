@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from labelmint.bundle import sha256_of_file
 from labelmint_export.annotations import files_of, read_annotations, read_joined
-from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.checkpoints.classifiers import read_classifiers
 from labelmint_export.commands.annotate import PSI_HELP
 from labelmint_export.commands.checkpoints import add_generator, read_generator
@@ -21,6 +21,7 @@ from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
 from labelmint_export.oracle.network import load_segmenter
 from labelmint_export.placing import check_file_place
+from labelmint_export.stored import sha256_of_files
 
 TAPS_HELP = f"layers to look at, or one of {', '.join(TAP_SETS)}; the outputs of all layers if not given"
 
@@ -96,7 +97,7 @@ def run_train(arguments: argparse.Namespace) -> str:
     provenance: dict[str, object] = {
         "num_annotated_images": len(annotated),
         "annotations_sha256": sha256_of_files(files_of(arguments.annotations)),
-        "generator_sha256": sha256_of_files([arguments.generator]),
+        "generator_sha256": sha256_of_file(arguments.generator),
         "steps": arguments.steps,
         "seed": arguments.seed,
     }
@@ -105,7 +106,6 @@ def run_train(arguments: argparse.Namespace) -> str:
         provenance |= {"recoloured_copies": arguments.recoloured_copies, "recolour_from": first_w}
         annotated = recolour(generator, annotated, arguments.recoloured_copies, first_w)
         if arguments.recoloured_sheet is not None:  # before the training: who sees a part move can stop it
-            arguments.recoloured_sheet.parent.mkdir(parents=True, exist_ok=True)
             save_recoloured(annotated, arguments.recoloured_sheet)
     num_classes = len(annotated.schema.class_names)
     first, second = arguments.hidden or ((128, 32) if num_classes < 32 else (256, 128))
@@ -119,7 +119,6 @@ def run_train(arguments: argparse.Namespace) -> str:
     )
     settings = InterpreterTraining(max_steps=arguments.steps, seed=arguments.seed)
     interpreter = train_interpreter(generator, annotated, config, settings)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_interpreter(interpreter, arguments.out, provenance)
     return f"wrote {arguments.out}: {config.num_members} members on {config.num_features} features"
 
@@ -145,11 +144,10 @@ def run_import(arguments: argparse.Namespace) -> str:
         taps=select_taps(generator, arguments.taps),
         label_resolution=arguments.label_resolution or generator.config.resolution,
     )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     provenance: dict[str, object] = {
         "imported_from": [path.name for path in files],
         "classifiers_sha256": sha256_of_files(files),
-        "generator_sha256": sha256_of_files([arguments.generator]),
+        "generator_sha256": sha256_of_file(arguments.generator),
     }
     save_interpreter(interpreter, arguments.out, provenance)
     config = interpreter.config

@@ -14,11 +14,11 @@ from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import AnnotationError
-from labelmint_export.generator.snapshots import write_json, written_whole
 from labelmint_export.inversion.perceptual import load_features
 from labelmint_export.inversion.photographs import read_photographs
 from labelmint_export.inversion.projector import Inversion, InversionSettings, project
-from labelmint_export.placing import check_file_place
+from labelmint_export.placing import check_file_place, file_placed_whole
+from labelmint_export.stored import write_json
 
 MAX_ERROR = 10.0
 
@@ -85,7 +85,6 @@ def run_invert(arguments: argparse.Namespace) -> str:
     if arguments.sheet is not None:
         _save_sheet(photographs, found, arguments.sheet)
     if arguments.report is not None:
-        arguments.report.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.report, report)
     if not len(kept):
         raise AnnotationError(
@@ -93,16 +92,14 @@ def run_invert(arguments: argparse.Namespace) -> str:
             f"levels, --max-error {arguments.max_error:g}; does the generator paint such pictures?",
             field="max_error",
         )
-    annotated = AnnotatedSet(
-        schema=schema,
-        pictures=found.pictures[kept],
-        masks=np.full((len(kept), *photographs.shape[1:3]), 255, np.uint8),
-        keypoints=np.zeros((len(kept), len(schema.keypoint_names), 3), np.float32),
+    unlabelled = AnnotatedSet.unlabelled(
+        schema,
+        found.pictures[kept],
         z=torch.zeros(len(kept), generator.config.z_dim),  # there is none: w_plus alone paints them
         ws=found.ws[torch.from_numpy(kept)],
         names=tuple(names[index] for index in kept),
     )
-    write_annotations(annotated, arguments.out)
+    write_annotations(unlabelled, arguments.out)
     return f"{json.dumps(report, indent=1)}\nwrote {arguments.out}: {len(kept)} of {len(names)} pictures"
 
 
@@ -122,6 +119,5 @@ def _report(
 
 def _save_sheet(photographs: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], found: Inversion, path: Path) -> None:
     rows = [np.concatenate(list(pictures), axis=1) for pictures in (photographs, found.pictures)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
+    with file_placed_whole(path) as partial:
         Image.fromarray(np.concatenate(rows)).save(partial, "PNG")

@@ -9,11 +9,11 @@ from labelmint_export.commands.scores import without_nan
 from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES
-from labelmint_export.generator.snapshots import read_json
 from labelmint_export.oracle.network import SegmenterConfig, load_segmenter, save_segmenter
 from labelmint_export.oracle.sets import load_labelled
 from labelmint_export.oracle.training import SegmenterTraining, evaluate_segmenter, train_segmenter
 from labelmint_export.placing import check_file_place
+from labelmint_export.stored import read_json
 
 DEFAULTS = SegmenterTraining(steps=5000, blur_share=0.5)
 SETTINGS = ("steps", "batch_size", "learning_rate", "heatmap_weight", "seed")
@@ -49,6 +49,5 @@ def run_train(arguments: argparse.Namespace) -> str:
     report |= {"num_training_pictures": len(train.pictures), "steps": settings.steps}
     if arguments.start_from is not None:
         report["started_from"] = read_json(arguments.start_from.with_suffix(".json"))["report"]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_segmenter(network, arguments.out, report)
     return json.dumps(report, indent=1)

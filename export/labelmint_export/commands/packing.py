@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from labelmint.bundle import open_bundle
+from labelmint.bundle import open_bundle, sha256_of_file
 from labelmint.graphs import VOTE_RULES
 from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema, files_of, read_joined
-from labelmint_export.bundle.build import build_bundle, sha256_of_files
+from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
@@ -18,6 +18,7 @@ from labelmint_export.errors import BuildError
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
+from labelmint_export.stored import sha256_of_files
 
 LICENCE_HELP = (
     "licence of the generator's weights, an SPDX identifier or a name. Weights are often not free to use: "
@@ -132,8 +133,8 @@ def _names_of(arguments: argparse.Namespace) -> tuple[AnnotationSchema, bundle_p
     """Names and colours, and where the parts come from."""
     provenance = bundle_pb2.Provenance(
         created_by="labelmint-export",
-        checkpoint_sha256=sha256_of_files([arguments.generator]),
-        interpreter_sha256=sha256_of_files([arguments.interpreter]),
+        checkpoint_sha256=sha256_of_file(arguments.generator),
+        interpreter_sha256=sha256_of_file(arguments.interpreter),
         commit=arguments.commit,
     )
     if arguments.annotations is None:

@@ -13,8 +13,7 @@ from tqdm import tqdm
 from labelmint_export.datasets.folder import ImageFolderSet
 from labelmint_export.datasets.toonhead import Split, ToonHeadSet
 from labelmint_export.errors import DatasetError, OutputError
-from labelmint_export.generator.snapshots import written_whole
-from labelmint_export.placing import check_file_place
+from labelmint_export.placing import check_file_place, file_placed_whole
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -81,7 +80,7 @@ def run_render(arguments: argparse.Namespace) -> str:
         pictures, masks, keypoints = avatars.render_labelled(
             indices, num_processes=arguments.processes, show_progress=True
         )
-        with written_whole(out) as partial, partial.open("wb") as file:
+        with file_placed_whole(out) as partial, partial.open("wb") as file:
             np.savez(file, pictures=pictures, masks=masks, keypoints=keypoints)
     else:
         drawn = avatars.draw(indices, num_processes=arguments.processes, show_progress=False)
@@ -116,7 +115,7 @@ def _write_pictures(pictures: Iterable[npt.NDArray[np.uint8]], count: int, side:
     """Write an array picture by picture. Through a memory map a full disk would kill the process."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
     with (
-        written_whole(out) as partial,
+        file_placed_whole(out) as partial,
         partial.open("wb") as file,
         tqdm(total=count, desc="pictures", unit="picture", mininterval=2.0) as bar,
     ):

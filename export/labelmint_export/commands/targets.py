@@ -3,16 +3,15 @@
 import argparse
 from pathlib import Path
 
-from labelmint.bundle import Bundle, open_bundle
+from labelmint.bundle import Bundle, open_bundle, sha256_of_file
 from labelmint.v1 import bundle_pb2
-from labelmint_export.bundle.build import sha256_of_files
 from labelmint_export.checkpoints.loading import AnyGenerator
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.errors import BuildError
-from labelmint_export.generator.snapshots import write_json
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_export.stored import write_json
 from labelmint_export.targets.deployed import make_target_model
 from labelmint_export.targets.precision import PRECISIONS
 from labelmint_export.targets.registry import TARGETS, find_target
@@ -90,7 +89,7 @@ def load_parts(
             raise BuildError(
                 f"--{name} is {path}, which is no file; give the file the bundle was built from", field=name
             )
-        hashes[name] = sha256_of_files([path])
+        hashes[name] = sha256_of_file(path)
         if expected and hashes[name] != expected:
             raise BuildError(
                 f"{path} has sha256 {hashes[name]}, the bundle was built from {expected}; give that file", field=name
@@ -161,7 +160,6 @@ def verify_engines(arguments: argparse.Namespace, bundle: Bundle) -> str:
     )
     reports = verification.compare(names)
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.json, to_record(reports, bundle, arguments.samples))
     table = format_table(reports)
     missed = [r.engine for r in reports if not (r.holds or (arguments.engine == ALL and not r.ran))]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from labelmint_export.errors import TrainingError
 from labelmint_export.generator import GeneratorConfig
-from labelmint_export.generator.bounds import check_between, check_seed
-from labelmint_export.ranges import require_at_least, require_positive
+from labelmint_export.ranges import require_at_least, require_between, require_positive, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +127,8 @@ class TrainConfig:
             "code_images",
             "kl_weight",
         )
-        check_between(self, 0, 1, "style_mixing", "ada_target", "w_avg_beta")
-        check_seed(self.seed)
+        require_between(self, 0, 1, "style_mixing", "ada_target", "w_avg_beta")
+        require_seed(self.seed)
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):
             raise TrainingError(
                 f"compute_dtype is {self.compute_dtype!r}, expected float32, bfloat16 or float16", field="compute_dtype"

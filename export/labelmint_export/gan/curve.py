@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmint_export.errors import TrainingError
-from labelmint_export.generator.snapshots import written_whole
+from labelmint_export.placing import file_placed_whole
 
 LOSSES = {"generator_loss": "tab:blue", "discriminator_loss": "tab:red", "reconstruction": "tab:green"}
 """What a log may hold, with the colour of its line."""
@@ -39,7 +39,7 @@ def trim_log(path: Path, images: int) -> None:
     """
     if path.exists():
         kept = [line for line in _whole_lines(path) if _images_of(line) <= images]
-        with written_whole(path) as partial:
+        with file_placed_whole(path) as partial:
             partial.write_text("".join(kept), encoding="utf-8")
 
 
@@ -99,5 +99,5 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
             axis.legend()
-    with written_whole(path) as partial:
+    with file_placed_whole(path) as partial:
         figure.savefig(partial, dpi=110, format="png")

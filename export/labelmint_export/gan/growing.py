@@ -19,7 +19,7 @@ from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator, PictureTrunk
 from labelmint_export.gan.state import TrainState, config_from_json, config_to_json, load_state, make_state
 from labelmint_export.generator import Generator
-from labelmint_export.generator.snapshots import load_weights, read_json, read_tensors, write_json, write_tensors
+from labelmint_export.stored import load_weights, read_json, read_tensors, write_json, write_tensors
 
 FORMAT = "labelmint-gan-networks"
 FORMAT_VERSION = 1
@@ -72,7 +72,6 @@ def save_networks(networks: Networks, folder: Path) -> None:
         networks: What to write.
         folder: Where to; made if missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{name}.{key}": tensor.half()
         for name in _kept(networks.adversarial)

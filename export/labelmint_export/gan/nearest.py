@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint_export.gan.frechet import features_of
-from labelmint_export.gan.pictures import save_grid
 from labelmint_export.oracle.network import Segmenter
+from labelmint_export.pictures import save_grid
 
 NEIGHBOURS = 5
 

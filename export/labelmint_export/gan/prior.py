@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from labelmint_export.gan.autoencoder import Encoder
 from labelmint_export.gan.muon import make_muon
-from labelmint_export.gan.pictures import to_range
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.layers import normalize_second_moment
+from labelmint_export.pictures import to_range
 
 BATCH = 512
 WIDTH = 512

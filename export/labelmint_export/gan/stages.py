@@ -16,9 +16,9 @@ from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import reconstruction_step
 from labelmint_export.gan.codes import DEVIATION, code_step, make_codes, share_of_rate
 from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
-from labelmint_export.gan.pictures import to_range
 from labelmint_export.gan.prior import Posterior, encode_set, fit_mapping
 from labelmint_export.gan.state import TrainState
+from labelmint_export.pictures import to_range
 
 
 @dataclass(slots=True)

@@ -19,15 +19,8 @@ from labelmint_export.gan.codes import Codes, make_codes
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.generator import Generator
-from labelmint_export.generator.snapshots import (
-    config_from_record,
-    config_to_record,
-    load_weights,
-    read_json,
-    read_metadata,
-    read_tensors,
-    write_tensors,
-)
+from labelmint_export.generator.snapshots import config_from_record, config_to_record
+from labelmint_export.stored import load_weights, read_json, read_metadata, read_tensors, write_tensors
 
 FILE_NAME = "state.safetensors"
 RECORD = "record"

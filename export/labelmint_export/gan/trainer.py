@@ -14,11 +14,11 @@ from tqdm import tqdm
 from labelmint_export.errors import DatasetError
 from labelmint_export.gan.autoencoder import decode
 from labelmint_export.gan.curve import trim_log
-from labelmint_export.gan.pictures import fingerprint_of, save_grid, to_range, to_uint8
 from labelmint_export.gan.stages import Course, check_finite
 from labelmint_export.gan.state import TrainState, save_state
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
+from labelmint_export.pictures import fingerprint_of, save_grid, to_range, to_uint8
 from labelmint_export.ranges import require_at_least
 
 LOG_NAME = "log.jsonl"

@@ -1,9 +1,9 @@
-"""Checks of numbers in the descriptions of backbones, and in settings."""
+"""Checks of numbers in the descriptions of backbones, which come from files: of any type, until they are checked."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from labelmint_export.errors import GeneratorError, TrainingError
+from labelmint_export.errors import GeneratorError
 
 
 def check_counts(owner: object, bounds: Mapping[str, tuple[int, int]], prefix: str = "") -> None:
@@ -30,25 +30,3 @@ def check_positive(owner: object, names: Sequence[str], prefix: str = "") -> Non
         value = getattr(owner, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
             raise GeneratorError(f"{prefix}{name} is {value!r}, expected a finite number above 0", field=prefix + name)
-
-
-def check_between(owner: object, low: float, high: float, *names: str) -> None:
-    """Check that settings are between bounds.
-
-    Raises:
-        TrainingError: One is not.
-    """
-    for name in names:
-        value = getattr(owner, name)
-        if not low <= value <= high:
-            raise TrainingError(f"{name} is {value}, expected {low:g} to {high:g}", field=name)
-
-
-def check_seed(seed: int) -> None:
-    """Check that a seed is one that every random generator takes.
-
-    Raises:
-        TrainingError: It is not.
-    """
-    if not 0 <= seed < 2**64:
-        raise TrainingError(f"seed is {seed}, expected 0 to 2**64 - 1; choose one in that range", field="seed")

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from labelmint.scores import image_score
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.diversity import pick_farthest, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.labelling import check_fit, label_ws
+from labelmint_export.pictures import to_uint8
 
 SAME_LATENT = 1e-4
 """Largest difference in w of two latents that paint one picture."""

@@ -16,7 +16,7 @@ resolution, h rows of a strip, P = h W pixels of a strip.
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from labelmint.graphs import VOTE_RULES, stack_name
 from labelmint_export.errors import BuildError
+from labelmint_export.generator import TapSpec
 from labelmint_export.heatmaps import find_peaks
 from labelmint_export.interpreter.ensemble import FoldedMembers, Interpreter
 from labelmint_export.interpreter.knots import interpolate, knots_to_pixels, level_to_knots, refine_knots
@@ -44,6 +45,22 @@ class Strip:
 
     rows: slice
     knots: slice
+
+
+def stack_taps(features: Mapping[str, torch.Tensor], taps: Sequence[TapSpec]) -> dict[str, torch.Tensor]:
+    """Join the taps of each resolution along the channels: what the deployed interpreter takes.
+
+    Args:
+        features: Layer name -> [N, C, r, r], from synthesis.
+        taps: Those that an interpreter looks at, in its order.
+
+    Returns:
+        `stack_name` -> [N, C_r, r, r], coarse to fine.
+    """
+    return {
+        stack_name(r): torch.cat([features[tap.name] for tap in taps if tap.resolution == r], dim=1)
+        for r in sorted({tap.resolution for tap in taps})
+    }
 
 
 def strip_rows(size: int) -> int:

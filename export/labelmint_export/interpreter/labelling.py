@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from labelmint.graphs import stack_name
 from labelmint_export.errors import GeneratorError
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, stack_taps
 from labelmint_export.interpreter.labels import InterpreterOutput
+from labelmint_export.pictures import to_uint8
 
 
 def check_fit(generator: Backbone, interpreter: Interpreter) -> None:
@@ -46,9 +45,4 @@ def label_ws(
         Pictures uint8 [N, H, W, 3], and the labels.
     """
     painted = generator.synthesis(ws, "const")
-    features = painted.features
-    stacks = {
-        stack_name(r): torch.cat([features[t.name] for t in fused.config.taps if t.resolution == r], dim=1)
-        for r in fused.resolutions
-    }
-    return to_uint8(painted.image), fused(stacks)
+    return to_uint8(painted.image), fused(stack_taps(painted.features, fused.config.taps))

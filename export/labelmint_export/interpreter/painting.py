@@ -7,8 +7,8 @@ import torch
 
 from labelmint_export.annotations import AnnotatedSet
 from labelmint_export.errors import AnnotationError
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
+from labelmint_export.pictures import to_uint8
 
 MAX_PIXEL_DIFFERENCE = 8
 """Levels (of 255) by which the annotated picture may differ from what the generator paints now."""

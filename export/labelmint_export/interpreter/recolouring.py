@@ -14,9 +14,9 @@ import torch
 
 from labelmint_export.annotations import AnnotatedSet, concatenate
 from labelmint_export.errors import TrainingError
-from labelmint_export.gan.pictures import paint, save_grid
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.painting import paint_annotated
+from labelmint_export.pictures import paint, save_grid
 
 FINE_SIDE = 64
 """Resolution from which on a layer decides about colours."""

@@ -14,9 +14,7 @@ from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.labelling import check_fit, label_ws
 from labelmint_export.oracle.network import Labels, Segmenter, predict
 from labelmint_export.oracle.training import LabelledPictures, score_labels
-
-REPORT_SEED = 2**64 - 4
-"""Of the addresses that are judged; the annotated pictures have other seeds."""
+from labelmint_export.reserved_seeds import REPORT_SEED
 
 
 @torch.no_grad()

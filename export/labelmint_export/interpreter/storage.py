@@ -6,8 +6,8 @@ from pathlib import Path
 
 from labelmint_export.errors import CheckpointError, TrainingError
 from labelmint_export.generator import TapSpec
-from labelmint_export.generator.snapshots import load_module, read_description, write_json, write_tensors
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig
+from labelmint_export.stored import load_module, read_description, write_json, write_tensors
 
 FORMAT = "labelmint-interpreter"
 FORMAT_VERSION = 1

@@ -20,9 +20,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from labelmint_export.annotations import AnnotatedSet
+from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import Backbone
-from labelmint_export.generator.bounds import check_seed
 from labelmint_export.heatmaps import encode_heatmaps, heatmap_values
 from labelmint_export.interpreter.calibration import calibrate_visibility
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
@@ -36,7 +36,7 @@ from labelmint_export.interpreter.sampling import (
     keypoint_importance,
     make_masses,
 )
-from labelmint_export.ranges import require_at_least, require_positive
+from labelmint_export.ranges import require_at_least, require_positive, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class InterpreterTraining:
         """
         require_at_least(self, 1, "max_steps", "pixels_per_member", "evaluate_steps", "patience", "validation_pixels")
         require_positive(self, "learning_rate")
-        check_seed(self.seed)
+        require_seed(self.seed)
 
 
 def train_interpreter(
@@ -103,7 +103,7 @@ def train_on_pool(
     torch.manual_seed(settings.seed)
     interpreter = Interpreter(config)
     masks = torch.from_numpy(np.ascontiguousarray(annotated.masks))
-    labelled = masks != 255
+    labelled = masks != IGNORE_LABEL
     weight_of_class = class_weights(masks, config.num_classes)
 
     def class_loss(outputs: torch.Tensor, pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

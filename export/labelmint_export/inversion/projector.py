@@ -19,15 +19,13 @@ import torch
 from tqdm import tqdm
 
 from labelmint_export.errors import GeneratorError, TrainingError
-from labelmint_export.gan.pictures import to_uint8
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.inversion.perceptual import Features, feature_distance
+from labelmint_export.pictures import to_uint8
 from labelmint_export.pyramid import laplacian_levels
 from labelmint_export.ranges import require_at_least, require_positive
-
-STATISTICS_SEED = 2**64 - 5
-"""Of the addresses that give mean and deviation of w."""
+from labelmint_export.reserved_seeds import STATISTICS_SEED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

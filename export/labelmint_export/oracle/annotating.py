@@ -5,9 +5,9 @@ import torch
 
 from labelmint_export.annotations import AnnotatedSet, AnnotationSchema
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, LEFT_RIGHT_PAIRS, PALETTE, SKELETON
-from labelmint_export.gan.pictures import paint
 from labelmint_export.generator import Backbone
 from labelmint_export.oracle.network import Segmenter, predict
+from labelmint_export.pictures import paint
 
 
 def toonhead_schema() -> AnnotationSchema:

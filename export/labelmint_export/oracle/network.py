@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
-from labelmint_export.generator.snapshots import load_module, read_description, write_json, write_tensors
 from labelmint_export.heatmaps import find_peaks
+from labelmint_export.stored import load_module, read_description, write_json, write_tensors
 
 FORMAT = "labelmint-segmenter"
 

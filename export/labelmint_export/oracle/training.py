@@ -13,13 +13,13 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import TrainingError
-from labelmint_export.generator.bounds import check_between, check_seed
 from labelmint_export.heatmaps import encode_heatmaps
-from labelmint_export.metrics import IGNORE_LABEL, confusion, figure_size, iou_per_class, keypoint_scores, miou
+from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
 from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
 from labelmint_export.precision import fast_dtype
-from labelmint_export.ranges import require_at_least, require_positive
+from labelmint_export.ranges import require_at_least, require_between, require_positive, require_seed
 
 SIGMA_PIXELS = 2.0
 
@@ -58,8 +58,8 @@ class SegmenterTraining:
         require_at_least(self, 1, "steps", "batch_size")
         require_at_least(self, 0, "heatmap_weight", "noise")
         require_positive(self, "learning_rate")
-        check_between(self, 0, 1, "blur_share")
-        check_seed(self.seed)
+        require_between(self, 0, 1, "blur_share")
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def train_segmenter(
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=settings.compute_dtype, enabled=settings.compute_dtype != torch.float32):
             logits, heatmaps = network(image)
-        loss = functional.cross_entropy(logits.float(), torch.from_numpy(masks).long(), ignore_index=255)
+        loss = functional.cross_entropy(logits.float(), torch.from_numpy(masks).long(), ignore_index=IGNORE_LABEL)
         if config.num_keypoints:
             height, width = masks.shape[1:]
             target = encode_heatmaps(torch.from_numpy(keypoints), height, width, SIGMA_PIXELS)

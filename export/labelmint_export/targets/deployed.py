@@ -11,12 +11,13 @@ from torch.nn import functional
 
 from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.graphs import (
-    CropWindow,
     InterpreterGraph,
     MappingGraph,
     ModelGraph,
     SynthesisGraph,
     bake_gains,
+    crop_of_manifest,
+    noise_of_manifest,
 )
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.layers import blur
@@ -117,12 +118,6 @@ class TargetModel:
         return self.module.output_names
 
 
-def crop_of_manifest(manifest: bundle_pb2.Manifest) -> CropWindow:
-    """The part of the picture that the bundle delivers."""
-    frame = manifest.frame
-    return CropWindow(top=frame.crop_top, left=frame.crop_left, height=frame.image_height, width=frame.image_width)
-
-
 def make_target_model(
     generator: Backbone, interpreter: Interpreter, manifest: bundle_pb2.Manifest, precision: Precision
 ) -> TargetModel:
@@ -139,13 +134,7 @@ def make_target_model(
     deployed = deploy_generator(generator, dtype)
     module = ModelGraph(
         MappingGraph(deployed, manifest.truncation.cutoff or None),
-        SynthesisGraph(
-            deployed,
-            interpreter.config.taps,
-            "const" if manifest.noise_mode == "const" else "none",
-            crop,
-            dtype,
-        ),
+        SynthesisGraph(deployed, interpreter.config.taps, noise_of_manifest(manifest), crop, dtype),
         InterpreterGraph(interpreter, manifest.vote_rule, generator.config.resolution, crop, dtype),
     )
     inputs = {"z": torch.zeros(2, generator.config.z_dim), "truncation_psi": torch.ones(2)}

@@ -1,6 +1,5 @@
 """The manifest of a target, `target.json`: what it is, what it was made from, what it needs, the hash of every file."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -8,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from labelmint.bundle import sha256_of_file
 from labelmint.graphs import BATCH_DIMENSION, TensorSpec, input_specs, output_specs
 from labelmint_export.errors import BuildError
-from labelmint_export.generator.snapshots import write_json
+from labelmint_export.stored import write_json
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.precision import FLOAT32_PARTS, PRECISIONS, TOLERANCES, Precision
 from labelmint_export.targets.protocol import Target, Written
@@ -89,7 +89,11 @@ def write_record(
             "url": manifest.licence.url,
         },
         "files": [
-            {"path": path.relative_to(folder).as_posix(), "num_bytes": path.stat().st_size, "sha256": _sha256(path)}
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "num_bytes": path.stat().st_size,
+                "sha256": sha256_of_file(path),
+            }
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ],
@@ -150,12 +154,7 @@ def _check_file(folder: Path, relative: str, num_bytes: int, sha256: str) -> Non
     path = folder / relative
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         raise BuildError(f"{relative!r} is no file of target {folder}; write the target anew", field="files")
-    if path.stat().st_size != num_bytes or _sha256(path) != sha256:
+    if path.stat().st_size != num_bytes or sha256_of_file(path) != sha256:
         raise BuildError(
             f"{relative} of target {folder} is not the file that was written; write the target anew", field="files"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

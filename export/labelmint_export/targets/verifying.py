@@ -10,22 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint.bundle import Bundle
-from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.parity import reference_outputs
 from labelmint_export.bundle.quantiles import make_feeds
 from labelmint_export.bundle.runtime import Arrays, GraphRunner
 from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.reserved_seeds import ENGINES_SEED
 from labelmint_export.targets.comparing import Check, Comparison
-from labelmint_export.targets.deployed import TargetModel, crop_of_manifest, make_target_model
+from labelmint_export.targets.deployed import TargetModel, make_target_model
 from labelmint_export.targets.emulation import emulate
 from labelmint_export.targets.precision import PRECISIONS, TOLERANCES, Precision
 from labelmint_export.targets.protocol import Device, Engine
 from labelmint_export.targets.record import RECORD_NAME, TargetRecord, read_record
 from labelmint_export.targets.registry import find_target
 
-VERIFY_SEED = 2**64 - 4
 BUNDLE_ENGINE = "bundle"
 EMULATION_PREFIX = "emulated-"
 EMULATED: dict[str, Precision] = {f"{EMULATION_PREFIX}{precision}": precision for precision in PRECISIONS}
@@ -207,7 +206,7 @@ class EngineVerification:
         for number, start in enumerate(range(0, num_samples, size)):
             indices = np.arange(start, min(start + size, num_samples), dtype=np.uint64)
             psi, classes = psis[number % len(psis)], list(manifest.class_distribution)
-            batches.append(make_feeds(manifest.backbone, VERIFY_SEED, indices, psi, None, classes))
+            batches.append(make_feeds(manifest.backbone, ENGINES_SEED, indices, psi, None, classes))
         return batches
 
     def _reference(self) -> list[Arrays]:
@@ -216,28 +215,9 @@ class EngineVerification:
             generator = copy.deepcopy(self._generator).double()
             interpreter = copy.deepcopy(self._interpreter).double()
             for feeds in self._batches:
-                rows = [
-                    _reference_of_one(generator, interpreter, self._manifest, feeds, row)
-                    for row in range(len(feeds["z"]))
-                ]
+                rows = []
+                for row in range(len(feeds["z"])):
+                    one = {name: array[row : row + 1] for name, array in feeds.items()}
+                    rows.append(reference_outputs(generator, interpreter, self._manifest, one)[0])
                 self._expected.append({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
         return self._expected
-
-
-def _reference_of_one(
-    generator: Backbone,
-    interpreter: Interpreter,
-    manifest: bundle_pb2.Manifest,
-    feeds: dict[str, npt.NDArray[np.float32]],
-    row: int,
-) -> Arrays:
-    expected, _ = reference_outputs(
-        generator,
-        interpreter,
-        {name: array[row : row + 1] for name, array in feeds.items()},
-        noise_mode="const" if manifest.noise_mode == "const" else "none",
-        vote_rule=manifest.vote_rule,
-        truncation_cutoff=manifest.truncation.cutoff or None,
-        crop=crop_of_manifest(manifest),
-    )
-    return expected

@@ -41,7 +41,6 @@ def write_target(
         raise BuildError(f"{folder} exists; give another --out, or --overwrite to replace it", field="out")
     if folder.exists() and not (folder / RECORD_NAME).is_file():
         raise BuildError(f"{folder} exists and is no target, so it is not replaced; give another --out", field="out")
-    out.mkdir(parents=True, exist_ok=True)
     with placed_whole(folder) as staging:
         written = target.write(model, settings, staging)
         write_record(staging, target, model, settings, written, sources)

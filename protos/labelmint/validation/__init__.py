@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labelmint.graphs import VOTE_RULES
 from labelmint.v1 import bundle_pb2
 from labelmint.validation.content import check_files, check_licence, check_provenance, check_runtime, check_tables
 from labelmint.validation.measurements import check_parity, check_score_quantiles
@@ -35,7 +36,7 @@ def validate_manifest(manifest: bundle_pb2.Manifest) -> None:
     check_classes(manifest)
     check_ensembles(manifest)
     check_keypoints(manifest.keypoints)
-    one_of("vote_rule", manifest.vote_rule, {"majority", "mean_probability", "mean_logits"})
+    one_of("vote_rule", manifest.vote_rule, VOTE_RULES)
     one_of("uncertainty_rule", manifest.uncertainty_rule, {"js_divergence"})
     one_of("noise_mode", manifest.noise_mode, {"const", "none"})
     one_of("precision", manifest.precision, {"float32", "float16", "bfloat16"})

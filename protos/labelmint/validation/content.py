@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from labelmint.graphs import GRAPHS
 from labelmint.v1 import bundle_pb2
 from labelmint.validation.rules import (
     SHA256,
@@ -65,15 +66,10 @@ def check_files(manifest: bundle_pb2.Manifest) -> None:
     paths = [file.path for file in manifest.files]
     # Some file systems do not tell upper from lower case.
     unique("files", [path.lower() for path in [*paths, "manifest.json"]])
-    graphs = manifest.graphs
-    for stage, path in (
-        ("mapping", graphs.mapping),
-        ("synthesis", graphs.synthesis),
-        ("interpreter", graphs.interpreter),
-        ("model", graphs.model),
-    ):
+    for name in GRAPHS:
+        path = getattr(manifest.graphs, name)
         if path not in paths or not path.endswith(".onnx"):
-            raise field_error(f"graphs.{stage}", path, "an .onnx path that is listed in files")
+            raise field_error(f"graphs.{name}", path, "an .onnx path that is listed in files")
 
 
 def _check_relative_path(field: str, path: str) -> None:

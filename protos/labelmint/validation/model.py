@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from labelmint.graphs import PEAK_RULE
 from labelmint.manifest import SCHEMA_VERSION
 from labelmint.v1 import bundle_pb2
 from labelmint.validation.rules import (
@@ -134,7 +135,7 @@ def check_keypoints(keypoints: bundle_pb2.KeypointSchema) -> None:
     for position, threshold in enumerate(thresholds):
         finite_within(f"keypoints.visibility_thresholds[{position}]", threshold, -1e6, 1e6)
     if num_keypoints:
-        one_of("keypoints.peak_rule", keypoints.peak_rule, {"quadratic_3x3"})
+        one_of("keypoints.peak_rule", keypoints.peak_rule, {PEAK_RULE})
         finite_within("keypoints.sigma_pixels", keypoints.sigma_pixels, 1e-3, MAX_SIDE)
     else:
         one_of("keypoints.peak_rule", keypoints.peak_rule, {""})

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.v1 import bundle_pb2
+from labelmint_service.engine.protocol import LatentInputs
 from labelmint_service.errors import EngineMemoryError, EngineRunError
 
 # Any: the arrays of a run have the dtypes of the graph's outputs.
@@ -39,25 +40,46 @@ def pad_rows(
 
 
 def pad_latents(
-    manifest: bundle_pb2.Manifest,
-    z: npt.NDArray[np.float32],
-    class_onehot: npt.NDArray[np.float32],
-    truncation_psi: npt.NDArray[np.float32],
-    batch_size: int,
+    manifest: bundle_pb2.Manifest, inputs: LatentInputs, batch_size: int
 ) -> dict[str, npt.NDArray[np.float32]]:
     """What `mapping` and `model` take, by name, padded as `pad_rows` does.
 
     Raises:
-        ValueError: An array has another dtype or shape.
+        ValueError: An array has another dtype or shape, or classes are missing.
     """
-    backbone = manifest.backbone
+    backbone, classes = manifest.backbone, inputs.class_indices
     feed = {
-        "z": pad_rows(z, "z", (backbone.z_dim,), batch_size),
-        "truncation_psi": pad_rows(truncation_psi, "truncation_psi", (), batch_size),
+        "z": pad_rows(inputs.z, "z", (backbone.z_dim,), batch_size),
+        "truncation_psi": pad_rows(inputs.truncation_psi, "truncation_psi", (), batch_size),
     }
     if backbone.c_dim:
-        feed["c"] = pad_rows(class_onehot, "class_onehot", (backbone.c_dim,), batch_size)
+        if classes is None or classes.shape != (inputs.num_rows,):
+            got = None if classes is None else list(classes.shape)
+            raise ValueError(f"class_indices are {got}, expected int64 [{inputs.num_rows}]; choose one for each row")
+        onehot = np.zeros((inputs.num_rows, backbone.c_dim), dtype=np.float32)
+        onehot[np.arange(inputs.num_rows), classes] = 1.0
+        feed["c"] = pad_rows(onehot, "c", (backbone.c_dim,), batch_size)
     return feed
+
+
+def trial_latents(manifest: bundle_pb2.Manifest, num_rows: int) -> LatentInputs:
+    """Latents such as callers send, always the same ones, for an engine to try itself on."""
+    backbone = manifest.backbone
+    return LatentInputs(
+        z=np.random.default_rng(0).standard_normal((num_rows, backbone.z_dim)).astype(np.float32),
+        truncation_psi=np.full(num_rows, manifest.truncation.default_psi, dtype=np.float32),
+        class_indices=np.arange(num_rows) % backbone.c_dim if backbone.c_dim else None,
+    )
+
+
+def average_latents(manifest: bundle_pb2.Manifest, num_rows: int) -> LatentInputs:
+    """Latents that the mapping network takes to w_avg in the first layer: those of truncation_psi 0."""
+    backbone = manifest.backbone
+    return LatentInputs(
+        z=np.zeros((num_rows, backbone.z_dim), dtype=np.float32),
+        truncation_psi=np.zeros(num_rows, dtype=np.float32),
+        class_indices=np.zeros(num_rows, dtype=np.int64) if backbone.c_dim else None,
+    )
 
 
 def run_graph(
@@ -79,19 +101,13 @@ def run_graph(
 
 
 def mean_style(mapping: onnxruntime.InferenceSession, manifest: bundle_pb2.Manifest) -> npt.NDArray[np.float32]:
-    """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0.
+    """w_avg, float32 [w_dim].
 
     Raises:
         EngineRunError: The run failed, or the graph does not fit the manifest.
     """
     backbone, batch_size = manifest.backbone, manifest.runtime.batch_size
-    feed = {
-        "z": np.zeros((batch_size, backbone.z_dim), dtype=np.float32),
-        "truncation_psi": np.zeros(batch_size, dtype=np.float32),
-    }
-    if backbone.c_dim:
-        feed["c"] = np.zeros((batch_size, backbone.c_dim), dtype=np.float32)
-        feed["c"][:, 0] = 1.0
+    feed = pad_latents(manifest, average_latents(manifest, batch_size), batch_size)
     ws = run_graph(mapping, ["ws"], feed)["ws"]  # [B, L, w_dim]
     expected = (batch_size, backbone.num_ws, backbone.w_dim)
     if ws.shape != expected or ws.dtype != np.float32 or not np.isfinite(ws[0, 0]).all():

@@ -1,6 +1,8 @@
-"""Opens the engine that was asked for."""
+"""Which engine runs bundles; opens it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from labelmint.bundle import Bundle
 from labelmint_service.engine.protocol import Engine
@@ -9,36 +11,47 @@ from labelmint_service.errors import EngineStartError
 ENGINES = ("onnxruntime", "fused")
 
 
-def load_engine(
-    bundle: Bundle,
-    *,
-    engine: str = "onnxruntime",
-    provider: str = "cpu",
-    kernel: str = "auto",
-    device: int | None = None,
-) -> Engine:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """Which engines run a bundle, and on what.
+
+    Attributes:
+        engine: One of `ENGINES`.
+        provider: "cpu" or "cuda".
+        kernel: Form of the fused engine's kernel on a processor; "auto" chooses.
+        devices: Number of the GPU of each engine; None for the first, or on a processor.
+    """
+
+    engine: str = "onnxruntime"
+    provider: str = "cpu"
+    kernel: str = "auto"
+    devices: tuple[int | None, ...] = (None,)
+
+
+DEFAULT_CHOICE = EngineChoice()
+
+
+def load_engine(bundle: Bundle, choice: EngineChoice = DEFAULT_CHOICE, device: int | None = None) -> Engine:
     """Load an engine for a bundle.
 
     Args:
         bundle: Verified bundle.
-        engine: One of `ENGINES`.
-        provider: What it runs on: "cpu" or "cuda".
-        kernel: Form of the fused engine's kernel on a processor; "auto" chooses.
-        device: Number of the GPU; None for the first, or on a processor.
+        choice: Which one.
+        device: Of the choice's devices, the one that it runs on.
 
     Raises:
         EngineStartError: The engine or provider is unknown, missing, or cannot run the bundle.
     """
-    if device is not None and provider == "cpu":
+    if device is not None and choice.provider == "cpu":
         raise EngineStartError(
             f"device is {device}, but provider is 'cpu', which has none; leave devices out or choose provider 'cuda'",
             field="devices",
         )
-    if engine not in ENGINES:
-        raise EngineStartError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}", field="engine")
+    if choice.engine not in ENGINES:
+        raise EngineStartError(f"engine is {choice.engine!r}, expected one of {', '.join(ENGINES)}", field="engine")
     try:
-        if engine == "fused":
-            return _load_fused(bundle, provider, kernel, device or 0)
+        if choice.engine == "fused":
+            return _load_fused(bundle, choice, device or 0)
         from labelmint_service.engine.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415 - an optional library
     except ImportError as error:
         raise EngineStartError(
@@ -46,16 +59,17 @@ def load_engine(
             "place of cpu for CUDA",
             field="engine",
         ) from error
-    return OnnxRuntimeEngine(bundle, provider=provider, device=device)
+    return OnnxRuntimeEngine(bundle, provider=choice.provider, device=device)
 
 
-def _load_fused(bundle: Bundle, provider: str, kernel: str, ordinal: int) -> Engine:
+def _load_fused(bundle: Bundle, choice: EngineChoice, ordinal: int) -> Engine:
     """The fused engine of a provider.
 
     Raises:
         ImportError: onnxruntime is missing.
         EngineStartError: The engine cannot run the bundle here.
     """
+    provider, kernel = choice.provider, choice.kernel
     if provider == "cpu":
         from labelmint_service.engine.fused.engine import FusedEngine  # noqa: PLC0415 - an optional library
 

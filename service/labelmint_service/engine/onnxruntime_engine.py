@@ -12,20 +12,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
+from labelmint.graphs import input_specs, output_specs
 from labelmint_service.engine.graph_runs import GraphArrays, mean_style, pad_latents, pad_rows, run_graph
 from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
-from labelmint_service.engine.protocol import EngineBatch, JsonValue
-from labelmint_service.engine.sessions import describe_options, find_provider, open_session
-from labelmint_service.errors import EngineRunError, EngineStartError
-
-_ONNX_TYPES = {
-    "image": "tensor(uint8)",
-    "label": "tensor(uint8)",
-    "uncertainty_map": "tensor(float16)",
-    "keypoints": "tensor(float)",
-    "finite": "tensor(bool)",
-}
+from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
+from labelmint_service.engine.sessions import check_signature, describe_options, find_provider, open_session
+from labelmint_service.errors import EngineRunError
 
 
 class OnnxRuntimeEngine:
@@ -51,11 +44,11 @@ class OnnxRuntimeEngine:
         self._bundle = bundle
         self._provider_name = provider
         self._provider = find_provider(provider, device)
-        self._c_dim = manifest.backbone.c_dim
-        self._shapes = _output_shapes(bundle)
+        inputs, outputs = input_specs(manifest), output_specs(manifest)
+        self._shapes = {spec.name: spec.shape for spec in outputs}
         self._model = self._open(manifest.graphs.model)
-        _check_names(self._model, manifest.graphs.model, {"z", "truncation_psi"} | ({"c"} if self._c_dim else set()))
-        _check_outputs(self._model, manifest.graphs.model, self._shapes)
+        dtypes = {spec.name: spec.dtype for spec in outputs}
+        check_signature(self._model, manifest.graphs.model, {spec.name for spec in inputs}, dtypes)
         # Now, while the files are those that were verified, and before anybody measures what the model takes.
         self._synthesis = self._open(manifest.graphs.synthesis)
         self._interpreter = self._open(manifest.graphs.interpreter)
@@ -75,15 +68,10 @@ class OnnxRuntimeEngine:
             **graphics,
         }
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
+    def run(self, inputs: LatentInputs) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        feed = pad_latents(self._bundle.manifest, z, class_onehot, truncation_psi, self.batch_size)
-        return self._batch(run_graph(self._model, list(self._shapes), feed), len(z))
+        feed = pad_latents(self._bundle.manifest, inputs, self.batch_size)
+        return self._batch(run_graph(self._model, list(self._shapes), feed), inputs.num_rows)
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
@@ -98,7 +86,7 @@ class OnnxRuntimeEngine:
         return self._batch(labelled, len(ws))
 
     def average_style(self) -> npt.NDArray[np.float32]:
-        """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0; see Engine.average_style."""
+        """w_avg, float32 [w_dim]; see Engine.average_style."""
         return mean_style(self._open(self._bundle.manifest.graphs.mapping), self._bundle.manifest)
 
     def resize(self, batch_size: int) -> bool:
@@ -120,43 +108,11 @@ class OnnxRuntimeEngine:
                     f"{name} has shape {list(arrays[name].shape)}, expected {[self.batch_size, *shape]}; "
                     "build the bundle again",
                 )
-        keypoints = arrays.get("keypoints")
-        return EngineBatch(
-            image=arrays["image"][:num_rows],
-            label=arrays["label"][:num_rows],
-            uncertainty_map=arrays["uncertainty_map"][:num_rows],
-            keypoints=None if keypoints is None else keypoints[:num_rows],
-            finite=arrays["finite"][:num_rows],
+        batch = EngineBatch(
+            image=arrays["image"],
+            label=arrays["label"],
+            uncertainty_map=arrays["uncertainty_map"],
+            keypoints=arrays.get("keypoints"),
+            finite=arrays["finite"],
         )
-
-
-def _output_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    """Shape of one row of each output of the `model` graph."""
-    frame = bundle.manifest.frame
-    shapes: dict[str, tuple[int, ...]] = {
-        "image": (frame.image_height, frame.image_width, 3),
-        "label": (frame.label_height, frame.label_width),
-        "uncertainty_map": (frame.label_height, frame.label_width),
-        "finite": (),
-    }
-    if bundle.manifest.keypoints.names:
-        shapes["keypoints"] = (len(bundle.manifest.keypoints.names), 4)
-    return shapes
-
-
-def _check_names(session: onnxruntime.InferenceSession, relative: str, expected: set[str]) -> None:
-    names = {value.name for value in session.get_inputs()}
-    if names != expected:
-        raise EngineStartError(
-            f"{relative!r} has the inputs {sorted(names)}, expected {sorted(expected)}; build the bundle again",
-        )
-
-
-def _check_outputs(session: onnxruntime.InferenceSession, relative: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    found = {value.name: value.type for value in session.get_outputs()}
-    for name in shapes:
-        if found.get(name) != _ONNX_TYPES[name]:
-            raise EngineStartError(
-                f"{relative!r} gives {name!r} as {found.get(name)}, expected {_ONNX_TYPES[name]}; "
-                "build the bundle again",
-            )
+        return batch.rows(0, num_rows)

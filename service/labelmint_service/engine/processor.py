@@ -21,12 +21,13 @@ def describe_processor() -> dict[str, JsonValue]:
         "system": platform.system(),
         "model": fields.get("model name", platform.processor()),
         "instruction_sets_sha256": hashlib.sha256(flags.encode()).hexdigest(),
-        "num_usable": _num_usable(),
+        "num_usable": num_usable(),
         "num_logical": os.cpu_count(),
     }
 
 
-def _num_usable() -> int | None:
+def num_usable() -> int | None:
+    """Processors that this process may use; None if the system does not say."""
     if hasattr(os, "sched_getaffinity"):  # not on every system
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

@@ -1,13 +1,14 @@
 """What an engine owes the scheduler.
 
-N images, L num_ws, C classes of a conditional model, K keypoints, H x W the frame.
+N images, L num_ws, K keypoints, H x W the frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,57 @@ JsonValue: TypeAlias = str | int | float | bool | Sequence["JsonValue"] | Mappin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentInputs:
-    """Rows that enter at the mapping network.
-
-    Attributes:
-        z: float32 [N, z_dim].
-        class_onehot: float32 [N, c_dim]; [N, 0] for unconditional models.
-        truncation_psi: float32 [N].
-    """
-
-    z: npt.NDArray[np.float32]
-    class_onehot: npt.NDArray[np.float32]
-    truncation_psi: npt.NDArray[np.float32]
+class _RowArrays:
+    """Arrays of as many rows, of any dtype, or None in the place of one."""
 
     @property
     def num_rows(self) -> int:
         """Number of rows."""
-        return len(self.z)
+        return len(getattr(self, fields(self)[0].name))
+
+    def rows(self, first: int, last: int) -> Self:
+        """Rows first to last (exclusive), as views."""
+        return self._make(lambda name: None if (array := getattr(self, name)) is None else array[first:last])
+
+    def _make(self, array: Callable[[str], npt.NDArray[Any] | None]) -> Self:  # Any: of every dtype
+        make: Callable[..., Self] = type(self)
+        return make(**{field.name: array(field.name) for field in fields(self)})
+
+
+_RowsT = TypeVar("_RowsT", bound=_RowArrays)
+
+
+def join_rows(parts: Sequence[_RowsT]) -> _RowsT:
+    """Stack the rows of parts of one kind, at least one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    assert all(type(part) is type(first) for part in parts), "a batch has one entry"
+
+    def join(name: str) -> npt.NDArray[Any] | None:  # Any: of the field's dtype
+        arrays = [array for part in parts if (array := getattr(part, name)) is not None]
+        return np.concatenate(arrays) if arrays else None
+
+    return first._make(join)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StyleInputs:
+class LatentInputs(_RowArrays):
+    """Rows that enter at the mapping network.
+
+    Attributes:
+        z: float32 [N, z_dim].
+        truncation_psi: float32 [N].
+        class_indices: int64 [N], in [0, c_dim); None for unconditional models.
+    """
+
+    z: npt.NDArray[np.float32]
+    truncation_psi: npt.NDArray[np.float32]
+    class_indices: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleInputs(_RowArrays):
     """Rows that enter at the synthesis network.
 
     Attributes:
@@ -45,17 +76,12 @@ class StyleInputs:
 
     ws: npt.NDArray[np.float32]
 
-    @property
-    def num_rows(self) -> int:
-        """Number of rows."""
-        return len(self.ws)
-
 
 EngineInputs: TypeAlias = LatentInputs | StyleInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineBatch:
+class EngineBatch(_RowArrays):
     """Labelled pictures, one row for each row of the inputs.
 
     Attributes:
@@ -73,6 +99,16 @@ class EngineBatch:
     keypoints: npt.NDArray[np.float32] | None
     finite: npt.NDArray[np.bool_]
     scores: npt.NDArray[np.float32] | None = None
+
+    def digests(self) -> tuple[bytes | None, ...]:
+        """The sha256 of each row's pictures and keypoints; None for rows that are not finite."""
+        arrays = (self.image, self.label, self.uncertainty_map, self.keypoints)
+        return tuple(
+            hashlib.sha256(b"".join(array[row].tobytes() for array in arrays if array is not None)).digest()
+            if finite
+            else None
+            for row, finite in enumerate(self.finite)
+        )
 
 
 class Engine(Protocol):
@@ -92,18 +128,11 @@ class Engine(Protocol):
         """Everything about the engine and this machine that the output bits depend on."""
         ...
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
+    def run(self, inputs: LatentInputs) -> EngineBatch:
         """Make and label the pictures of some latents.
 
         Args:
-            z: float32 [N, z_dim], N in [1, batch_size].
-            class_onehot: float32 [N, c_dim]; [N, 0] for unconditional models.
-            truncation_psi: float32 [N].
+            inputs: N rows, N in [1, batch_size].
 
         Returns:
             The batch of N rows. A row depends on the same row of the inputs alone.
@@ -151,14 +180,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds; it must not be used afterwards."""
         ...
-
-
-def run_inputs(engine: Engine, inputs: EngineInputs) -> EngineBatch:
-    """Run the entry of `engine` that the inputs are for.
-
-    Raises:
-        EngineRunError: The run failed.
-    """
-    if isinstance(inputs, LatentInputs):
-        return engine.run(inputs.z, inputs.class_onehot, inputs.truncation_psi)
-    return engine.run_styles(inputs.ws)

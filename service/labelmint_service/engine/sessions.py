@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -28,6 +28,15 @@ _EXECUTION_MODES: Mapping[str, onnxruntime.ExecutionMode] = MappingProxyType(
         "parallel": onnxruntime.ExecutionMode.ORT_PARALLEL,
     },
 )
+_DTYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "tensor(float)": "float32",
+        "tensor(float16)": "float16",
+        "tensor(uint8)": "uint8",
+        "tensor(bool)": "bool",
+    },
+)
+"""What numpy calls the types of onnxruntime."""
 _SCHEDULING: Mapping[str, str] = MappingProxyType({"session.force_spinning_stop": "1"})
 """Changes no number. After a run its threads would go on looking for work for tens of milliseconds, and take the cores
 from the interpreter's kernel and from what encodes."""
@@ -150,6 +159,37 @@ def open_session(
             field="provider",
         )
     return session
+
+
+def output_dtypes(session: onnxruntime.InferenceSession) -> dict[str, str]:
+    """Numpy's name of the dtype of each output; those of other types are left out."""
+    return {value.name: _DTYPES[value.type] for value in session.get_outputs() if value.type in _DTYPES}
+
+
+def check_signature(
+    session: onnxruntime.InferenceSession, relative: str, inputs: Collection[str], outputs: Mapping[str, str]
+) -> None:
+    """Check what a graph takes and gives.
+
+    Args:
+        session: That of the graph.
+        relative: Path of the graph inside its bundle, for the error.
+        inputs: Names of all its inputs.
+        outputs: Name -> dtype, by numpy's name, of outputs that it must have.
+
+    Raises:
+        EngineStartError: It has other inputs, or an output is missing or of another dtype.
+    """
+    taken, given = {value.name for value in session.get_inputs()}, output_dtypes(session)
+    if taken != set(inputs):
+        raise EngineStartError(
+            f"{relative!r} has the inputs {sorted(taken)}, expected {sorted(inputs)}; build the bundle again",
+        )
+    for name, dtype in outputs.items():
+        if given.get(name) != dtype:
+            raise EngineStartError(
+                f"{relative!r} gives {name!r} as {given.get(name)}, expected {dtype}; build the bundle again",
+            )
 
 
 def _session_options(options: bundle_pb2.OnnxRuntimeOptions) -> onnxruntime.SessionOptions:

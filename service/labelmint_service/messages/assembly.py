@@ -145,7 +145,7 @@ class Assembler:
             raise EngineRunError("the engine gave an uncertainty map that is negative or not finite") from error
         accepted: Sequence[int] = range(len(scores))
         if self._filter is not None:
-            kept = self._filter.accepts(scores, delivery.outputs.label, delivery.loaded.class_indices)
+            kept = self._filter.accepts(scores, delivery.outputs.label, delivery.class_indices)
             accepted = np.flatnonzero(kept).tolist()
         return Verdict(scores=scores, accepted=accepted, began_ns=began_ns)
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.addresses import NUM_INDICES
 from labelmint.batches import Chunk, join_batch, write_items, write_tensor
 from labelmint.v1 import service_pb2
+from labelmint.wire import ring_bytes
 from labelmint_service.engine import LatentInputs
-from labelmint_service.messages.shared_ring import SharedRing, padded
+from labelmint_service.messages.shared_ring import SharedRing
 from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.outputs import ENVELOPE_BYTES, OutputPlan, check_fits, fixed_sample_bytes
-from labelmint_service.requests.parsing import NUM_INDICES
 from labelmint_service.scheduling.rows import Delivery
 
 _ITEM_OVERHEAD_BYTES = 8
@@ -69,7 +70,7 @@ class Reply:
 def shared_bytes(rows: AcceptedRows, plan: OutputPlan) -> list[int]:
     """Most bytes that each array of some samples takes in shared memory, however they are split into messages."""
     count = len(rows.positions)
-    return [padded(array[0].nbytes) * count for number, array in _tensors(rows, plan).items() if number in _SHARED]
+    return [ring_bytes(array[0].nbytes) * count for number, array in _tensors(rows, plan).items() if number in _SHARED]
 
 
 def build_replies(
@@ -152,7 +153,7 @@ def _split(rows: AcceptedRows, plan: OutputPlan, model: ServedModel) -> Iterator
 
 
 def _ids(delivery: Delivery, positions: Sequence[int]) -> service_pb2.SampleBatch:
-    classes = delivery.loaded.class_indices
+    classes = delivery.class_indices
     return service_pb2.SampleBatch(
         indices=[delivery.indices[position] for position in positions],
         class_indices=None if classes is None else _rows_of(classes, positions).tolist(),
@@ -178,7 +179,7 @@ def _arrays(rows: AcceptedRows, first: int, last: int, plan: OutputPlan, ring: S
 # Any: arrays of any dtype that travels.
 def _tensors(rows: AcceptedRows, plan: OutputPlan) -> dict[int, npt.NDArray[Any]]:
     """Arrays of all rows of the delivery that travel unencoded, by the number of their field."""
-    outputs, inputs = rows.delivery.outputs, rows.delivery.loaded.inputs
+    outputs, inputs = rows.delivery.outputs, rows.delivery.inputs
     asked = {
         service_pb2.SAMPLE_FIELD_IMAGE: (_Batch.IMAGE_RAW_FIELD_NUMBER, None if rows.images else outputs.image),
         service_pb2.SAMPLE_FIELD_MASK: (_Batch.MASK_RAW_FIELD_NUMBER, None if rows.masks else outputs.label),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import stat
 import threading
 from pathlib import Path
@@ -17,13 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.v1 import service_pb2
+from labelmint.wire import RING_ALIGNMENT, RING_END_BYTES, RING_HEAD_BYTES, RING_NAME, RING_PREFIX, ring_bytes
 from labelmint_service.errors import RequestError
 
-HEAD_BYTES = 64
-_ALIGNMENT = 64
 _SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.0005, 0.01
-_NAME = re.compile(r"labelmint-[0-9a-f]{32}")
-_END_BYTES = 8
 _CLOSED = -1
 
 
@@ -31,8 +28,7 @@ class SharedRing:
     """The ring of one stream.
 
     Args:
-        name: Of the file, as the request has it; nothing of it is trusted.
-        num_bytes: Of the ring.
+        asked: Name of the file and size of the ring, as the request has them; nothing of it is trusted.
         folder: Where the file lies; None refuses all of them.
         field: Request field that asked for it.
 
@@ -44,8 +40,8 @@ class SharedRing:
         RequestError: There is no such file, or it is not what the request says.
     """
 
-    def __init__(self, name: str, num_bytes: int, folder: Path | None, *, field: str) -> None:
-        self.num_bytes = num_bytes
+    def __init__(self, asked: service_pb2.SharedMemory, folder: Path | None, *, field: str) -> None:
+        self.num_bytes = asked.num_bytes
         self.end = 0
         self._released = 0
         self._field = field
@@ -57,9 +53,10 @@ class SharedRing:
                 "shared_memory_folder",
                 field=field,
             )
-        if not _NAME.fullmatch(name):
+        name = asked.name
+        if not RING_NAME.fullmatch(name):
             raise RequestError(
-                f"{field}.name is {name[:64]!r}, expected 'labelmint-' and 32 lower-case hexadecimal digits; make a "
+                f"{field}.name is {name[:64]!r}, expected {RING_PREFIX!r} and 32 lower-case hexadecimal digits; make a "
                 "random one",
                 field=f"{field}.name",
             )
@@ -88,7 +85,7 @@ class SharedRing:
         """Wait until there is room.
 
         Args:
-            num_bytes: Of all arrays that will be put, by `padded`.
+            num_bytes: Of all arrays that will be put, by `ring_bytes`.
             largest: Of the largest of them.
 
         Raises:
@@ -122,7 +119,7 @@ class SharedRing:
             self.end += self.num_bytes - self.end % self.num_bytes
         offset = self.end % self.num_bytes
         rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        place = HEAD_BYTES + offset
+        place = RING_HEAD_BYTES + offset
         try:
             with self._lock:
                 while rest and self._file != _CLOSED:
@@ -133,21 +130,22 @@ class SharedRing:
                 f"{self._field}: the file cannot be written ({error.strerror}); make room for all of it",
                 field=self._field,
             ) from error
-        self.end += padded(array.nbytes)
+        self.end += ring_bytes(array.nbytes)
         return offset
 
     def _check(self, status: os.stat_result) -> None:
-        expected = HEAD_BYTES + self.num_bytes
-        if not stat.S_ISREG(status.st_mode) or status.st_size != expected or self.num_bytes % _ALIGNMENT:
+        expected = RING_HEAD_BYTES + self.num_bytes
+        if not stat.S_ISREG(status.st_mode) or status.st_size != expected or self.num_bytes % RING_ALIGNMENT:
             raise RequestError(
                 f"{self._field}.num_bytes is {self.num_bytes} for a file of {status.st_size} bytes, expected a "
-                f"multiple of {_ALIGNMENT} and a regular file that is {HEAD_BYTES} bytes larger; make both agree",
+                f"multiple of {RING_ALIGNMENT} and a regular file that is {RING_HEAD_BYTES} bytes larger; make both "
+                "agree",
                 field=f"{self._field}.num_bytes",
             )
 
     def _read_released(self) -> int:
         """How far the caller has read."""
-        released = int.from_bytes(os.pread(self._file, _END_BYTES, 0), "little")
+        released = int.from_bytes(os.pread(self._file, RING_END_BYTES, 0), "little")
         if not self._released <= released <= self.end:
             raise RequestError(
                 f"{self._field}: the head says that {released} bytes were read, expected {self._released} to "
@@ -156,8 +154,3 @@ class SharedRing:
             )
         self._released = released
         return released
-
-
-def padded(num_bytes: int) -> int:
-    """Bytes of the ring that an array takes."""
-    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT

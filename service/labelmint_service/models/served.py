@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from labelmint.addresses import latents
 from labelmint.bundle import Bundle, open_bundle
-from labelmint_service.engine import Engine, EngineBatch, LatentInputs, load_engine
-from labelmint_service.engine.protocol import run_inputs
+from labelmint_service.engine import DEFAULT_CHOICE, Engine, EngineChoice, LatentInputs, load_engine
 from labelmint_service.errors import EngineRunError, EngineStartError, ModelMemoryError
+from labelmint_service.models.latents import latents_at
 from labelmint_service.models.memory_use import release_freed_memory, resident_bytes
 from labelmint_service.models.numerics import Numerics, describe_numerics
 
@@ -74,13 +72,10 @@ class ServedModel:
 
 def load_model(
     path: Path,
+    choice: EngineChoice = DEFAULT_CHOICE,
     *,
-    engine: str = "onnxruntime",
-    provider: str = "cpu",
-    kernel: str = "auto",
     verify_files: bool = True,
     expect_digest: str | None = None,
-    devices: Sequence[int | None] = (None,),
     memory_limit_bytes: int | None = None,
     on_verified: Callable[[Bundle], None] = lambda _: None,
     on_made: Callable[[], None] = lambda: None,
@@ -89,12 +84,9 @@ def load_model(
 
     Args:
         path: Folder of the bundle.
-        engine: Name of the engine.
-        provider: What the engine runs on.
-        kernel: Form of the fused engine's kernel.
+        choice: Which engines run it.
         verify_files: Whether to compare the sha256 of each file.
         expect_digest: The only digest that is accepted; None for any.
-        devices: Number of the GPU of each engine; None leaves it to the provider.
         memory_limit_bytes: Most that the process may grow by; None for no limit.
         on_verified: Called with the bundle before engines are made; may raise.
         on_made: Called when engines are made, before they run for the first time; may raise.
@@ -112,8 +104,8 @@ def load_model(
     before = resident_bytes()
     engines: list[Engine] = []
     try:
-        for device in devices:
-            engines.append(load_engine(bundle, engine=engine, provider=provider, kernel=kernel, device=device))  # noqa: PERF401 - those made before a failure have to be closed
+        for device in choice.devices:
+            engines.append(load_engine(bundle, choice, device))  # noqa: PERF401 - those made before a failure have to be closed
         on_made()
         model = join_replicas([serve_bundle(bundle, made) for made in engines])
         release_freed_memory()
@@ -160,16 +152,12 @@ def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
     Raises:
         EngineStartError: The first run fails.
     """
-    backbone, num_rows = bundle.manifest.backbone, engine.batch_size
-    onehot = np.zeros((num_rows, backbone.c_dim), dtype=np.float32)
-    onehot[:, :1] = 1.0
-    psi = np.full(num_rows, bundle.manifest.truncation.default_psi, dtype=np.float32)
-    z = latents(_PROBE_SEED, np.arange(num_rows, dtype=np.uint64), backbone.z_dim)
-    inputs = LatentInputs(z=z, class_onehot=onehot, truncation_psi=psi)
+    manifest = bundle.manifest
+    inputs = latents_at(manifest, _PROBE_SEED, np.arange(engine.batch_size, dtype=np.uint64), class_index=0)
     try:
-        digests = digest_rows(run_inputs(engine, inputs))
+        digests = engine.run(inputs).digests()
         average_style = engine.average_style()
-        engine.run_styles(np.tile(average_style, (1, backbone.num_ws, 1)))  # the other entry, warm as well
+        engine.run_styles(np.tile(average_style, (1, manifest.backbone.num_ws, 1)))  # the other entry, warm as well
     except EngineRunError as error:
         raise EngineStartError(
             f"the first run of bundle {bundle.name!r} failed: {error}; run `labelmint-export verify` on it",
@@ -181,14 +169,3 @@ def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
         average_style=average_style,
         probe=Probe(inputs=inputs, digests=digests),
     )
-
-
-def digest_rows(batch: EngineBatch) -> tuple[bytes | None, ...]:
-    """The sha256 of each row's arrays; None for rows that are not finite."""
-
-    def digest(row: int) -> bytes:
-        arrays = (batch.image, batch.label, batch.uncertainty_map)
-        points = b"" if batch.keypoints is None else batch.keypoints[row].tobytes()
-        return hashlib.sha256(b"".join([*(array[row].tobytes() for array in arrays), points])).digest()
-
-    return tuple(digest(row) if finite else None for row, finite in enumerate(batch.finite))

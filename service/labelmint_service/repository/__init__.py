@@ -9,4 +9,5 @@ lifecycle   one version: from its folder to ready, and from there to closed; wha
 failures    why it failed, in words for every caller
 operations  what an operator asks for: load, unload, move an alias
 polling     does the same by itself, for what is new in the folder and what has gone
+keeping     all of it as the settings want it, with its start and its end
 """

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from labelmint.v1 import bundle_pb2, service_pb2
+from labelmint.wire import DEFAULT_MESSAGE_BYTES
 from labelmint_service.errors import RequestError
 
-DEFAULT_MESSAGE_BYTES = 4 * 2**20
 MIN_MESSAGE_BYTES = 64 * 2**10
 DEFAULT_JPEG_QUALITY = 95
 
@@ -43,6 +43,7 @@ class OutputPlan:
         jpeg_quality: 1 to 100.
         jpeg_subsampling: "444", "422" or "420".
         max_message_bytes: Largest message.
+        shared_memory: Where RAW images, masks and maps go, as asked for; None puts them into the messages.
         prefix: Name of the request field that asked for it.
     """
 
@@ -52,6 +53,7 @@ class OutputPlan:
     jpeg_quality: int
     jpeg_subsampling: str
     max_message_bytes: int
+    shared_memory: service_pb2.SharedMemory | None
     prefix: str
 
     @property
@@ -100,6 +102,7 @@ def parse_output(
         jpeg_quality=quality,
         jpeg_subsampling=subsampling,
         max_message_bytes=_parse_message_bytes(options, max_message_bytes, f"{prefix}.max_message_bytes"),
+        shared_memory=options.shared_memory if options.HasField("shared_memory") else None,
         prefix=prefix,
     )
     check_fits(fixed_sample_bytes(plan, manifest), plan)

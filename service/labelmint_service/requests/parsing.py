@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labelmint.addresses import NUM_INDICES
 from labelmint.v1 import bundle_pb2, service_pb2
 from labelmint_service.errors import PinMismatchError, RequestError
 from labelmint_service.models.catalog import ModelCatalog
@@ -11,56 +12,47 @@ from labelmint_service.models.served import ServedModel
 from labelmint_service.requests.filters import SampleFilter, parse_filter
 from labelmint_service.requests.outputs import OutputPlan, parse_output
 
-NUM_INDICES = 2**64
-"""Indices lie in [0, NUM_INDICES)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamJob:
+    """A request that can be carried out, as far as Generate and Label have it in common.
+
+    Attributes:
+        model: What makes the samples, or labels the latents.
+        truncation_psi: In [0, max_psi]; w_plus is not truncated.
+        output: What to send.
+        sample_filter: What to keep; None for everything.
+        max_accepted: Samples to send; None without an end.
+        max_scanned: Rows to scan; None without a bound.
+    """
+
+    model: ServedModel
+    truncation_psi: float
+    output: OutputPlan
+    sample_filter: SampleFilter | None = None
+    max_accepted: int | None = None
+    max_scanned: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateJob:
+class GenerateJob(StreamJob):
     """A Generate request that can be carried out.
 
     Attributes:
-        model: What makes the samples.
         seed: In [0, 2**64).
         start_index: First index that may be scanned.
         stop_index: Exclusive, at most NUM_INDICES.
         shard_index: Only indices congruent to it modulo num_shards are scanned.
         num_shards: At least 1.
-        max_accepted: Samples to send; None without an end.
-        max_scanned: Indices to scan; None without a bound.
-        truncation_psi: In [0, max_psi].
         class_index: Class of a conditional model; None to draw it, or for an unconditional one.
-        sample_filter: What to keep; None for everything.
-        output: What to send.
     """
 
-    model: ServedModel
     seed: int
     start_index: int
     stop_index: int
     shard_index: int
     num_shards: int
-    max_accepted: int | None
-    max_scanned: int | None
-    truncation_psi: float
     class_index: int | None
-    sample_filter: SampleFilter | None
-    output: OutputPlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelJob:
-    """The options of a Label stream.
-
-    Attributes:
-        model: What labels the latents.
-        truncation_psi: In [0, max_psi]; w_plus is not truncated.
-        output: What to send.
-    """
-
-    model: ServedModel
-    truncation_psi: float
-    output: OutputPlan
 
 
 def parse_generate(
@@ -110,7 +102,7 @@ def parse_label_options(
     catalog: ModelCatalog,
     *,
     max_message_bytes: int,
-) -> LabelJob:
+) -> StreamJob:
     """Check the options of a Label stream.
 
     Args:
@@ -126,7 +118,7 @@ def parse_label_options(
     """
     model = _pinned_model(options.model, options.digest, options.numerics_id, catalog, prefix="options.")
     manifest = model.bundle.manifest
-    return LabelJob(
+    return StreamJob(
         model=model,
         truncation_psi=_parse_psi(options, manifest, field="options.truncation_psi"),
         output=parse_output(options.output, manifest, max_message_bytes=max_message_bytes, prefix="options.output"),

@@ -14,8 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from labelmint_service.errors import LateError, QueueFullError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.scheduling.rows import Entry
-from labelmint_service.scheduling.turns import LOWER_EVERY
+from labelmint_service.scheduling.turns import LOWER_EVERY, Waiting
 
 _NUM_BATCHES = 16
 """Batches by which the speed is judged."""
@@ -25,21 +24,8 @@ _GUESS_S = 1.0
 """Retry hint before the first batch."""
 
 
-class Entrant(Protocol):
-    """What may have to wait.
-
-    Attributes:
-        client: Name of the client; empty if clients are not told apart.
-        priority: Larger goes first.
-    """
-
-    client: str
-    priority: int
-
-    @property
-    def entry(self) -> Entry:
-        """Where its next rows enter the engine."""
-        ...
+class Entrant(Waiting, Protocol):
+    """What may have to wait."""
 
     @property
     def deadline_s(self) -> float | None:

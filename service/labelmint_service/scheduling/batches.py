@@ -14,13 +14,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_service.engine import EngineBatch
+from labelmint_service.engine import EngineBatch, join_rows
 from labelmint_service.errors import EngineLostError, EngineRunError, LateError, NonFiniteSampleError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.admission import Queue
 from labelmint_service.scheduling.replicas import Replicas
-from labelmint_service.scheduling.rows import Delivery, join_inputs, slice_outputs
+from labelmint_service.scheduling.rows import Delivery
 from labelmint_service.scheduling.work import LoadedPart, Part, WorkStream
 from labelmint_service.structured_logs import add_log_context
 from labelmint_service.tracing.calls import Tracing
@@ -71,8 +71,8 @@ class BatchRunner:
             EngineLostError: The engine does not answer.
         """
         try:
-            rows = await asyncio.gather(*(part.loading for part in parts))
-            loaded = [part.loaded(latents) for part, latents in zip(parts, rows, strict=True)]
+            inputs = await asyncio.gather(*(part.loading for part in parts))
+            loaded = [part.loaded(rows) for part, rows in zip(parts, inputs, strict=True)]
             await self._compute(loaded, may_deliver)
         except Exception as error:
             for part in parts:
@@ -98,7 +98,7 @@ class BatchRunner:
         num_rows = sum(len(part.indices) for part in parts)
         # More than the whole where the engine shrank after the batch was formed.
         self._metrics.batch_fill.labels(model).observe(min(1.0, num_rows / self._model.engine.batch_size))
-        inputs = join_inputs([part.rows.inputs for part in parts])
+        inputs = join_rows([part.inputs for part in parts])
         began_ns = time.perf_counter_ns()
         try:
             # The task of a batch has a context of its own.
@@ -162,8 +162,8 @@ class BatchRunner:
             part.stream.deliver(
                 Delivery(
                     indices=part.indices,
-                    loaded=part.rows,
-                    outputs=slice_outputs(outputs, first, last),
+                    inputs=part.inputs,
+                    outputs=outputs.rows(first, last),
                     waited_ns=part.waited_ns,
                     queue_ns=queue_ns,
                     compute_ns=compute_ns,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from labelmint_service.engine import EngineChoice
 from labelmint_service.engine.fused.gpu.driver import CudaDevice
 from labelmint_service.errors import EngineStartError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
@@ -65,18 +66,17 @@ class DeviceMemory:
         self._metrics = metrics
         self._watches: dict[str, tuple[_Watch, ...]] = {}
 
-    def watch(self, model: ServedModel, provider: str, devices: Sequence[int | None]) -> Callable[[], None]:
+    def watch(self, model: ServedModel, choice: EngineChoice) -> Callable[[], None]:
         """Tell of the devices of a version of a model, besides those of its other versions.
 
         Args:
             model: The version.
-            provider: What its engines run on; of a processor there is nothing to tell.
-            devices: Number of the GPU of each engine, None for the first.
+            choice: What its engines run on; of a processor there is nothing to tell.
 
         Returns:
             Ends it; to be called before the engines are closed.
         """
-        engines = {number or 0: one.engine for one, number in zip(model.replicas, devices, strict=False)}
+        engines = {number or 0: one.engine for one, number in zip(model.replicas, choice.devices, strict=False)}
         watches: list[_Watch] = []
         opened: list[CudaDevice] = []
         for number, engine in engines.items():
@@ -85,7 +85,7 @@ class DeviceMemory:
                     _Watch(number=number, used_bytes=engine.device_bytes, total_bytes=engine.device_total_bytes)
                 )
                 continue
-            if provider != "cuda":
+            if choice.provider != "cuda":
                 continue
             try:
                 device = CudaDevice(number)

@@ -15,17 +15,14 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from enum import Enum
 from typing import TypeVar
 
-import numpy as np
-
-from labelmint_service.engine import EngineBatch, EngineInputs
-from labelmint_service.engine.protocol import run_inputs
+from labelmint_service.engine import EngineBatch, EngineInputs, LatentInputs, join_rows
 from labelmint_service.errors import EngineLostError, EngineMemoryError, EngineRunError
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models.served import ServedModel, digest_rows
-from labelmint_service.scheduling.rows import slice_inputs
+from labelmint_service.models.served import ServedModel
 from labelmint_service.structured_logs import log_event
 
 FAILURES_UNTIL_UNHEALTHY = 3
@@ -180,12 +177,9 @@ class EngineRunner:
 
     def _run_in_parts(self, inputs: EngineInputs) -> EngineBatch:
         size, num_rows = self._model.engine.batch_size, inputs.num_rows
-        parts = [
-            self._run_once(slice_inputs(inputs, first, min(first + size, num_rows)))
-            for first in range(0, num_rows, size)
-        ]
+        parts = [self._run_once(inputs.rows(first, first + size)) for first in range(0, num_rows, size)]
         try:
-            return parts[0] if len(parts) == 1 else join_outputs(parts)
+            return join_rows(parts)
         except MemoryError as error:
             raise EngineMemoryError("memory ran out beside the engine") from error
 
@@ -198,17 +192,18 @@ class EngineRunner:
         """
         self._began_s = time.monotonic()
         try:
-            outputs = run_inputs(self._model.engine, inputs)
+            engine = self._model.engine
+            outputs = engine.run(inputs) if isinstance(inputs, LatentInputs) else engine.run_styles(inputs.ws)
         except EngineRunError:
             raise
         except MemoryError as error:  # numpy's, outside onnxruntime
             raise EngineMemoryError("memory ran out in the engine") from error
         except Exception as error:
             raise EngineRunError(f"the engine failed with {type(error).__name__}: {error}") from error
-        for name in ("image", "label", "uncertainty_map", "keypoints", "finite", "scores"):
-            array = getattr(outputs, name)
+        for field in fields(outputs):
+            array = getattr(outputs, field.name)
             if array is not None and len(array) != inputs.num_rows:
-                raise EngineRunError(f"the engine gave {len(array)} rows of {name}, expected {inputs.num_rows}")
+                raise EngineRunError(f"the engine gave {len(array)} rows of {field.name}, expected {inputs.num_rows}")
         return outputs
 
     async def _is_well(self) -> bool:
@@ -228,11 +223,17 @@ class EngineRunner:
             EngineMemoryError: Memory ran out.
         """
         try:
-            return digest_rows(self._run_in_parts(self._model.probe.inputs)) == self._model.probe.digests
+            digests = self._run_in_parts(self._model.probe.inputs).digests()
         except EngineMemoryError:
             raise
-        except EngineRunError:
+        except EngineRunError as error:
+            log_event(_log, logging.WARNING, "engine.probe_failed", error=error, model=self._model.name)
             return False
+        if digests != self._model.probe.digests:
+            message = "the rows differ from those at the start"
+            log_event(_log, logging.WARNING, "engine.probe_failed", model=self._model.name, message=message)
+            return False
+        return True
 
     def _become(self, state: EngineState) -> None:
         self.state = state
@@ -248,17 +249,3 @@ class EngineRunner:
             f"the engine of model {self._model.name!r} has not answered for {self._timeout_s:g} s and the server is "
             "going away; go on at next_index with another one or after its restart",
         )
-
-
-def join_outputs(parts: list[EngineBatch]) -> EngineBatch:
-    """Stack the rows of several outputs."""
-    keypoints = [part.keypoints for part in parts if part.keypoints is not None]
-    scores = [part.scores for part in parts if part.scores is not None]
-    return EngineBatch(
-        image=np.concatenate([part.image for part in parts]),
-        label=np.concatenate([part.label for part in parts]),
-        uncertainty_map=np.concatenate([part.uncertainty_map for part in parts]),
-        keypoints=np.concatenate(keypoints) if keypoints else None,
-        finite=np.concatenate([part.finite for part in parts]),
-        scores=np.concatenate(scores) if scores else None,
-    )

@@ -80,8 +80,7 @@ class Fleet:
         self._replicas[model], self._schedulers[model] = replicas, scheduler
         self._metrics.model_info.labels(*_info(model, version)).set(1)
         self._metrics.model_memory_bytes.labels(model.name, version).set(model.memory_bytes)
-        provider, devices = self._settings.provider, self._settings.engine_devices
-        self._unwatch[model] = self._device_memory.watch(model, provider, devices)
+        self._unwatch[model] = self._device_memory.watch(model, self._settings.engine_choice)
         scheduler.start()
 
     def scheduler_of(self, model: ServedModel) -> Scheduler:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 
+from labelmint_service.engine import EngineInputs
 from labelmint_service.errors import DrainingError, EngineLostError, StreamLimitError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
@@ -22,7 +23,7 @@ from labelmint_service.scheduling.admission import Queue
 from labelmint_service.scheduling.batches import BatchRunner
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.replicas import Replicas
-from labelmint_service.scheduling.rows import LoadedRows, Rows
+from labelmint_service.scheduling.rows import Rows
 from labelmint_service.scheduling.turns import Turns
 from labelmint_service.scheduling.work import Part, WorkStream
 from labelmint_service.structured_logs import log_event
@@ -238,7 +239,7 @@ class Scheduler:
         at_hand = [*self._forming, *(part for batch in self._running.values() for part in batch)]
         self._queue.note_ready(ready, {part.stream for part in at_hand})
 
-    def _load(self, rows: Rows) -> LoadedRows:
+    def _load(self, rows: Rows) -> EngineInputs:
         with self._metrics.stage_seconds.labels(self._model.name, "latents").time():
             return rows.load()
 

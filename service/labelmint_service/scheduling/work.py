@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from labelmint_service.scheduling.rows import Delivery, Entry, LoadedRows, Rows
+from labelmint_service.engine import EngineInputs
+from labelmint_service.scheduling.admission import Entrant
+from labelmint_service.scheduling.rows import Delivery, Entry, Rows
 from labelmint_service.tracing.calls import CallTrace
 
 
-class WorkStream(Protocol):
+class WorkStream(Entrant, Protocol):
     """What the scheduler needs of a stream.
 
     Attributes:
         request_id: For the log.
         trace: What is told of its call.
-        client: Name of the client; empty if clients are not told apart.
-        priority: Larger goes first.
         is_closed: Whether nobody waits for its rows any more.
     """
 
     request_id: str
     trace: CallTrace
-    client: str
-    priority: int
     is_closed: bool
-
-    @property
-    def entry(self) -> Entry:
-        """Where its next rows enter the engine."""
-        ...
-
-    @property
-    def deadline_s(self) -> float | None:
-        """Time of time.monotonic() at which nobody waits for it any more; None for never."""
-        ...
 
     @property
     def is_late(self) -> bool:
@@ -81,11 +69,11 @@ class Part:
     indices: tuple[int, ...]
     waited_ns: int
     taken_ns: int
-    loading: asyncio.Future[LoadedRows]
+    loading: asyncio.Future[EngineInputs]
 
-    def loaded(self, rows: LoadedRows) -> LoadedPart:
+    def loaded(self, inputs: EngineInputs) -> LoadedPart:
         """The same with its latents."""
-        return LoadedPart(self.stream, self.indices, self.waited_ns, self.taken_ns, rows)
+        return LoadedPart(self.stream, self.indices, self.waited_ns, self.taken_ns, inputs)
 
 
 @dataclass(slots=True)
@@ -96,8 +84,8 @@ class LoadedPart:
     indices: tuple[int, ...]
     waited_ns: int
     taken_ns: int
-    rows: LoadedRows
+    inputs: EngineInputs
 
     def head(self, count: int) -> LoadedPart:
         """The first of them."""
-        return LoadedPart(self.stream, self.indices[:count], self.waited_ns, self.taken_ns, self.rows.part(0, count))
+        return replace(self, indices=self.indices[:count], inputs=self.inputs.rows(0, count))

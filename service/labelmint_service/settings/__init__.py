@@ -5,6 +5,7 @@ key `max_streams` of the TOML or JSON file that `--config` or `LABELMINT_SERVE_C
 with that prefix and keys are errors.
 
 models, repository, connections, streams, watching  the fields, by what they are about
+lists                                               those that are lists, as flags and variables write them
 service                                             all of them, and what they ask of each other
 reading                                             where their values come from
 """

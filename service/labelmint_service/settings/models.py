@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode
+
+from labelmint_service.engine import EngineChoice
+from labelmint_service.settings.lists import AT_COMMAS, LIKE_PATH
 
 EMBEDDED_BUNDLE = Path(__file__).parent.parent / "bundles" / "toonhead"
 """The bundle that the package brings along."""
 
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_Device = Annotated[int, Field(ge=0, le=1023)]
 
 
 class ModelSettings(BaseSettings):
     """Which bundles are served, if no repository is, and what runs them."""
 
-    bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
+    bundle: Annotated[tuple[Path, ...], NoDecode, LIKE_PATH] = Field(
         default=(EMBEDDED_BUNDLE,),
         min_length=1,
         description="Folder of a bundle to serve. As a flag repeatable, as a variable separated like PATH.",
     )
     verify_files: bool = Field(default=True, description="Compare the sha256 of each bundle file before serving it.")
-    expect_digest: Annotated[tuple[_Digest, ...], NoDecode] = Field(
+    expect_digest: Annotated[tuple[_Digest, ...], NoDecode, LIKE_PATH] = Field(
         default=(),
         description="Digest that a bundle must have: one for each bundle, in their order. Repeatable as bundle is.",
     )
@@ -41,6 +44,23 @@ class ModelSettings(BaseSettings):
         default="cpu",
         description="What the engine runs on. It runs there or the server does not start.",
     )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Engines of each version, on each of the devices; batches go to one that is free.",
+    )
+    devices: Annotated[tuple[_Device, ...], NoDecode, AT_COMMAS] = Field(
+        default=(),
+        description="Numbers of the GPUs that each version runs on, with provider cuda. As a flag repeatable, as a "
+        "variable separated by commas (default: the first one).",
+    )
+    model_memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most that the process may grow by while a version is loaded and warmed up; one that takes more is "
+        "not served.",
+    )
     engine_timeout_s: float = Field(
         default=120.0,
         gt=0.0,
@@ -54,10 +74,13 @@ class ModelSettings(BaseSettings):
         description="Time that a bundle may take to be verified, loaded and warm; one that takes longer has failed.",
     )
 
-    @field_validator("bundle", "expect_digest", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(value.split(os.pathsep)) if isinstance(value, str) else value
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if self.devices and self.provider == "cpu":
+            raise PydanticCustomError(
+                "devices", f"devices is {self.devices}, but provider is 'cpu', which has none; choose provider 'cuda'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_digests(self) -> Self:
@@ -74,3 +97,9 @@ class ModelSettings(BaseSettings):
                 "verify_files true, or give no digest",
             )
         return self
+
+    @property
+    def engine_choice(self) -> EngineChoice:
+        """The engines of each version."""
+        devices = tuple(device for device in (self.devices or (None,)) for _ in range(self.replicas))
+        return EngineChoice(engine=self.engine, provider=self.provider, kernel=self.kernel, devices=devices)

@@ -8,6 +8,7 @@ import json
 import os
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -102,6 +103,12 @@ def _make_parser() -> argparse.ArgumentParser:
         "`labelmint-serve new-token NAME` makes a token and its entry for the file of tokens.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"labelmint {metadata.version('labelmint')}",
+        help="print the version and end",
     )
     parser.add_argument(
         "--config",

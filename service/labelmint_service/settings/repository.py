@@ -1,22 +1,22 @@
-"""Settings of the model repository, of engines and their number, and of the admin service; part of the server's."""
+"""Settings of the model repository and of the admin service; part of the server's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode
 
 from labelmint_service.models.references import NAME_PATTERN, VERSION_PATTERN
+from labelmint_service.settings.lists import AT_COMMAS
 
 _Model = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}(@{VERSION_PATTERN})?$")]
-_Device = Annotated[int, Field(ge=0, le=1023)]
 
 
 class RepositorySettings(BaseSettings):
-    """Which models are served, on how many engines, and who may change that."""
+    """Which models are served, if not single bundles, and who may change that."""
 
     model_repository: Path | None = Field(
         default=None,
@@ -33,7 +33,7 @@ class RepositorySettings(BaseSettings):
         le=86400.0,
         description="Time between looks at the repository.",
     )
-    load: Annotated[tuple[_Model, ...], NoDecode] = Field(
+    load: Annotated[tuple[_Model, ...], NoDecode, AT_COMMAS] = Field(
         default=(),
         description="NAME or NAME@VERSION of the repository to load at the start, in mode explicit. As a flag "
         "repeatable, as a variable separated by commas.",
@@ -43,23 +43,6 @@ class RepositorySettings(BaseSettings):
         ge=0.0,
         le=86400.0,
         description="Time that the streams of a version get to end when it is unloaded.",
-    )
-    model_memory_bytes: int | None = Field(
-        default=None,
-        ge=1,
-        description="Most that the process may grow by while a version is loaded and warmed up; one that takes more is "
-        "not served.",
-    )
-    replicas: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Engines of each version, on each of the devices; batches go to one that is free.",
-    )
-    devices: Annotated[tuple[_Device, ...], NoDecode] = Field(
-        default=(),
-        description="Numbers of the GPUs that each version runs on, with provider cuda. As a flag repeatable, as a "
-        "variable separated by commas (default: the first one).",
     )
     admin_host: str = Field(
         default="127.0.0.1",
@@ -72,14 +55,6 @@ class RepositorySettings(BaseSettings):
         le=65535,
         description="Port of the admin service, which loads and unloads versions; 0 for any. Without it there is none.",
     )
-
-    @field_validator("load", "devices", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: object) -> object:
-        given = value.split(",") if isinstance(value, str) else value
-        if isinstance(given, list | tuple):
-            return tuple(part for one in given for part in (one.split(",") if isinstance(one, str) else (one,)))
-        return given
 
     @model_validator(mode="after")
     def _check_repository_is_there(self) -> Self:
@@ -97,8 +72,3 @@ class RepositorySettings(BaseSettings):
                 "'explicit'",
             )
         return self
-
-    @property
-    def engine_devices(self) -> tuple[int | None, ...]:
-        """Number of the GPU of each engine of a version; None where the provider decides."""
-        return tuple(device for device in (self.devices or (None,)) for _ in range(self.replicas))

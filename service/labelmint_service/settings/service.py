@@ -34,10 +34,6 @@ class ServiceSettings(WatchingSettings, StreamSettings, ConnectionSettings, Repo
                         f"{name} is set beside model_repository, which says what is served; leave one of them out, or "
                         "put the bundle into the repository",
                     )
-        if self.devices and self.provider == "cpu":
-            raise PydanticCustomError(
-                "devices", f"devices is {self.devices}, but provider is 'cpu', which has none; choose provider 'cuda'"
-            )
         is_open = self.tokens is None or self.tls_certificate is None
         if self.admin_port is not None and is_open and not is_loopback(self.admin_host):
             raise PydanticCustomError(

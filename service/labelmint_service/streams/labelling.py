@@ -6,7 +6,7 @@ N latents of a message, L num_ws.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
@@ -17,10 +17,10 @@ from labelmint.arrays import array_from_tensor
 from labelmint.v1 import service_pb2
 from labelmint_service.engine import LatentInputs, StyleInputs
 from labelmint_service.errors import RequestError
-from labelmint_service.requests.parsing import LabelJob
-from labelmint_service.scheduling.rows import Entry, LoadedRows
+from labelmint_service.requests.parsing import StreamJob
+from labelmint_service.scheduling.rows import Entry
 from labelmint_service.streams.sample_stream import SampleStream
-from labelmint_service.streams.sources import LatentSource, make_onehot, truncate_styles
+from labelmint_service.streams.sources import LatentSource
 
 
 class LabelSession:
@@ -37,7 +37,7 @@ class LabelSession:
     def __init__(
         self,
         *,
-        job: LabelJob,
+        job: StreamJob,
         first: service_pb2.LabelRequest,
         requests: AsyncIterator[service_pb2.LabelRequest],
         source: LatentSource,
@@ -95,7 +95,7 @@ class LabelSession:
             self._stream.fail(error)
 
 
-def add_latents(request: service_pb2.LabelRequest, job: LabelJob, source: LatentSource) -> None:
+def add_latents(request: service_pb2.LabelRequest, job: StreamJob, source: LatentSource) -> None:
     """Check the latents of a message and queue them.
 
     Args:
@@ -123,13 +123,15 @@ def add_latents(request: service_pb2.LabelRequest, job: LabelJob, source: Latent
         )
     if kind == "z":
         z = _finite_rows(request.z, (backbone.z_dim,), field="z")
-        source.add(Entry.LATENTS, len(z), _latents_loader(z, _parse_classes(request, len(z), backbone.c_dim), job))
+        psi = np.full(len(z), job.truncation_psi, dtype=np.float32)
+        classes = _parse_classes(request, len(z), backbone.c_dim)
+        source.add(Entry.LATENTS, len(z), LatentInputs(z=z, truncation_psi=psi, class_indices=classes).rows)
     elif kind == "w":
         w = _finite_rows(request.w, (backbone.w_dim,), field="w")
-        source.add(Entry.STYLES, len(w), lambda first, last: _load_w(w[first:last], job))
+        source.add(Entry.STYLES, len(w), lambda first, last: StyleInputs(ws=_truncate(w[first:last], job)))
     else:
         ws = _finite_rows(request.w_plus, (backbone.num_ws, backbone.w_dim), field="w_plus")
-        source.add(Entry.STYLES, len(ws), lambda first, last: _load_ws(ws[first:last]))
+        source.add(Entry.STYLES, len(ws), StyleInputs(ws=ws).rows)
 
 
 def _finite_rows(tensor: service_pb2.Tensor, tail: tuple[int, ...], *, field: str) -> npt.NDArray[np.float32]:
@@ -170,29 +172,10 @@ def _parse_classes(request: service_pb2.LabelRequest, num_rows: int, c_dim: int)
     return classes
 
 
-def _latents_loader(
-    z: npt.NDArray[np.float32],
-    classes: npt.NDArray[np.int64] | None,
-    job: LabelJob,
-) -> Callable[[int, int], LoadedRows]:
-    def load(first: int, last: int) -> LoadedRows:
-        """Only for these rows: one-hot classes may be many times as large as the message that names them."""
-        count, chosen = last - first, None if classes is None else classes[first:last]
-        return LoadedRows(
-            inputs=LatentInputs(
-                z=z[first:last],
-                class_onehot=make_onehot(chosen, count, job.model.bundle.manifest.backbone.c_dim),
-                truncation_psi=np.full(count, job.truncation_psi, dtype=np.float32),
-            ),
-            class_indices=chosen,
-        )
-
-    return load
-
-
-def _load_w(w: npt.NDArray[np.float32], job: LabelJob) -> LoadedRows:
-    return _load_ws(truncate_styles(w, job.model, job.truncation_psi))
-
-
-def _load_ws(ws: npt.NDArray[np.float32]) -> LoadedRows:
-    return LoadedRows(inputs=StyleInputs(ws=ws), class_indices=None)
+def _truncate(w: npt.NDArray[np.float32], job: StreamJob) -> npt.NDArray[np.float32]:
+    """Broadcast w [N, w_dim] to every layer [N, L, w_dim] and truncate the leading ones, as the mapping graph does."""
+    manifest, average = job.model.bundle.manifest, job.model.average_style
+    cutoff = manifest.truncation.cutoff or manifest.backbone.num_ws
+    ws = np.repeat(w[:, None, :], manifest.backbone.num_ws, axis=1)  # [N, L, w_dim]
+    ws[:, :cutoff] = average + np.float32(job.truncation_psi) * (ws[:, :cutoff] - average)
+    return ws

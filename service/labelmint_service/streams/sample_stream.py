@@ -15,70 +15,70 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from labelmint_service.access.allowances import Allowance
+from labelmint.addresses import NUM_INDICES
 from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, ServiceError
 from labelmint_service.messages.assembly import Assembler
 from labelmint_service.messages.batching import Reply
 from labelmint_service.metrics import ServiceMetrics
-from labelmint_service.models.served import ServedModel
-from labelmint_service.requests.parsing import NUM_INDICES
+from labelmint_service.requests.parsing import StreamJob
 from labelmint_service.scheduling.rows import Delivery, Entry, Rows
 from labelmint_service.scheduling.scheduler import Scheduler
 from labelmint_service.streams.account import StreamAccount
-from labelmint_service.streams.limits import StreamLimits
+from labelmint_service.streams.call import StreamCall
 from labelmint_service.streams.outbox import Outbox
 from labelmint_service.streams.sources import RowSource
-from labelmint_service.tracing.calls import CallTrace
 
 
 class SampleStream:
     """One Generate or Label call in work; an async context manager that serves it while it is open.
 
     Args:
-        model: What makes the samples.
+        call: What it is for.
+        job: What is asked for.
         source: Where rows come from.
         assembler: What turns results into messages.
-        limits: Bounds.
-        allowance: What its client may take.
+        credit_rows: Rows in work or waiting for the caller, at most.
+        progress_interval_s: Time between messages without samples; None for none of these.
         scheduler: What computes rows.
         metrics: Where to count.
-        request_id: For the log.
-        trace: What is told of the call.
 
     Attributes:
+        request_id: For the log.
+        trace: What is told of the call.
+        deadline_s: Time of time.monotonic() at which the caller gives up; None for never.
         is_closed: Whether nobody waits for rows any more.
         client: Name of the client it is for; empty if clients are not told apart.
-        trace: What is told of the call.
         priority: That of the client; larger goes first.
     """
 
     def __init__(
         self,
+        call: StreamCall,
+        job: StreamJob,
         *,
-        model: ServedModel,
         source: RowSource,
         assembler: Assembler,
-        limits: StreamLimits,
-        allowance: Allowance,
+        credit_rows: int,
+        progress_interval_s: float | None,
         scheduler: Scheduler,
         metrics: ServiceMetrics,
-        request_id: str,
-        trace: CallTrace,
     ) -> None:
-        self.request_id = request_id
-        self.trace = trace
+        self.request_id = call.request_id
+        self.trace = call.trace
+        self.deadline_s = call.deadline_s
         self.is_closed = False
-        self.client = allowance.client
-        self.priority = allowance.priority
-        self._allowance = allowance
+        self._allowance = call.caller.make_allowance()
+        self.client = self._allowance.client
+        self.priority = self._allowance.priority
+        self._job = job
         self._source = source
         self._assembler = assembler
-        self._limits = limits
+        self._credit_rows = credit_rows
         self._scheduler = scheduler
-        self._account = StreamAccount(model.name, metrics, trace)
+        self._account = StreamAccount(job.model.name, metrics, call.trace)
         self._arrivals: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
-        self._outbox = Outbox(model, limits.progress_interval_s)
+        self._outbox = Outbox(job.model, progress_interval_s)
         self._failure: Exception | None = None
         self._is_draining = False
         self._pending_rows = 0  # handed out and not yet judged
@@ -135,20 +135,15 @@ class SampleStream:
         return self._source.entry
 
     @property
-    def deadline_s(self) -> float | None:
-        """Time of time.monotonic() at which the caller gives up; None for never."""
-        return self._limits.deadline_s
-
-    @property
     def is_late(self) -> bool:
         """Whether the deadline has passed."""
-        return self._limits.deadline_s is not None and time.monotonic() > self._limits.deadline_s
+        return self.deadline_s is not None and time.monotonic() > self.deadline_s
 
     def num_ready(self, most: int) -> int:
         """Rows that may be computed now, at most `most`."""
         if self.is_closed or self._is_draining or self._failure is not None or self._has_enough:
             return self._allowance.num_ready(0)
-        credit = self._limits.credit_rows - self._account.held_rows
+        credit = self._credit_rows - self._account.held_rows
         return self._allowance.num_ready(self._source.num_ready(min(most, credit)))
 
     def take(self, count: int) -> Rows:
@@ -205,7 +200,7 @@ class SampleStream:
 
     @property
     def _has_enough(self) -> bool:
-        return self._limits.max_accepted is not None and self._num_accepted >= self._limits.max_accepted
+        return self._job.max_accepted is not None and self._num_accepted >= self._job.max_accepted
 
     async def _pump(self) -> None:
         """Turn arrivals into replies until the stream ends; its result is the stream's."""
@@ -255,7 +250,7 @@ class SampleStream:
         if self._source.is_at_end:
             return True
         raise ScanLimitError(
-            f"max_scanned indices ({self._limits.max_scanned}) were scanned and {self._num_accepted} samples accepted; "
+            f"max_scanned indices ({self._job.max_scanned}) were scanned and {self._num_accepted} samples accepted; "
             "loosen the filter or raise max_scanned",
             field="max_scanned",
         )
@@ -274,8 +269,8 @@ class SampleStream:
         verdict = await self._assembler.judge(delivery)
         num_rows = len(delivery.indices)
         accepted = verdict.accepted
-        if self._limits.max_accepted is not None:
-            accepted = accepted[: self._limits.max_accepted - self._num_accepted]
+        if self._job.max_accepted is not None:
+            accepted = accepted[: self._job.max_accepted - self._num_accepted]
         self._num_accepted += len(accepted)
         num_scanned = accepted[-1] + 1 if self._has_enough else num_rows
         replies: list[Reply] = []

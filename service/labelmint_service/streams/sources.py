@@ -1,7 +1,4 @@
-"""Sources: where the rows of a stream come from, in index order.
-
-N rows, L num_ws.
-"""
+"""Sources: where the rows of a stream come from, in index order."""
 
 from __future__ import annotations
 
@@ -12,13 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from labelmint.addresses import class_indices, latents
-from labelmint_service.engine import LatentInputs
-from labelmint_service.models.served import ServedModel
+from labelmint_service.engine import EngineInputs
+from labelmint_service.models.latents import latents_at
 from labelmint_service.requests.parsing import GenerateJob
-from labelmint_service.scheduling.rows import Entry, LoadedRows, Rows
+from labelmint_service.scheduling.rows import Entry, Rows
 
 
 class RowSource(Protocol):
@@ -94,61 +89,17 @@ class AddressSource:
         self.next_index += count * step
         if self._most_rows is not None:
             self._most_rows -= count
-        return Rows(indices=indices, load=lambda: _load_addresses(self._job, indices))
+        return Rows(indices=indices, load=lambda: self._load(indices))
 
-
-def _load_addresses(job: GenerateJob, indices: tuple[int, ...]) -> LoadedRows:
-    """The latents and classes at some addresses."""
-    manifest = job.model.bundle.manifest
-    numbers = np.array(indices, dtype=np.uint64)
-    classes: npt.NDArray[np.int64] | None = None
-    if manifest.backbone.c_dim:
-        if job.class_index is not None:
-            classes = np.full(len(indices), job.class_index, dtype=np.int64)
-        else:
-            classes = class_indices(job.seed, numbers, np.array(manifest.class_distribution, dtype=np.float64))
-    inputs = LatentInputs(
-        z=latents(job.seed, numbers, manifest.backbone.z_dim),
-        class_onehot=make_onehot(classes, len(indices), manifest.backbone.c_dim),
-        truncation_psi=np.full(len(indices), job.truncation_psi, dtype=np.float32),
-    )
-    return LoadedRows(inputs=inputs, class_indices=classes)
-
-
-def make_onehot(classes: npt.NDArray[np.int64] | None, num_rows: int, c_dim: int) -> npt.NDArray[np.float32]:
-    """Classes as the engine takes them.
-
-    Args:
-        classes: int64 [N], in [0, c_dim); None for unconditional models.
-        num_rows: N.
-        c_dim: Number of classes, 0 for unconditional models.
-
-    Returns:
-        float32 [N, c_dim].
-    """
-    onehot = np.zeros((num_rows, c_dim), dtype=np.float32)
-    if classes is not None:
-        onehot[np.arange(num_rows), classes] = 1.0
-    return onehot
-
-
-def truncate_styles(w: npt.NDArray[np.float32], model: ServedModel, truncation_psi: float) -> npt.NDArray[np.float32]:
-    """Broadcast w to every layer and truncate the leading ones, as the mapping graph does.
-
-    Args:
-        w: float32 [N, w_dim], not truncated.
-        model: Whose average style and cutoff count.
-        truncation_psi: 1 leaves w as it is, 0 gives the average.
-
-    Returns:
-        float32 [N, L, w_dim].
-    """
-    manifest = model.bundle.manifest
-    cutoff = manifest.truncation.cutoff or manifest.backbone.num_ws
-    ws = np.repeat(w[:, None, :], manifest.backbone.num_ws, axis=1)  # [N, L, w_dim]
-    average = model.average_style
-    ws[:, :cutoff] = average + np.float32(truncation_psi) * (ws[:, :cutoff] - average)
-    return ws
+    def _load(self, indices: tuple[int, ...]) -> EngineInputs:
+        job = self._job
+        return latents_at(
+            job.model.bundle.manifest,
+            job.seed,
+            np.array(indices, dtype=np.uint64),
+            truncation_psi=job.truncation_psi,
+            class_index=job.class_index,
+        )
 
 
 @dataclass(slots=True)
@@ -157,7 +108,7 @@ class _Chunk:
 
     entry: Entry
     num_rows: int
-    load: Callable[[int, int], LoadedRows]
+    load: Callable[[int, int], EngineInputs]
     num_taken: int = 0
 
 
@@ -210,7 +161,7 @@ class LatentSource:
         self.next_index += count
         return Rows(indices=indices, load=lambda: chunk.load(first, first + count))
 
-    def add(self, entry: Entry, num_rows: int, load: Callable[[int, int], LoadedRows]) -> None:
+    def add(self, entry: Entry, num_rows: int, load: Callable[[int, int], EngineInputs]) -> None:
         """Append the latents of one message.
 
         Args:

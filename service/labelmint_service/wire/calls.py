@@ -23,6 +23,7 @@ from labelmint.wire import AUTHORIZATION_KEY, ERROR_DETAIL_KEY, REQUEST_ID_KEY, 
 from labelmint_service.access.control import Access, Caller
 from labelmint_service.errors import DrainingError, RequestError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
+from labelmint_service.streams.call import StreamCall
 from labelmint_service.streams.first_messages import FirstMessages
 from labelmint_service.structured_logs import log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
@@ -55,6 +56,10 @@ class Call:
     authorization: tuple[str | bytes, ...] = field(repr=False)
     deadline_s: float | None
     trace: CallTrace
+
+    def stream_call(self, caller: Caller) -> StreamCall:
+        """What streams are told of it."""
+        return StreamCall(caller=caller, deadline_s=self.deadline_s, request_id=self.request_id, trace=self.trace)
 
 
 class CallAnswerer:

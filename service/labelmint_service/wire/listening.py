@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 import grpc
 from grpc import aio
@@ -55,11 +56,22 @@ def listen(
         taken = server.add_insecure_port(wanted) if credentials is None else server.add_secure_port(wanted, credentials)
     except RuntimeError as error:  # what grpc raises when it cannot bind
         raise StartError(
-            f"cannot listen on {wanted}; stop what uses it, or choose another --{prefix}port (0 for any) or "
-            f"--{prefix}host",
+            f"cannot listen on {wanted}{_reason(host, port)}; stop what uses it, or choose another --{prefix}port (0 "
+            f"for any) or --{prefix}host",
             field=f"{prefix}port".replace("-", "_"),
         ) from error
     return join_address(host, taken)
+
+
+def _reason(host: str, port: int) -> str:
+    """Why a port cannot be taken, which grpc does not tell."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as trial:
+                trial.bind(address)
+    except OSError as error:
+        return f" ({error.strerror or error})"
+    return ""
 
 
 def channel_options(settings: ServiceSettings, *, max_connections: int) -> list[tuple[str, int]]:

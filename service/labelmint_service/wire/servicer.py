@@ -82,13 +82,7 @@ class LabelMintServicer:
 
         async def work(call: Call, caller: Caller) -> None:
             request = await self._calls.receive(service_pb2.GenerateRequest, requests)
-            stream = self._sampling.open_generate(
-                request,
-                caller=caller,
-                deadline_s=call.deadline_s,
-                request_id=call.request_id,
-                trace=call.trace,
-            )
+            stream = self._sampling.open_generate(request, call.stream_call(caller))
             async with stream:
                 async for message in stream.messages():
                     await context.write(message)
@@ -99,13 +93,8 @@ class LabelMintServicer:
         """Stream the samples of the caller's latents."""
 
         async def work(call: Call, caller: Caller) -> None:
-            session = await self._sampling.open_label(
-                parsed(service_pb2.LabelRequest, requests),
-                caller=caller,
-                deadline_s=call.deadline_s,
-                request_id=call.request_id,
-                trace=call.trace,
-            )
+            latents = parsed(service_pb2.LabelRequest, requests)
+            session = await self._sampling.open_label(latents, call.stream_call(caller))
             async with session:
                 async for message in session.messages():
                     await context.write(message)

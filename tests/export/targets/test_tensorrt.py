@@ -47,9 +47,18 @@ def test_every_node_of_the_embedded_bundle_is_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "built", [pytest.param("plain_built", marks=pytest.mark.thorough), "unusual_built"], indirect=True
+    ("built", "precision"),
+    [
+        ("unusual_built", "float32"),
+        ("plain_built", "float16"),
+        ("unusual_built", "bfloat16"),
+        *(
+            pytest.param(*case, marks=pytest.mark.thorough)
+            for case in (("plain_built", "float32"), ("unusual_built", "float16"), ("plain_built", "bfloat16"))
+        ),
+    ],
+    indirect=["built"],
 )
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_every_node_of_the_target_is_taken(
     built: BuiltBundle, precision: Precision, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import time
 from collections.abc import Mapping
 
@@ -16,19 +15,17 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
+from labelmint.graphs import stack_name
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
-from labelmint_service.engine.fused.kernel import InterpreterKernel, KernelOutput
+from labelmint_service.engine.fused.kernel import LEAST_AGREEMENT, InterpreterKernel, KernelOutput
 from labelmint_service.engine.fused.native import EXACT, LIBRARY, Variant, find_variant, variants
 from labelmint_service.engine.fused.peaks import find_peaks
 from labelmint_service.engine.fused.weights import InterpreterWeights
-from labelmint_service.engine.graph_runs import mean_style, pad_latents, pad_rows, run_graph
-from labelmint_service.engine.processor import describe_processor
-from labelmint_service.engine.protocol import EngineBatch, JsonValue
+from labelmint_service.engine.graph_runs import mean_style, pad_latents, pad_rows, run_graph, trial_latents
+from labelmint_service.engine.processor import describe_processor, num_usable
+from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
 from labelmint_service.engine.sessions import describe_options, find_provider, open_session
 from labelmint_service.errors import EngineStartError
-
-LEAST_AGREEMENT = 0.995
-"""Share of labels in which a kernel in bfloat16 must agree with that in float32 to be chosen by itself."""
 
 
 class FusedEngine:
@@ -52,7 +49,7 @@ class FusedEngine:
         self._options = options
         self._mapping = open_session(bundle, manifest.graphs.mapping, options, provider)
         self._synthesis = open_session(bundle, manifest.graphs.synthesis, options, provider)
-        self._threads = options.intra_op_num_threads or _usable_processors()
+        self._threads = options.intra_op_num_threads or num_usable() or 1
         weights = read_weights(bundle)
         self._resolutions = sorted(weights.levels)
         self._frame = LabelFrame(manifest, weights.size)
@@ -76,18 +73,13 @@ class FusedEngine:
             "processor": describe_processor(),
         }
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],
-        truncation_psi: npt.NDArray[np.float32],
-    ) -> EngineBatch:
+    def run(self, inputs: LatentInputs) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        feed = pad_latents(self._manifest, z, class_onehot, truncation_psi, self.batch_size)
+        feed = pad_latents(self._manifest, inputs, self.batch_size)
         began = time.perf_counter_ns()
         ws = run_graph(self._mapping, ["ws"], feed)["ws"]
         mapped = time.perf_counter_ns() - began
-        batch = self._paint_and_label(ws, len(z))
+        batch = self._paint_and_label(ws, inputs.num_rows)
         self.stages_ns = {"mapping": mapped, **self.stages_ns}
         return batch
 
@@ -112,7 +104,7 @@ class FusedEngine:
 
     def _paint_and_label(self, ws: npt.NDArray[np.float32], num_rows: int) -> EngineBatch:
         """Styles float32 [B, L, w_dim], of which the first rows are wanted, to a batch."""
-        stacks = {r: f"tap_r{r}" for r in self._resolutions}
+        stacks = {r: stack_name(r) for r in self._resolutions}
         times = [time.perf_counter_ns()]
         arrays = run_graph(self._synthesis, ["image", "finite", *stacks.values()], {"ws": ws})
         times.append(time.perf_counter_ns())
@@ -163,20 +155,9 @@ class FusedEngine:
 
     def _agreement(self, reference: InterpreterKernel, fast: InterpreterKernel) -> float:
         """Share of equal labels on one batch of pictures."""
-        backbone = self._manifest.backbone
-        rng = np.random.default_rng(0)
-        feed = {
-            "z": rng.standard_normal((self.batch_size, backbone.z_dim)).astype(np.float32),
-            "truncation_psi": np.full(self.batch_size, self._manifest.truncation.default_psi, dtype=np.float32),
-        }
-        if backbone.c_dim:
-            feed["c"] = np.eye(backbone.c_dim, dtype=np.float32)[np.arange(self.batch_size) % backbone.c_dim]
-        names = {r: f"tap_r{r}" for r in self._resolutions}
+        feed = pad_latents(self._manifest, trial_latents(self._manifest, self.batch_size), self.batch_size)
+        names = {r: stack_name(r) for r in self._resolutions}
         arrays = run_graph(self._synthesis, list(names.values()), run_graph(self._mapping, ["ws"], feed))
         stacks = {r: arrays[name] for r, name in names.items()}
         equal = reference.run(stacks, self._rows).label == fast.run(stacks, self._rows).label
         return float(equal[:, self._rows.start : self._rows.stop].mean())
-
-
-def _usable_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

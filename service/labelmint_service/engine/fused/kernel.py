@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.graphs import VOTE_RULES
 from labelmint_service.engine.fused.native import (
     MAX_FULL,
     MAX_LEVELS,
@@ -25,8 +26,10 @@ from labelmint_service.engine.fused.native import (
     load_library,
 )
 from labelmint_service.engine.fused.packing import pack_floats, pack_words, pad_widths
-from labelmint_service.engine.fused.weights import VOTE_RULES, Floats, InterpreterWeights, MemberWeights
+from labelmint_service.engine.fused.weights import Floats, InterpreterWeights, MemberWeights
 
+LEAST_AGREEMENT = 0.995
+"""Share of labels in which what rounds more than the kernel in float32 has to agree with it."""
 MAX_SIZE = 8192
 _GROUP = 64
 _BANDS_OF_THREAD = 2

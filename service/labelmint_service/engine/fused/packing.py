@@ -2,11 +2,13 @@
 
 In bfloat16 a word holds two channels, the even one in its lower half.
 
-R rows, K channels.
+R rows, K channels, U hidden units of all members.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,24 +51,30 @@ def pack_words(weight: Floats, *, bfloat16: bool) -> Words:
     return pack_floats(words.view(np.float32)).view(np.uint32)
 
 
+def pad_units(table: Floats, ensembles: Sequence[MemberWeights], multiples: Sequence[int]) -> Floats:
+    """Append zeros to each member's rows until their number is a multiple: [U, ...] -> [padded U, ...].
+
+    Args:
+        table: A row for each hidden unit of all members.
+        ensembles: Whose members; one after the other.
+        multiples: One for each ensemble.
+    """
+    parts, start = [], 0
+    for ensemble, multiple in zip(ensembles, multiples, strict=True):
+        count = ensemble.num_members * ensemble.width1
+        rows = table[start : start + count].reshape(ensemble.num_members, ensemble.width1, *table.shape[1:])
+        parts.append(padded(rows, 1, multiple).reshape(-1, *table.shape[1:]))
+        start += count
+    return np.concatenate(parts)
+
+
 def pad_widths(weights: InterpreterWeights) -> InterpreterWeights:
     """Pad every member's hidden widths with units that are always zero, so that they come in fours."""
-    ensembles = [weights.classifiers, *([weights.regressors] if weights.regressors else [])]
-
-    def pad_units(table: Floats) -> Floats:
-        """[U, ...] -> [padded U, ...]."""
-        parts, start = [], 0
-        for ensemble in ensembles:
-            count = ensemble.num_members * ensemble.width1
-            members = table[start : start + count].reshape(ensemble.num_members, ensemble.width1, *table.shape[1:])
-            parts.append(padded(members, 1, ROWS).reshape(-1, *table.shape[1:]))
-            start += count
-        return np.concatenate(parts)
-
+    pad = functools.partial(pad_units, ensembles=weights.ensembles, multiples=[ROWS] * len(weights.ensembles))
     return InterpreterWeights(
         size=weights.size,
-        levels={r: pad_units(table) for r, table in weights.levels.items()},
-        bias1=pad_units(weights.bias1),
+        levels={r: pad(table) for r, table in weights.levels.items()},
+        bias1=pad(weights.bias1),
         classifiers=_pad_members(weights.classifiers),
         regressors=_pad_members(weights.regressors) if weights.regressors else None,
         vote_rule=weights.vote_rule,

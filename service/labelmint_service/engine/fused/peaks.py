@@ -1,4 +1,4 @@
-"""Keypoints from heatmaps, by the rule `quadratic_3x3` of the manifest.
+"""Keypoints from heatmaps, by the rule `labelmint.graphs.PEAK_RULE`.
 
 N images, K keypoints, H rows, W columns. Pixel centres lie at +0.5.
 """

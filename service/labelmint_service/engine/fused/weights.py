@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from labelmint.graphs import VOTE_RULES
 
-VOTE_RULES = ("majority", "mean_probability", "mean_logits")
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class InterpreterWeights:
         bias1: float32 [U].
         classifiers: Their units come first.
         regressors: None if the model has no keypoints. Their outputs are to be added up, not averaged.
-        vote_rule: One of `VOTE_RULES`.
+        vote_rule: One of `labelmint.graphs.VOTE_RULES`.
     """
 
     size: int
@@ -60,6 +60,11 @@ class InterpreterWeights:
     classifiers: MemberWeights
     regressors: MemberWeights | None
     vote_rule: str
+
+    @property
+    def ensembles(self) -> tuple[MemberWeights, ...]:
+        """Those that there are, in the order of their units."""
+        return (self.classifiers,) if self.regressors is None else (self.classifiers, self.regressors)
 
 
 def weights_from_tables(
@@ -71,7 +76,7 @@ def weights_from_tables(
         tables: Name -> float32 array.
         channels: Resolution -> channels of all its taps.
         size: Label resolution, pixels.
-        vote_rule: One of `VOTE_RULES`.
+        vote_rule: One of `labelmint.graphs.VOTE_RULES`.
 
     Raises:
         KeyError: A table is missing.
@@ -126,8 +131,7 @@ def _averaged_members(tables: Mapping[str, Floats]) -> MemberWeights:
 
 
 def _check(weights: InterpreterWeights, channels: Mapping[int, int]) -> None:
-    ensembles = [weights.classifiers, *([weights.regressors] if weights.regressors else [])]
-    units = sum(ensemble.num_members * ensemble.width1 for ensemble in ensembles)
+    units = sum(ensemble.num_members * ensemble.width1 for ensemble in weights.ensembles)
     for r, table in weights.levels.items():
         if table.shape != (units, channels[r]):
             raise ValueError(f"the weights of level {r} are {list(table.shape)}, expected {[units, channels[r]]}")

@@ -17,18 +17,19 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
+from labelmint.graphs import TensorSpec, input_specs, output_specs, stack_name
+from labelmint.scores import NUM_BINS, score_counts
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.engine.fused.gpu.binaries import KernelArchive, read_archive
 from labelmint_service.engine.fused.gpu.device import Bytes, Device, DeviceArray, download, place_array
 from labelmint_service.engine.fused.gpu.graphs import DeviceGraph
 from labelmint_service.engine.fused.gpu.interpreter import GpuInterpreter
-from labelmint_service.engine.fused.gpu.plan import NUM_BINS, FrameWindow, make_plan
+from labelmint_service.engine.fused.gpu.plan import make_plan
 from labelmint_service.engine.fused.gpu.proof import check_labels
-from labelmint_service.engine.fused.gpu.scoring import score_counts
 from labelmint_service.engine.fused.peaks import refine_peaks
-from labelmint_service.engine.graph_runs import pad_latents, pad_rows
+from labelmint_service.engine.graph_runs import average_latents, pad_latents, pad_rows, trial_latents
 from labelmint_service.engine.processor import describe_processor
-from labelmint_service.engine.protocol import EngineBatch, JsonValue
+from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
 from labelmint_service.engine.sessions import describe_options, find_provider
 from labelmint_service.errors import EngineRunError, EngineStartError
 
@@ -92,11 +93,10 @@ class GpuEngine:
         self._size, self._has_keypoints = weights.size, weights.regressors is not None
         self._mapping = DeviceGraph(bundle, manifest.graphs.mapping, device.place, self._rows)
         self._synthesis = DeviceGraph(bundle, manifest.graphs.synthesis, device.place, self._rows)
-        frame = self._frame
-        window = FrameWindow(top=frame.top, left=frame.left, height=frame.height, width=frame.width)
-        taps = {self._synthesis.output_types.get(f"tap_r{r}", "missing") for r in weights.levels}
+        taps = {self._synthesis.output_dtypes.get(stack_name(r), "missing") for r in weights.levels}
         try:
-            plan = make_plan(weights, self._rows, window, tap_dtype=taps.pop() if len(taps) == 1 else f"{sorted(taps)}")
+            tap_dtype = taps.pop() if len(taps) == 1 else f"{sorted(taps)}"
+            plan = make_plan(weights, self._rows, self._frame, tap_dtype=tap_dtype)
             self._interpreter = GpuInterpreter(device, plan, self._archive, _SLOTS)
         except ValueError as error:
             raise EngineStartError(
@@ -109,7 +109,8 @@ class GpuEngine:
         """Time of the parts of the last call; those of one chunk overlap with those of the next."""
         self._warm_up()
         # The taps are those of the last chunk.
-        check_labels(weights, frame, self._interpreter.inputs, self._slots[-1].array("label_frame")[0], device)
+        label = self._slots[-1].array("label_frame")[0]
+        check_labels(weights, self._frame, self._interpreter.inputs, label, device)
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
@@ -132,10 +133,9 @@ class GpuEngine:
             "processor": describe_processor(),
         }
 
-    def run(self, z: Rows, class_onehot: Rows, truncation_psi: Rows) -> EngineBatch:
+    def run(self, inputs: LatentInputs) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
-        feed = pad_latents(self._manifest, z, class_onehot, truncation_psi, self.batch_size)
-        return self._run(feed, len(z))
+        return self._run(pad_latents(self._manifest, inputs, self.batch_size), inputs.num_rows)
 
     def run_styles(self, ws: Rows) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
@@ -143,16 +143,10 @@ class GpuEngine:
         return self._run({"ws": pad_rows(ws, "ws", (backbone.num_ws, backbone.w_dim), self.batch_size)}, len(ws))
 
     def average_style(self) -> Rows:
-        """w_avg, float32 [w_dim]: what the first layer gets at truncation_psi 0; see Engine.average_style."""
-        backbone = self._manifest.backbone
-        feed = {
-            "z": np.zeros((self._rows, backbone.z_dim), np.float32),
-            "truncation_psi": np.zeros(self._rows, np.float32),
-        }
-        if backbone.c_dim:
-            feed["c"] = np.eye(1, backbone.c_dim, dtype=np.float32).repeat(self._rows, axis=0)
+        """w_avg, float32 [w_dim]; see Engine.average_style."""
+        inputs = average_latents(self._manifest, self._rows)
         self._device.make_current()
-        self._feed(self._slots[0], feed)
+        self._feed(self._slots[0], pad_latents(self._manifest, inputs, self._rows))
         self._mapping.run()
         style: Rows = download(self._device, self._inputs["ws"])[0, 0]
         if not np.isfinite(style).all():
@@ -179,20 +173,17 @@ class GpuEngine:
 
     def _bind_graphs(self) -> tuple[dict[str, DeviceArray], dict[str, DeviceArray]]:
         """Allocate what the graphs read and write; returns inputs by name (`ws` too), and image and finite."""
-        backbone, frame, device = self._manifest.backbone, self._manifest.frame, self._device
-        tails: dict[str, tuple[int, ...]] = {"z": (backbone.z_dim,), "truncation_psi": ()}
-        if backbone.c_dim:
-            tails["c"] = (backbone.c_dim,)
-        tails["ws"] = (backbone.num_ws, backbone.w_dim)
-        inputs = {name: place_array(device, (self._rows, *tail), np.float32) for name, tail in tails.items()}
-        painted = {
-            "image": place_array(device, (self._rows, frame.image_height, frame.image_width, 3), np.uint8),
-            "finite": place_array(device, (self._rows,), np.bool_),
-        }
-        latents = {name: array for name, array in inputs.items() if name != "ws"}
-        self._mapping.bind(latents, {"ws": inputs["ws"]})
-        self._synthesis.bind({"ws": inputs["ws"]}, {**painted, **self._interpreter.inputs})
-        return inputs, painted
+        manifest, backbone = self._manifest, self._manifest.backbone
+
+        def place(*specs: TensorSpec) -> dict[str, DeviceArray]:
+            return {spec.name: place_array(self._device, (self._rows, *spec.shape), spec.dtype) for spec in specs}
+
+        latents = place(*input_specs(manifest))
+        styles = place(TensorSpec("ws", "float32", (backbone.num_ws, backbone.w_dim)))
+        painted = place(*(spec for spec in output_specs(manifest) if spec.name in {"image", "finite"}))
+        self._mapping.bind(latents, styles)
+        self._synthesis.bind(styles, {**painted, **self._interpreter.inputs})
+        return {**latents, **styles}, painted
 
     def _make_slot(self, number: int) -> _Slot:
         device = self._device
@@ -208,13 +199,8 @@ class GpuEngine:
 
     def _warm_up(self) -> None:
         """Run both slots once, so that libraries choose and record what they run before the first request."""
-        backbone = self._manifest.backbone
-        count = _SLOTS * self._rows
-        onehot = np.eye(max(backbone.c_dim, 1), dtype=np.float32)[np.arange(count) % max(backbone.c_dim, 1)]
-        z = np.random.default_rng(0).standard_normal((count, backbone.z_dim)).astype(np.float32)
-        psi = np.full(count, self._manifest.truncation.default_psi, dtype=np.float32)
         try:
-            batch = self.run(z, onehot[:, : backbone.c_dim], psi)
+            batch = self.run(trial_latents(self._manifest, _SLOTS * self._rows))
         except EngineRunError as error:
             raise EngineStartError(
                 f"the first run of bundle {self._manifest.name!r} failed: {error}; choose engine 'onnxruntime'",

@@ -10,21 +10,13 @@ import numpy as np
 import onnxruntime
 
 from labelmint.bundle import Bundle
+from labelmint.graphs import BATCH_DIMENSION
 from labelmint_service.engine.fused.gpu.device import DeviceArray, SessionPlace
-from labelmint_service.engine.sessions import Provider, find_provider, open_session
+from labelmint_service.engine.sessions import Provider, check_signature, find_provider, open_session, output_dtypes
 from labelmint_service.errors import EngineRunError, EngineStartError
 from labelmint_service.structured_logs import log_event
 
 _log = logging.getLogger(__name__)
-
-BATCH_DIMENSION = "N"
-"""Name of the first axis of every input and output of a bundle's graphs."""
-_TYPES: Mapping[str, str] = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(uint8)": "uint8",
-    "tensor(bool)": "bool",
-}
 
 
 class DeviceGraph:
@@ -41,7 +33,7 @@ class DeviceGraph:
 
     Attributes:
         is_recorded: Whether the provider records the graph's launches and replays them.
-        output_types: Output -> dtype by numpy's name; those of other types are left out.
+        output_dtypes: As `sessions.output_dtypes` gives them.
     """
 
     def __init__(self, bundle: Bundle, relative: str, place: SessionPlace, batch_size: int) -> None:
@@ -63,8 +55,7 @@ class DeviceGraph:
             self.is_recorded = False
             unrecorded = Provider(onnxruntime_name=provider.onnxruntime_name, options=plain)
             self._session = open_session(bundle, relative, options, unrecorded, fixed_dimensions=fixed)
-        outputs = self._session.get_outputs()
-        self.output_types = {output.name: _TYPES[output.type] for output in outputs if output.type in _TYPES}
+        self.output_dtypes = output_dtypes(self._session)
         self._binding = self._session.io_binding()
         self._run_options = onnxruntime.RunOptions()
         # What comes next waits on the same stream; the host need not.
@@ -76,18 +67,8 @@ class DeviceGraph:
         Raises:
             EngineStartError: The graph has other inputs, or no such output.
         """
-        expected = {value.name for value in self._session.get_inputs()}
-        if expected != set(inputs):
-            raise EngineStartError(
-                f"{self._relative!r} has the inputs {sorted(expected)}, expected {sorted(inputs)}; build the "
-                "bundle again"
-            )
-        for name, array in outputs.items():
-            if self.output_types.get(name) != array.dtype.name:
-                raise EngineStartError(
-                    f"{self._relative!r} gives {name!r} as {self.output_types.get(name)}, expected {array.dtype.name}; "
-                    "build the bundle again"
-                )
+        dtypes = {name: array.dtype.name for name, array in outputs.items()}
+        check_signature(self._session, self._relative, set(inputs), dtypes)
         for name, array in inputs.items():
             self._binding.bind_input(name, *self._where(array))
         for name, array in outputs.items():

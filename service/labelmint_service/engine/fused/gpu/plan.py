@@ -8,19 +8,21 @@ the frame, K keypoints.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from labelmint.graphs import VOTE_RULES, stack_name
+from labelmint.scores import NUM_BINS
+from labelmint_service.engine.fused.bundles import LabelFrame
 from labelmint_service.engine.fused.gpu import forms
 from labelmint_service.engine.fused.gpu.forms import FINE_STEP, TILE_COLUMNS, TILE_ROWS, Form
-from labelmint_service.engine.fused.packing import padded
-from labelmint_service.engine.fused.weights import VOTE_RULES, Floats, InterpreterWeights
+from labelmint_service.engine.fused.packing import pad_units, padded
+from labelmint_service.engine.fused.weights import Floats, InterpreterWeights
 
-NUM_BINS = 0x7C00
-"""Bits of float16 numbers from zero up to the largest finite one."""
 PEAK_VALUES = 8
 RESULTS = ("label_frame", "map_frame", "counts", "places", "values")
 """Buffers that leave the device; `places` and `values` only of a model with keypoints."""
@@ -58,23 +60,6 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameWindow:
-    """What of the label picture is delivered.
-
-    Attributes:
-        top: First row.
-        left: First column.
-        height: h.
-        width: w.
-    """
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuPlan:
     """All of a batch.
 
@@ -94,13 +79,13 @@ class GpuPlan:
 
 
 def make_plan(
-    weights: InterpreterWeights, num_pictures: int, frame: FrameWindow, *, tap_dtype: str = "float32"
+    weights: InterpreterWeights, num_pictures: int, frame: LabelFrame, *, tap_dtype: str = "float32"
 ) -> GpuPlan:
     """Plan the labels of a batch.
 
     Args:
         weights: Of the interpreter.
-        num_pictures: N. Inputs are named "tap_r{r}", contiguous [N, C_r, r, r].
+        num_pictures: N. Inputs are named by `labelmint.graphs.stack_name`, contiguous [N, C_r, r, r].
         frame: What is delivered.
         tap_dtype: Of the inputs, a key of `forms.TAP_TYPES`.
 
@@ -111,7 +96,7 @@ def make_plan(
 
 
 class _Planner:
-    def __init__(self, weights: InterpreterWeights, num_pictures: int, frame: FrameWindow, tap_dtype: str) -> None:
+    def __init__(self, weights: InterpreterWeights, num_pictures: int, frame: LabelFrame, tap_dtype: str) -> None:
         self._weights = weights
         self._num = num_pictures
         self._frame = frame
@@ -125,7 +110,7 @@ class _Planner:
             raise ValueError(f"taps are {tap_dtype}, expected one of {', '.join(forms.TAP_TYPES)}")
         self._coarse = [r for r in weights.levels if r <= self._quarter]
         self._fine = [r for r in weights.levels if r > self._quarter]
-        self._ensembles = [weights.classifiers, *([weights.regressors] if weights.regressors else [])]
+        self._ensembles = weights.ensembles
         self._forms = [
             forms.fit_form(kernel, members.width1, members.weight2.shape[1], members.weight3.shape[1])
             for kernel, members in zip(("label", "heatmaps"), self._ensembles, strict=False)
@@ -158,7 +143,7 @@ class _Planner:
             buffers["values"] = Buffer(shape=(num, points, PEAK_VALUES), dtype="float32")
         half_tables, tables = self._tables()
         inputs = {
-            f"tap_r{r}": Buffer(shape=(num, table.shape[1], r, r), dtype=self._tap_dtype)
+            stack_name(r): Buffer(shape=(num, table.shape[1], r, r), dtype=self._tap_dtype)
             for r, table in self._weights.levels.items()
         }
         launches = (
@@ -172,10 +157,11 @@ class _Planner:
 
     def _tables(self) -> tuple[dict[str, Floats], dict[str, Floats]]:
         weights = self._weights
-        half = {f"project_r{r}": np.ascontiguousarray(self._spread(weights.levels[r]).T) for r in self._coarse}
-        fine = [self._spread(weights.levels[r]) for r in self._fine] or [np.zeros((self._units, 1), np.float32)]
+        spread = functools.partial(pad_units, ensembles=self._ensembles, multiples=self._widths)
+        half = {f"project_r{r}": np.ascontiguousarray(spread(weights.levels[r]).T) for r in self._coarse}
+        fine = [spread(weights.levels[r]) for r in self._fine] or [np.zeros((self._units, 1), np.float32)]
         half["weight1"] = np.ascontiguousarray(padded(np.concatenate(fine, axis=1), 1, FINE_STEP).T)
-        tables = {"bias1": self._spread(weights.bias1)}
+        tables = {"bias1": spread(weights.bias1)}
         for name, ensemble, form in zip(("class", "point"), self._ensembles, self._forms, strict=False):
             width1, width2, outputs = (form.constants[constant] for constant in ("H1", "H2", "OUTPUTS"))
             weight2 = padded(padded(ensemble.weight2, 1, width2), 2, width1)  # [M, H2, H1]
@@ -186,16 +172,6 @@ class _Planner:
             tables[f"{name}_bias3"] = padded(ensemble.bias3, 1, outputs)
         return half, tables
 
-    def _spread(self, table: Floats) -> Floats:
-        """Rows of all units, [U, ...], with each member's padded to H1."""
-        parts, start = [], 0
-        for ensemble, width in zip(self._ensembles, self._widths, strict=True):
-            count = ensemble.num_members * ensemble.width1
-            rows = table[start : start + count].reshape(ensemble.num_members, ensemble.width1, *table.shape[1:])
-            parts.append(padded(rows, 1, width).reshape(-1, *table.shape[1:]))
-            start += count
-        return np.concatenate(parts)
-
     def _coarse_launches(self) -> list[Launch]:
         form = forms.with_taps(forms.PROJECT, self._tap_dtype)
         launches, first = [], 0
@@ -203,7 +179,9 @@ class _Planner:
             grid = (_parts(r * r, form.constants["PIXELS"]), _parts(self._units, form.constants["UNITS"]), self._num)
             channels = self._weights.levels[r].shape[1]
             numbers = (channels, r * r, self._units, first, self._area)
-            launches.append(Launch(form=form, grid=grid, arguments=(f"tap_r{r}", f"project_r{r}", "planes", *numbers)))
+            launches.append(
+                Launch(form=form, grid=grid, arguments=(stack_name(r), f"project_r{r}", "planes", *numbers))
+            )
             first += r * r
         below = [r for r in self._coarse if r < self._quarter]
         coarsest = below[0] if below else max(self._quarter, 1)
@@ -224,7 +202,7 @@ class _Planner:
             written = channels if r != self._fine[-1] else self._fine_channels - first
             grid = (self._size * blocks, _parts(written, form.constants["CHANNELS"]), self._num)
             numbers = (channels, first, self._fine_channels, r, self._size, blocks)
-            launches.append(Launch(form=form, grid=grid, arguments=(f"tap_r{r}", "fine", *numbers)))
+            launches.append(Launch(form=form, grid=grid, arguments=(stack_name(r), "fine", *numbers)))
             first += channels
         return launches
 

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.graphs import stack_name
 from labelmint_service.engine.fused.bundles import LabelFrame
 from labelmint_service.engine.fused.gpu.device import Device, DeviceArray, download
-from labelmint_service.engine.fused.kernel import InterpreterKernel
+from labelmint_service.engine.fused.kernel import LEAST_AGREEMENT, InterpreterKernel
 from labelmint_service.engine.fused.native import EXACT, find_variant
 from labelmint_service.engine.fused.weights import InterpreterWeights
 from labelmint_service.errors import EngineStartError
-
-LEAST_AGREEMENT = 0.995
-"""Share of labels in which a device must agree with the kernel of the processor in float32."""
 
 
 def check_labels(
@@ -30,14 +28,14 @@ def check_labels(
     Args:
         weights: Of the interpreter.
         frame: What of the labels is delivered.
-        taps: "tap_r{r}" -> where the taps are, [B, C_r, r, r].
+        taps: `labelmint.graphs.stack_name` -> where the taps are, [B, C_r, r, r].
         label: uint8 [H, W]: what the device made of the first row.
         device: Holds the taps.
 
     Raises:
         EngineStartError: The processor labels otherwise, or has no kernel.
     """
-    first = {r: _first_row(taps[f"tap_r{r}"]) for r in weights.levels}
+    first = {r: _first_row(taps[stack_name(r)]) for r in weights.levels}
     stacks = {r: download(device, array).astype(np.float32) for r, array in first.items()}
     kernel = InterpreterKernel(weights, find_variant(EXACT), num_threads=1)
     try:

@@ -9,20 +9,20 @@ import re
 from pathlib import Path
 
 import numpy as np
-
-from labelmint_export.checkpoints.limits import MAX_DIMS
-from labelmint_export.checkpoints.records import Array
+import numpy.typing as npt
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
 """numpy's own bound."""
+MAX_DIMS = 8
+"""Axes of an array."""
 
 _DESCR = re.compile(r"'descr': *'([<>|=]?(?:b1|[iu][1248]|f[248]))'")
 _ORDER = re.compile(r"'fortran_order': *(True|False)")
 _SHAPE = re.compile(r"'shape': *\(((?:\d{1,18}L?, *)*(?:\d{1,18}L?)?)\)")  # L: of Python 2
 
 
-def read_npy(path: Path) -> Array:
+def read_npy(path: Path) -> npt.NDArray[np.generic]:
     """Map a `.npy` file: a header that claims more than the file holds takes no memory.
 
     Args:
@@ -52,7 +52,7 @@ def read_npy(path: Path) -> Array:
         if count * dtype.itemsize > file.tell() - first:
             raise ValueError(f"it holds {file.tell() - first} bytes, expected those of {dtype} {list(shape)}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    array: Array = np.frombuffer(mapped, dtype, count, first) if count else np.empty(0, dtype)
+    array: npt.NDArray[np.generic] = np.frombuffer(mapped, dtype, count, first) if count else np.empty(0, dtype)
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 

@@ -1,4 +1,4 @@
-"""Reading pictures for training, and grids of pictures to look at.
+"""Pictures: read for training, turned into what networks see and back, painted from latents, laid out in grids.
 
 Legend: N images, H rows, W columns.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from labelmint_export.errors import DatasetError
 from labelmint_export.generator import Backbone
-from labelmint_export.generator.snapshots import written_whole
+from labelmint_export.placing import file_placed_whole
 
 FINGERPRINT_PICTURES = 64
 
@@ -126,5 +126,5 @@ def save_grid(pictures: npt.NDArray[np.uint8], columns: int, path: Path) -> None
     count, height, width, _ = pictures.shape
     rows = count // columns
     sheet = pictures.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)  # [R, H, columns, W, 3]
-    with written_whole(path) as partial:
+    with file_placed_whole(path) as partial:
         Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(partial, format="PNG")

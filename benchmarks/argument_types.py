@@ -2,6 +2,10 @@
 
 import argparse
 import math
+from pathlib import Path
+
+from labelmint_export.errors import OutputError
+from labelmint_export.placing import check_folder_place
 
 
 def positive_int(text: str) -> int:
@@ -39,3 +43,13 @@ def share(text: str) -> float:
 def distinct_seeds(text: str) -> tuple[int, ...]:
     """Comma-separated whole numbers from 0, each once."""
     return tuple(dict.fromkeys(natural_int(part) for part in text.split(",")))
+
+
+def result_folder(text: str) -> Path:
+    """A folder that results can be written to, there or to be made."""
+    path = Path(text)
+    try:
+        check_folder_place(path, "it", filled=True)
+    except OutputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path

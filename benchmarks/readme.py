@@ -14,6 +14,7 @@ from benchmarks.reporting.files import RESULTS_FOLDER, Document, write_text
 from benchmarks.reporting.tables import markdown_table
 from benchmarks.throughput.summary import EARLIER_COMMAND
 from benchmarks.workloads.summary import find_commands
+from labelmint_service.settings import EMBEDDED_BUNDLE
 
 BEGIN, END = "<!-- speed: made by `make bench` -->\n", "<!-- /speed -->\n"
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -54,7 +55,9 @@ def _service(*reports: Document | None) -> str:
     rows = []
     known = [report for report in reports if report]
     for report in known:
-        engine = report["configuration"]["engine"]
+        engine, model = (report["configuration"][key] for key in ("engine", "model"))
+        if model != EMBEDDED_BUNDLE.name:
+            engine = f"{engine}, model {model} instead"
         for name, entry in report["contenders"].items():
             ratio = entry.get("ratio_to_engine")
             rate, kept = f"{entry['samples_per_s']:.2f}", "" if ratio is None else f"{ratio:.3f}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.argument_types import distinct_seeds, natural_int, positive_int
+from benchmarks.argument_types import distinct_seeds, natural_int, positive_int, result_folder
 from benchmarks.processes.worker import ROOT
 from benchmarks.reporting.command import run_benchmark
 from benchmarks.reporting.files import RESULTS_FOLDER, Document
@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 1 after a printed error.
     """
-    parsed = _make_parser().parse_args(arguments)
+    parser = _make_parser()
+    parsed = parser.parse_args(arguments)
+    if not 2 <= parsed.count <= parsed.candidates:
+        parser.error(f"count is {parsed.count}, expected 2, a picture a round, to the {parsed.candidates} candidates")
 
     def measure() -> Document:
         generator, oracle = load_generator(parsed.generator), load_segmenter(parsed.oracle)
@@ -132,7 +135,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--copies", type=natural_int, default=0, help="recoloured, of each picture (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the result")
     return parser
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.argument_types import natural_int
+from benchmarks.argument_types import natural_int, result_folder
 from benchmarks.checkpoint_import.files import save_checkpoint
 from benchmarks.processes.worker import Worker
 from benchmarks.reporting.command import run_benchmark
@@ -84,7 +84,7 @@ def _make_parser() -> argparse.ArgumentParser:
     sides = [side for side in STYLEGAN2_CHANNELS if side > 4]
     parser.add_argument("--resolution", type=int, choices=sides, default=1024, help="pixels (default %(default)s)")
     parser.add_argument("--threads", type=natural_int, default=0, help="threads of torch (default: its own choice)")
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the result")
     return parser
 
 

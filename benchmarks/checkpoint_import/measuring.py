@@ -28,13 +28,14 @@ def read(path: Path) -> Document:
 
 def export(path: Path) -> Document:
     """Write mapping and synthesis of a bundle, all taps among the outputs, as ONNX files."""
-    generator = bake_gains(load_generator(path))
+    loaded = load_generator(path)
+    began, before = time.perf_counter(), peak_rss_bytes()
+    generator = bake_gains(loaded)
     mapping = MappingGraph(generator, None)
     side = generator.config.resolution
     synthesis = SynthesisGraph(
         generator, generator.tap_specs, "const", CropWindow(top=0, left=0, height=side, width=side)
     )
-    began, before = time.perf_counter(), peak_rss_bytes()
     z, psi = torch.randn(2, generator.config.z_dim), torch.tensor([0.7, 1.0])
     num_bytes = 0
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
@@ -46,7 +47,7 @@ def export(path: Path) -> Document:
             num_bytes += Path(folder, f"{name}.onnx").write_bytes(model.SerializeToString())
     return {
         "seconds": round(time.perf_counter() - began, 2),
-        "imports_rss_bytes": before,
+        "reading_rss_bytes": before,
         "peak_rss_bytes": peak_rss_bytes(),
         "num_bytes": num_bytes,
     }

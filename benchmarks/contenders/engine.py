@@ -14,12 +14,10 @@ from benchmarks.contenders.rounds import Keeper, Round, RoundOutcome, SampleArra
 from benchmarks.processes.memory import peak_rss_bytes
 from benchmarks.processes.worker import Answer, answer_requests
 from benchmarks.reporting.files import Document
-from labelmint.addresses import class_indices, latents
 from labelmint.scores import image_score
-from labelmint_service.engine import EngineBatch, LatentInputs
-from labelmint_service.engine.protocol import run_inputs
+from labelmint_service.engine import EngineBatch, EngineChoice, LatentInputs
+from labelmint_service.models.latents import latents_at
 from labelmint_service.models.served import ServedModel, load_model
-from labelmint_service.streams.sources import make_onehot
 
 FIELDS = ("image", "mask", "keypoints", "uncertainty")
 
@@ -30,10 +28,11 @@ class EngineContender:
     Args:
         bundle: Folder of the bundle.
         engine: Name of the engine.
+        provider: What it runs on.
     """
 
-    def __init__(self, bundle: Path, engine: str = "onnxruntime") -> None:
-        self._model: ServedModel = load_model(bundle, engine=engine)
+    def __init__(self, bundle: Path, engine: str = "onnxruntime", provider: str = "cpu") -> None:
+        self._model: ServedModel = load_model(bundle, EngineChoice(engine=engine, provider=provider))
         manifest = self._model.bundle.manifest
         self._fields = tuple(field for field in FIELDS if field != "keypoints" or manifest.keypoints.names)
 
@@ -58,7 +57,7 @@ class EngineContender:
             first = wanted.start_index + number * batch_size
             inputs = self._inputs(wanted.seed, first)
             began = time.perf_counter_ns()
-            outputs = run_inputs(self._model.engine, inputs)
+            outputs = self._model.engine.run(inputs)
             durations.append(time.perf_counter_ns() - began)
             for sample in _samples(outputs):
                 keeper.keep(sample)
@@ -66,16 +65,8 @@ class EngineContender:
 
     def _inputs(self, seed: int, first_index: int) -> LatentInputs:
         """What a batch of addresses puts into the engine, as a request without options has it."""
-        manifest = self._model.bundle.manifest
         indices = np.arange(first_index, first_index + self._model.engine.batch_size, dtype=np.uint64)
-        classes = None
-        if manifest.backbone.c_dim:
-            classes = class_indices(seed, indices, np.array(manifest.class_distribution, dtype=np.float64))
-        return LatentInputs(
-            z=latents(seed, indices, manifest.backbone.z_dim),
-            class_onehot=make_onehot(classes, len(indices), manifest.backbone.c_dim),
-            truncation_psi=np.full(len(indices), manifest.truncation.default_psi, dtype=np.float32),
-        )
+        return latents_at(self._model.bundle.manifest, seed, indices)
 
 
 def _samples(outputs: EngineBatch) -> Iterator[SampleArrays]:
@@ -90,8 +81,9 @@ def _prepare() -> tuple[Document, Answer]:
     parser = argparse.ArgumentParser(description="Run rounds on the engine of a bundle.")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--engine", required=True)
+    parser.add_argument("--provider", default="cpu")
     parsed = parser.parse_args()
-    contender = EngineContender(parsed.bundle, parsed.engine)
+    contender = EngineContender(parsed.bundle, parsed.engine, parsed.provider)
 
     def answer(request: Document) -> Document:
         return contender.run(Round.from_request(request)).answer() | {"peak_rss_bytes": peak_rss_bytes()}

@@ -52,11 +52,13 @@ class StreamContender:
         client: Of the server.
         model: Name of the model.
         encoding: How samples travel.
+        batch_size: Rows of a run of the server's engine, by which samples are timed.
     """
 
-    def __init__(self, client: Client, model: str, encoding: Encoding) -> None:
+    def __init__(self, client: Client, model: str, encoding: Encoding, batch_size: int) -> None:
         self._client = client
         self._encoding = encoding
+        self._batch_size = batch_size
         self._model = client.get_model(model)
         fields = ["mask", "uncertainty"]
         if encoding.is_lossless:
@@ -71,7 +73,6 @@ class StreamContender:
             "model": self._model.name,
             "digest": self._model.digest,
             "numerics_id": self._model.numerics_id,
-            "batch_size": self._model.manifest.runtime.batch_size,
             "fields": list(self._fields),
         }
 
@@ -81,7 +82,7 @@ class StreamContender:
         Raises:
             ClientError: The stream broke.
         """
-        batch_size, keeper, arrivals = self._model.manifest.runtime.batch_size, Keeper(self._fields), []
+        batch_size, keeper, arrivals = self._batch_size, Keeper(self._fields), []
         timed_end = wanted.warmup_batches + wanted.timed_batches
         with self._open(self._encoding, wanted, count=(timed_end + LEAD_OUT_BATCHES) * batch_size) as stream:
             for number, sample in enumerate(stream, start=1):
@@ -95,7 +96,7 @@ class StreamContender:
 
     def image_difference(self, wanted: Round) -> float:
         """Mean absolute difference of the pictures of the first timed batches to the RAW ones, levels of 255."""
-        count = wanted.timed_batches * self._model.manifest.runtime.batch_size
+        count = wanted.timed_batches * self._batch_size
         with (
             self._open(ENCODINGS["raw"], wanted, count=count) as exact,
             self._open(self._encoding, wanted, count=count) as coded,
@@ -131,8 +132,11 @@ def _prepare() -> tuple[Document, Answer]:
     parser.add_argument("--address", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--encoding", choices=tuple(ENCODINGS), required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
     arguments = parser.parse_args()
-    contender = StreamContender(Client(arguments.address), arguments.model, ENCODINGS[arguments.encoding])
+    contender = StreamContender(
+        Client(arguments.address), arguments.model, ENCODINGS[arguments.encoding], arguments.batch_size
+    )
 
     def answer(request: Document) -> Document:
         wanted = Round.from_request(request)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.argument_types import positive_float, positive_int
+from benchmarks.argument_types import positive_float, positive_int, result_folder
 from benchmarks.curves.batches import measure_batches
 from benchmarks.curves.load import measure_loads
 from benchmarks.curves.plots import plot_batches, plot_loads
@@ -38,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive_int, default=5, help="runs of each batch size")
     parser.add_argument("--loads", type=positive_float, nargs="+", default=LOADS, help="shares of what it can answer")
     parser.add_argument("--seconds", type=positive_float, default=15.0, help="of each load")
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")
     parser.add_argument("--draw", action="store_true", help="measure nothing, draw what the result files say again")
     parsed = parser.parse_args(arguments)
     if parsed.draw:
+        if not (parsed.out / "curves.json").is_file():
+            parser.error(f"there is no {parsed.out / 'curves.json'} to draw; measure first, or give another --out")
         _draw(json.loads((parsed.out / "curves.json").read_text(encoding="utf-8")), parsed.out)
         return 0
     command = describe_command("benchmarks.curves", arguments)

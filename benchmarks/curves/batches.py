@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from labelmint.addresses import latents
 from labelmint.bundle import open_bundle
 from labelmint.v1 import bundle_pb2
-from labelmint_service.engine import Engine, LatentInputs, load_engine
-from labelmint_service.engine.protocol import run_inputs
+from labelmint_service.engine import Engine, EngineChoice, load_engine
+from labelmint_service.models.latents import latents_at
 
 
 def measure_batches(bundle: Path, engine: str, sizes: Sequence[int], rounds: int) -> dict[str, dict[str, float]]:
@@ -33,13 +32,14 @@ def measure_batches(bundle: Path, engine: str, sizes: Sequence[int], rounds: int
         manifest = bundle_pb2.Manifest()
         manifest.CopyFrom(opened.manifest)
         manifest.runtime.batch_size = size
-        engines[size] = load_engine(dataclasses.replace(opened, manifest=manifest), engine=engine)
+        engines[size] = load_engine(dataclasses.replace(opened, manifest=manifest), EngineChoice(engine=engine))
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for number in range(rounds + 1):
         for size, loaded in engines.items():
-            inputs = _inputs(opened.manifest, size, number)
+            indices = np.arange(number * size, (number + 1) * size, dtype=np.uint64)
+            inputs = latents_at(opened.manifest, 1, indices, class_index=0)
             began = time.perf_counter()
-            run_inputs(loaded, inputs)
+            loaded.run(inputs)
             if number:  # the first round warms up
                 times[size].append(time.perf_counter() - began)
     for loaded in engines.values():
@@ -49,14 +49,3 @@ def measure_batches(bundle: Path, engine: str, sizes: Sequence[int], rounds: int
         str(size): {"samples_per_s": round(size / median, 3), "run_ms": round(median * 1e3, 3)}
         for size, median in medians.items()
     }
-
-
-def _inputs(manifest: bundle_pb2.Manifest, size: int, number: int) -> LatentInputs:
-    indices = np.arange(number * size, (number + 1) * size, dtype=np.uint64)
-    onehot = np.zeros((size, manifest.backbone.c_dim), dtype=np.float32)
-    onehot[:, :1] = 1.0
-    return LatentInputs(
-        z=latents(1, indices, manifest.backbone.z_dim),
-        class_onehot=onehot,
-        truncation_psi=np.full(size, manifest.truncation.default_psi, dtype=np.float32),
-    )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.processes.server import ServerProcess
 from benchmarks.reporting.statistics import summarize_durations
 from labelmint_client import AsyncClient
@@ -30,6 +31,9 @@ def measure_loads(bundle: Path, engine: str, model: str, loads: Sequence[float],
 
     Returns:
         That rate, and by load: calls a second, how many there were, and milliseconds.
+
+    Raises:
+        BenchmarkError: A load is so low that no call comes.
     """
     with ServerProcess(bundle, engine=engine, timeout_s=_TIMEOUT_S) as server:
         return asyncio.run(_measure(server.address, model, loads, seconds))
@@ -38,11 +42,17 @@ def measure_loads(bundle: Path, engine: str, model: str, loads: Sequence[float],
 async def _measure(address: str, model: str, loads: Sequence[float], seconds: float) -> dict[str, object]:
     async with AsyncClient(address) as client:
         capacity = await _capacity(client, model, seconds)
+        firsts = [number * _INDICES_A_LOAD for number in range(1, len(loads) + 1)]
+        planned = [
+            _plan_calls(load, load * capacity, seconds, first) for load, first in zip(loads, firsts, strict=True)
+        ]
         by_load = {}
-        for number, load in enumerate(loads, start=1):
-            rate = load * capacity
-            durations = await _open_loop(client, model, rate, seconds, number * _INDICES_A_LOAD)
-            by_load[f"{load:g}"] = {"calls_per_s": round(rate, 3), "latency_ms": summarize_durations(durations)}
+        for load, first, due in zip(loads, firsts, planned, strict=True):
+            durations = await _open_loop(client, model, due, first)
+            by_load[f"{load:g}"] = {
+                "calls_per_s": round(load * capacity, 3),
+                "latency_ms": summarize_durations(durations),
+            }
         return {"answered_per_s": round(capacity, 3), "loads": by_load}
 
 
@@ -63,12 +73,23 @@ async def _capacity(client: AsyncClient, model: str, seconds: float) -> float:
     return sum(counts) / (time.perf_counter() - began)
 
 
-async def _open_loop(client: AsyncClient, model: str, rate: float, seconds: float, first_index: int) -> list[int]:
-    """Latencies, ns, of calls that come at a rate."""
+def _plan_calls(load: float, rate: float, seconds: float, seed: int) -> list[float]:
+    """When calls are due, seconds after the start."""
     arrivals, due = [], 0.0
-    rng = random.Random(first_index)
+    rng = random.Random(seed)
     while (due := due + rng.expovariate(rate)) < seconds:
         arrivals.append(due)
+    if not arrivals:
+        raise BenchmarkError(
+            f"at load {load:g}, which is {rate:.3g} calls a second here, no call comes in {seconds:g} s; give more "
+            "--seconds or higher --loads",
+            field="loads",
+        )
+    return arrivals
+
+
+async def _open_loop(client: AsyncClient, model: str, arrivals: Sequence[float], first_index: int) -> list[int]:
+    """Latencies, ns, of calls that are due at these times."""
     began = time.perf_counter()
 
     async def call_when_due(number: int, due_s: float) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.argument_types import distinct_seeds, positive_int, share
+from benchmarks.argument_types import distinct_seeds, positive_int, result_folder, share
 from benchmarks.downstream.record import Record
 from benchmarks.downstream.settings import STREAMED_SEED, TEST_SEED, TRAINING_SEED, DownstreamSettings
 from benchmarks.downstream.streamed import fetch_samples
@@ -138,7 +138,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS), help="which to train now")
     parser.add_argument("--threads", type=positive_int, help="threads of a training, processes that render")
     parser.add_argument("--jobs", type=positive_int, default=1, help="trainings at a time; give --threads too")
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")
     parser.add_argument(
         "--restart",
         nargs="*",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.argument_types import positive_float, positive_int
-from benchmarks.endurance.measuring import endure
+from benchmarks.argument_types import positive_float, positive_int, result_folder
+from benchmarks.endurance.measuring import SAMPLE_MEMORY_S, endure
 from benchmarks.reporting.environment import describe_command, describe_environment, describe_origin, load_average
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.reporting.tables import markdown_table
@@ -17,6 +17,7 @@ from labelmint_service.engine.loading import ENGINES
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 LONGEST_HEALTH_MS = 100.0
+LEAST_SECONDS = 4 * SAMPLE_MEMORY_S
 MOST_GROWTH = 0.05
 """Of memory, from the end of the warm-up to the end."""
 
@@ -35,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=ENGINES, default="fused")
     parser.add_argument("--streams", type=positive_int, default=200, help="at a time")
     parser.add_argument("--seconds", type=positive_float, default=300.0)
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")
     parsed = parser.parse_args(arguments)
+    if parsed.seconds < LEAST_SECONDS:
+        parser.error(f"seconds is {parsed.seconds:g}, expected at least {LEAST_SECONDS:g}: memory has to show a line")
     command = describe_command("benchmarks.endurance", arguments)
     report: dict[str, Any] = {"benchmark": "endurance", **describe_environment(command)}
     try:

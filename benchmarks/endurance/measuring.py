@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 
 from benchmarks.endurance.prober import TIMEOUT_S as PROBE_TIMEOUT_S
+from benchmarks.errors import WorkerError
 from benchmarks.processes.server import ServerProcess
 from benchmarks.processes.worker import Worker
 from benchmarks.reporting.statistics import summarize_durations
@@ -35,6 +36,9 @@ def endure(bundle: Path, engine: str, model: str, num_streams: int, seconds: flo
 
     Returns:
         Samples, errors, health checks in milliseconds, and the server's resident memory over time.
+
+    Raises:
+        WorkerError: The server ended, or a process failed.
     """
     flags = ("--max-streams", str(num_streams))
     with (
@@ -63,6 +67,8 @@ async def _endure(
                 counts[number] += 1
         except LabelmintError as error:
             errors.append(f"stream {number}: {error}")
+        else:
+            errors.append(f"stream {number}: it ended after {counts[number]} samples, but is endless")
 
     reading = [asyncio.create_task(read(number)) for number in range(num_streams)]
     began_s = time.monotonic()
@@ -76,10 +82,13 @@ async def _endure(
     took_s, num_samples, slowest = time.monotonic() - began_s, sum(counts), min(counts)
     for task in reading:
         task.cancel()
-    await asyncio.gather(*reading, return_exceptions=True)
+    outcomes = await asyncio.gather(*reading, return_exceptions=True)
+    errors += [f"stream {number}: {error!r}" for number, error in enumerate(outcomes) if isinstance(error, Exception)]
     for client in clients:
         await client.close()
     probed = await probing
+    if (status := server.exit_status()) is not None:
+        raise WorkerError(f"the server ended with status {status} while its streams were read; see its message above")
     return {
         "samples": num_samples,
         "samples_per_s": round(num_samples / took_s, 2),

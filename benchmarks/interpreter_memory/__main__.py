@@ -4,9 +4,8 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.argument_types import natural_int, positive_int
+from benchmarks.argument_types import natural_int, positive_int, result_folder
 from benchmarks.interpreter_memory.settings import CHANNELS, MIN_SIDE, MemorySettings
 from benchmarks.processes.worker import Worker
 from benchmarks.reporting.command import run_benchmark
@@ -93,7 +92,7 @@ def _make_parser() -> argparse.ArgumentParser:
         flag = f"--{name.removeprefix('num_')}"
         parser.add_argument(flag, dest=name, type=read, default=default, help=f"{help_text} (default {default})")
     parser.add_argument("--threads", type=natural_int, default=0, help="threads of torch (default: its own choice)")
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the result")
     return parser
 
 

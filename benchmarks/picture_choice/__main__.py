@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.argument_types import positive_int
+from benchmarks.argument_types import positive_int, result_folder
 from benchmarks.processes.worker import ROOT
 from benchmarks.reporting.command import run_benchmark
 from benchmarks.reporting.files import RESULTS_FOLDER, Document
@@ -31,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 1 after a printed error.
     """
-    parsed = _make_parser().parse_args(arguments)
+    parser = _make_parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.count > parsed.candidates:
+        parser.error(f"count is {parsed.count}, expected at most the {parsed.candidates} candidates")
     return run_benchmark("picture_choice", arguments, lambda: _measure(parsed), draw_summary, parsed.out)
 
 
@@ -98,7 +101,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=positive_int, default=16, help="pictures to choose (default %(default)s)")
     parser.add_argument("--candidates", type=positive_int, default=400, help="to choose from (default %(default)s)")
     parser.add_argument("--others", type=positive_int, default=2000, help="to compare with (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the result")
     return parser
 
 

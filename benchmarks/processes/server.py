@@ -1,7 +1,6 @@
 """The server, in a process of its own."""
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,15 +11,15 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.errors import WorkerError
+from benchmarks.processes.ending import end_process
 from benchmarks.processes.memory import peak_rss_bytes
 from benchmarks.processes.worker import ROOT
 
 _POLL_S = 0.05
-_STOP_TIMEOUT_S = 60.0
 
 
 class ServerProcess:
-    """`python -m labelmint_service` on a free port of the loopback interface, for the length of a with block.
+    """`labelmint-serve` on a free port of the loopback interface, for the length of a with block.
 
     Args:
         bundle: What it serves.
@@ -50,7 +49,7 @@ class ServerProcess:
         """
         with tempfile.TemporaryDirectory(prefix="labelmint-bench-") as folder:
             ready_file = Path(folder) / "ready.json"
-            command = [sys.executable, "-m", "labelmint_service", "--port", "0", "--no-metrics"]
+            command = [sys.executable, "-m", "benchmarks.processes.serving", "--port", "0", "--no-metrics"]
             command += [
                 "--log-level",
                 "warning",
@@ -62,7 +61,7 @@ class ServerProcess:
                 str(ready_file),
                 *self._flags,
             ]
-            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
             try:
                 self.address = self._wait_until_ready(self._process, ready_file)
             except BaseException:
@@ -80,6 +79,10 @@ class ServerProcess:
         """Of the process, once entered."""
         assert self._process is not None, "enter the server first"
         return self._process.pid
+
+    def exit_status(self) -> int | None:
+        """Status with which it ended; None as long as it runs."""
+        return None if self._process is None else self._process.poll()
 
     def peak_rss_bytes(self) -> int | None:
         """Most memory it has held so far; None where the system does not tell."""
@@ -100,12 +103,5 @@ class ServerProcess:
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end_process(process)

@@ -3,7 +3,6 @@
 A worker's module calls `answer_requests` under `if __name__ == "__main__":`; the benchmark starts it as `Worker`.
 """
 
-import contextlib
 import json
 import os
 import queue
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.errors import WorkerError
+from benchmarks.processes.ending import end_process
 from benchmarks.reporting.files import Document
 from labelmint.errors import LabelmintError
 
@@ -23,8 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 """Of the repository: workers start here, so that they import this very package."""
 
 Answer = Callable[[Document], Mapping[str, object]]
-
-_STOP_TIMEOUT_S = 60.0
 
 
 class Worker:
@@ -116,16 +114,8 @@ class Worker:
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end_process(process)
 
 
 def answer_requests(prepare: Callable[[], tuple[Mapping[str, object], Answer]]) -> None:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.reporting.environment import describe_command, describe_environment
+from benchmarks.reporting.environment import describe_command, describe_environment, load_average
 from benchmarks.reporting.files import Document, write_json
 from labelmint.errors import LabelmintError
 
@@ -35,7 +35,7 @@ def run_benchmark(
     except LabelmintError as error:
         print(f"benchmarks.{name}: {error}", file=sys.stderr)
         return 1
-    document = {"benchmark": name, **environment, **measured}
+    document = {"benchmark": name, **environment, **measured, "load_average_after": load_average()}
     write_json(out / f"{name}.json", document)
     print(draw(document), end="")
     print(f"written: {out / f'{name}.json'}")

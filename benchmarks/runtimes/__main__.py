@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.argument_types import positive_int
+from benchmarks.argument_types import positive_int, result_folder
 from benchmarks.errors import ParityError
 from benchmarks.processes.worker import Worker
 from benchmarks.reporting.command import run_benchmark
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-sizes", type=positive_int, nargs="+", default=[1, 4], help="rows of a run")
     parser.add_argument("--rounds", type=positive_int, default=5, help="turns of each runtime")
     parser.add_argument("--runs", type=positive_int, default=4, help="runs of a turn")
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the result")
     parsed = parser.parse_args(arguments)
 
     def measure() -> Document:
@@ -63,7 +63,7 @@ def _compare(bundle: Path, batch_size: int, parsed: argparse.Namespace) -> Docum
             runtime: stack.enter_context(
                 Worker(
                     "benchmarks.runtimes.painting",
-                    ["--bundle", str(bundle), "--runtime", runtime],
+                    ["--bundle", str(bundle.resolve()), "--runtime", runtime],
                     timeout_s=_TIMEOUT_S,
                 )
             )

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.argument_types import natural_int, positive_float, positive_int
+from benchmarks.argument_types import natural_int, positive_float, positive_int, result_folder
 from benchmarks.reporting.environment import describe_command, describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
-from benchmarks.throughput.measuring import ThroughputSettings, measure
+from benchmarks.throughput.measuring import PROVIDERS, ThroughputSettings, measure
 from benchmarks.throughput.summary import TARGET_RATIO, build_report, draw_page, draw_table
 from labelmint.errors import LabelmintError
 from labelmint_service.engine.loading import ENGINES
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = ThroughputSettings(
         bundle=parsed.bundle,
         engine=parsed.engine,
+        provider=parsed.provider,
         rounds=parsed.rounds or (QUICK_ROUNDS if parsed.quick else defaults.rounds),
         seconds=parsed.seconds or (QUICK_SECONDS if parsed.quick else defaults.seconds),
         warmup_batches=parsed.warmup_batches,
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    name = "service" if parsed.engine == defaults.engine else f"service-{parsed.engine}"
+    usual = (defaults.engine, defaults.provider)
+    name = "-".join(["service", *(one for one in (parsed.engine, parsed.provider) if one not in usual)])
     write_json(parsed.out / f"{name}.json", report)
     write_text(parsed.out / f"{name}.md", draw_page(report, name))
     print(draw_table(report), end="")
@@ -64,6 +66,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--bundle", type=Path, default=defaults.bundle, help="folder of the bundle (default: the embedded one)"
     )
     parser.add_argument("--engine", choices=ENGINES, default=defaults.engine, help="what runs it (default %(default)s)")
+    parser.add_argument(
+        "--provider", choices=PROVIDERS, default=defaults.provider, help="what that runs on (default %(default)s)"
+    )
     parser.add_argument("--rounds", type=positive_int, help=f"turns of each contender (default {defaults.rounds})")
     parser.add_argument(
         "--seconds", type=positive_float, help=f"length of a turn, seconds (default {defaults.seconds:g})"
@@ -77,7 +82,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=natural_int, default=defaults.seed, help=f"of the addresses (default {defaults.seed})"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")
     parser.add_argument(
         "--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS:g} s, to see that it works"
     )

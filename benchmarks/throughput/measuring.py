@@ -15,6 +15,7 @@ from benchmarks.processes.worker import Worker
 from benchmarks.reporting.files import Document
 
 ENGINE = "engine"
+PROVIDERS = ("cpu", "cuda")
 MAX_IMAGE_DIFFERENCE_LEVELS = 8.0
 """Of lossy pictures to the exact ones, mean over all bytes; more means that another picture came."""
 
@@ -30,6 +31,7 @@ class ThroughputSettings:
     Attributes:
         bundle: Folder of the bundle.
         engine: Name of the engine, for the engine alone and for the server.
+        provider: What it runs on.
         rounds: Turns of each contender.
         seconds: Length of a turn without its warm-up, as the engine alone takes it.
         warmup_batches: Batches in front of each turn that are not timed.
@@ -38,6 +40,7 @@ class ThroughputSettings:
 
     bundle: Path
     engine: str = "onnxruntime"
+    provider: str = "cpu"
     rounds: int = 7
     seconds: float = 10.0
     warmup_batches: int = 2
@@ -86,14 +89,18 @@ def measure(settings: ThroughputSettings) -> Measurement:
         WorkerError: A process ended, failed or did not answer.
     """
     with ExitStack() as stack:
-        engine_arguments = ["--bundle", str(settings.bundle.resolve()), "--engine", settings.engine]
+        runs_on = ["--provider", settings.provider]
+        engine_arguments = ["--bundle", str(settings.bundle.resolve()), "--engine", settings.engine, *runs_on]
         engine = stack.enter_context(
             Worker("benchmarks.contenders.engine", engine_arguments, timeout_s=_START_TIMEOUT_S)
         )
-        server = stack.enter_context(ServerProcess(settings.bundle, engine=settings.engine, timeout_s=_START_TIMEOUT_S))
+        server = stack.enter_context(
+            ServerProcess(settings.bundle, engine=settings.engine, timeout_s=_START_TIMEOUT_S, flags=runs_on)
+        )
         workers = {ENGINE: engine}
         for encoding in ENCODINGS:
             arguments = ["--address", server.address, "--model", engine.description["model"], "--encoding", encoding]
+            arguments += ["--batch-size", str(engine.description["batch_size"])]
             worker = Worker("benchmarks.contenders.stream", arguments, timeout_s=_START_TIMEOUT_S)
             workers[f"grpc_{encoding}"] = stack.enter_context(worker)
         for name, worker in workers.items():
@@ -196,7 +203,7 @@ class _Turns:
 
 
 def _check_same_numerics(engine: Document, other: Document, name: str) -> None:
-    for key in ("digest", "numerics_id", "batch_size"):
+    for key in ("digest", "numerics_id"):
         if other[key] != engine[key]:
             raise ParityError(
                 f"{name} has {key} {other[key]}, the engine alone {engine[key]}; let both run the same bundle "

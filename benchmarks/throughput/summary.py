@@ -40,6 +40,7 @@ def build_report(settings: ThroughputSettings, measurement: Measurement, environ
             "digest": measurement.description["digest"],
             "numerics_id": measurement.description["numerics_id"],
             "engine": settings.engine,
+            "provider": settings.provider,
             "batch_size": batch_size,
             "rounds": settings.rounds,
             "seconds": settings.seconds,

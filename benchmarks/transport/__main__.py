@@ -3,10 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.argument_types import positive_int
-from benchmarks.reporting.environment import describe_command, describe_environment
+from benchmarks.argument_types import positive_int, result_folder
+from benchmarks.reporting.environment import describe_command, describe_environment, load_average
 from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
 from benchmarks.transport.measuring import TransportSettings, measure
 from benchmarks.transport.summary import draw_page, draw_table, summarize
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--triton-python", help="Python of an environment with nvidia-pytriton; without it, Triton is left out"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")
     parsed = parser.parse_args(arguments)
     for size in parsed.sizes:
         if size % 128:
@@ -55,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
+    report["load_average_after"] = load_average()
     write_json(parsed.out / "transport.json", report)
     write_text(parsed.out / "transport.md", draw_page(report))
     print(draw_table(report), end="")

@@ -8,8 +8,6 @@ from benchmarks.reporting.files import Document
 from benchmarks.transport.arrived import describe_arrived
 from labelmint_client import Client, Sample, keep_freed_memory
 
-_MAX_MESSAGE_BYTES = 64 * 2**20
-
 
 def _prepare() -> tuple[Document, Answer]:
     keep_freed_memory()
@@ -19,7 +17,7 @@ def _prepare() -> tuple[Document, Answer]:
     parser.add_argument("--message-bytes", type=int, required=True)
     parser.add_argument("--shared-bytes", type=int)
     parsed = parser.parse_args()
-    client = Client(parsed.address, max_receive_bytes=_MAX_MESSAGE_BYTES)
+    client = Client(parsed.address, max_receive_bytes=parsed.message_bytes)
 
     def answer(request: Document) -> Document:
         count, kept = int(request["samples"]), int(request["kept"])

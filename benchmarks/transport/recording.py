@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from labelmint.scores import image_score
-from labelmint_service.engine import EngineBatch
+from labelmint_service.engine import EngineBatch, LatentInputs
 from labelmint_service.models.served import load_model
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
@@ -25,7 +25,7 @@ def record(path: Path, size: int, batch_size: int) -> None:
     backbone = model.bundle.manifest.backbone
     num_pictures = min(batch_size, _PICTURES)
     z = np.random.default_rng(0).standard_normal((num_pictures, backbone.z_dim), dtype=np.float32)
-    rows = [model.engine.run(one[None], np.zeros((1, backbone.c_dim), np.float32), np.ones(1, np.float32)) for one in z]
+    rows = [model.engine.run(LatentInputs(z=one[None], truncation_psi=np.ones(1, np.float32))) for one in z]
     model.engine.close()
     scale = size // rows[0].image.shape[1]
     arrays = {

@@ -18,10 +18,9 @@ from benchmarks.transport.recording import load_recording
 from labelmint.bundle import open_bundle
 from labelmint.memory import keep_freed_memory
 from labelmint.v1 import bundle_pb2
-from labelmint_service.engine import EngineBatch, JsonValue
+from labelmint_service.engine import EngineBatch, JsonValue, LatentInputs
 from labelmint_service.models.served import ServedModel, serve_bundle
 from labelmint_service.ready_file import Readiness
-from labelmint_service.scheduling.rows import slice_outputs
 from labelmint_service.server import LabelmintServer
 from labelmint_service.settings import EMBEDDED_BUNDLE, ServiceSettings
 
@@ -48,16 +47,11 @@ class ReplayEngine:
     def describe(self) -> Mapping[str, JsonValue]:
         return {"engine": self.name}
 
-    def run(
-        self,
-        z: npt.NDArray[np.float32],
-        class_onehot: npt.NDArray[np.float32],  # noqa: ARG002 - of every engine
-        truncation_psi: npt.NDArray[np.float32],  # noqa: ARG002
-    ) -> EngineBatch:
-        return slice_outputs(self._batch, 0, len(z))
+    def run(self, inputs: LatentInputs) -> EngineBatch:
+        return self._batch.rows(0, inputs.num_rows)
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
-        return slice_outputs(self._batch, 0, len(ws))
+        return self._batch.rows(0, len(ws))
 
     def average_style(self) -> npt.NDArray[np.float32]:
         return np.zeros(self._w_dim, dtype=np.float32)

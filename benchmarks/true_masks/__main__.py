@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from benchmarks.argument_types import positive_int, share
+from benchmarks.argument_types import positive_int, result_folder, share
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes.worker import ROOT
 from benchmarks.reporting.command import run_benchmark
@@ -147,7 +147,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pose-range", type=share, default=0.4, help="of the set that the codes belong to (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the result")
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the result")
     return parser
 
 

@@ -5,11 +5,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.argument_types import positive_int
-from benchmarks.reporting.environment import describe_command, describe_environment
-from benchmarks.reporting.files import RESULTS_FOLDER, write_json, write_text
+from benchmarks.argument_types import positive_int, result_folder
+from benchmarks.errors import RecordError
+from benchmarks.reporting.environment import describe_command, describe_environment, load_average
+from benchmarks.reporting.files import RESULTS_FOLDER, Document, write_json, write_text
 from benchmarks.workloads.devices import DEVICES
 from benchmarks.workloads.measuring import CONTENDERS, USUAL, WorkloadSettings, measure
 from benchmarks.workloads.plots import plot_stages
@@ -25,62 +25,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None takes those of the process.
 
     Returns:
-        Exit status: 0, or 1 after a printed error.
+        Exit status: 0, or 1 after a printed error; workloads that were measured before it are written.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.workloads", description=__doc__)
-    parser.add_argument(
-        "workloads", nargs="*", metavar="WORKLOAD", help=f"some of {', '.join(WORKLOADS)} (default all)"
-    )
-    defaults = WorkloadSettings(cache=Path("out/benchmarks"))
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="cuda needs a CUDA build of torch")
-    parser.add_argument(
-        "--contenders", nargs="+", choices=CONTENDERS, help="(default: those that are usual on the device)"
-    )
-    parser.add_argument("--rounds", type=positive_int, default=defaults.rounds)
-    parser.add_argument("--pictures", type=positive_int, help="of a turn of an engine (default 4, on cuda 256)")
-    parser.add_argument("--batch-size", type=positive_int, help="rows of an engine's run (default 1, on cuda 8)")
-    parser.add_argument(
-        "--cache", type=Path, default=defaults.cache, help="folder for the bundles (default %(default)s)"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER, help="folder for the results")
+    parser = _make_parser()
     parsed = parser.parse_args(arguments)
     unknown = [name for name in parsed.workloads if name not in WORKLOADS]
     if unknown:
         parser.error(f"workload is {unknown[0]!r}, expected some of {', '.join(WORKLOADS)}")
     on_gpu = parsed.device == "cuda"
     settings = WorkloadSettings(
-        contenders=tuple(parsed.contenders or USUAL[parsed.device]),
+        contenders=tuple(dict.fromkeys(parsed.contenders or USUAL[parsed.device])),
         device=parsed.device,
         rounds=parsed.rounds,
-        pictures=parsed.pictures or (256 if on_gpu else defaults.pictures),
-        torch_pictures=4 if on_gpu else defaults.torch_pictures,
-        batch_size=parsed.batch_size or (8 if on_gpu else defaults.batch_size),
+        pictures=parsed.pictures or (256 if on_gpu else 4),
+        torch_pictures=4 if on_gpu else 1,
+        batch_size=parsed.batch_size or (8 if on_gpu else 1),
         cache=parsed.cache,
     )
     name = "workloads-cuda" if on_gpu else "workloads"
-    measured = _read_measured(parsed.out / f"{name}.json")
+    document: Document = {}
     try:
-        for workload in parsed.workloads or WORKLOADS:
+        measured = _read_measured(parsed.out / f"{name}.json")
+        for workload in dict.fromkeys(parsed.workloads or WORKLOADS):
             environment = describe_environment(describe_command("benchmarks.workloads", arguments))
-            measured[workload] = {**summarize(workload, measure(workload, settings), settings), **environment}
+            summary = summarize(workload, measure(workload, settings), settings)
+            measured[workload] = {**summary, **environment, "load_average_after": load_average()}
+            document = {"workloads": {one: measured[one] for one in WORKLOADS if one in measured}}
+            _write(document, parsed.out, name)  # now, because the next workload may fail
     except LabelmintError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    document = {"workloads": {workload: measured[workload] for workload in WORKLOADS if workload in measured}}
-    write_json(parsed.out / f"{name}.json", document)
-    write_text(parsed.out / f"{name}.md", draw_page(document))
-    if not on_gpu:
-        plot_stages(document["workloads"], parsed.out / "time-by-stage.png")
     print(draw_table(document), end="")
     return 0
 
 
-def _read_measured(path: Path) -> dict[str, dict[str, Any]]:  # Any: a document of JSON
-    """Workloads of earlier runs, which stay until they are measured again."""
+def _write(document: Document, out: Path, name: str) -> None:
+    write_json(out / f"{name}.json", document)
+    write_text(out / f"{name}.md", draw_page(document))
+    if name == "workloads":
+        plot_stages(document["workloads"], out / "time-by-stage.png")
+
+
+def _read_measured(path: Path) -> dict[str, Document]:
+    """Workloads of earlier runs, which stay until they are measured again.
+
+    Raises:
+        RecordError: The file is none of this benchmark.
+    """
     if not path.exists():
         return {}
-    measured: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["workloads"]
-    return measured
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["workloads"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{path} holds no measured workloads ({error!r}); delete it or give another --out", field="out"
+        ) from error
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    defaults = WorkloadSettings(cache=Path("out/benchmarks"))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.workloads",
+        description="Measure how long a labelled picture takes the reference algorithm and the engines.",
+    )
+    parser.add_argument(
+        "workloads", nargs="*", metavar="WORKLOAD", help=f"some of {', '.join(WORKLOADS)} (default all)"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="cuda needs a CUDA build of torch")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=CONTENDERS, help="(default: those that are usual on the device)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=defaults.rounds, help="turns of each (default %(default)s)"
+    )
+    parser.add_argument("--pictures", type=positive_int, help="of an engine's turn, at least (default 4, on cuda 256)")
+    parser.add_argument("--batch-size", type=positive_int, help="of the bundles it makes (default 1, on cuda 8)")
+    parser.add_argument(
+        "--cache", type=result_folder, default=defaults.cache, help="folder for the bundles (default %(default)s)"
+    )
+    parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")
+    return parser
 
 
 if __name__ == "__main__":

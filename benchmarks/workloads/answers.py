@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PictureAnswer:
-    """The time of one labelled picture.
+class RunAnswer:
+    """The time of one run, by its pictures.
 
     Attributes:
-        total_ns: From latents to labels.
+        total_ns: From latents to labels, of a picture.
         stages_ns: Parts of it.
     """
 

@@ -1,5 +1,6 @@
 """What the arithmetic would take at the rates that this machine reaches: the floor of a workload."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,15 +30,26 @@ def count_generator(generator: Backbone) -> int:
 def count_interpreter(config: InterpreterConfig, workload: Workload) -> int:
     """Multiplications and additions of one picture's labels in the commuted form, without resizing, vote and JS.
 
-    Every level below the label resolution is projected where it is; those from there on at every pixel.
+    Every level below the label resolution is projected where it is, in the rows that the delivered ones are raised
+    from; those from there on at every pixel.
     """
     h1, h2 = config.hidden_widths
     side = config.label_resolution
     pixels = side * side * workload.num_rows // workload.resolution
     units = config.num_members * h1
-    projections = sum(tap.channels * (tap.resolution**2 if tap.resolution < side else pixels) for tap in config.taps)
+    places = {r: r * _rows_read(workload, r) if r < side else pixels for r in {tap.resolution for tap in config.taps}}
+    projections = sum(tap.channels * places[tap.resolution] for tap in config.taps)
     rest = config.num_members * (h1 * h2 + h2 * config.num_classes) * pixels
     return 2 * (units * projections + rest)
+
+
+def _rows_read(workload: Workload, resolution: int) -> int:
+    """Rows of a level below the label resolution that bilinear resizing reads for the delivered rows."""
+    side = workload.label_resolution
+    scale = side / workload.resolution
+    first, last = int(workload.first_row * scale), int((workload.first_row + workload.num_rows) * scale) - 1
+    above, below = (math.floor((row + 0.5) * resolution / side - 0.5) for row in (first, last))
+    return min(below + 1, resolution - 1) - max(above, 0) + 1
 
 
 def measure_rates(device: torch.device) -> dict[str, float]:

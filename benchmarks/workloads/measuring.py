@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.errors import ParityError
+from benchmarks.errors import BenchmarkError, ParityError
 from benchmarks.processes.worker import Worker
 from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import Labels, load_labels
@@ -27,6 +27,7 @@ TORCH = ("reference", "compiled")
 LEAST_AGREEMENT = 0.995
 """Share of labels in which a contender must agree with the first one."""
 _TIMEOUT_S = 3600.0
+_INDICES_A_ROUND = 2**32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +38,9 @@ class WorkloadSettings:
         contenders: Some of `CONTENDERS`; labels are compared with those of the first.
         rounds: Turns of each contender.
         device: Where torch's contenders and `onnxruntime` work; `fused` and `fused-cuda` work where their names say.
-        pictures: Of a turn of an engine.
+        pictures: Of a turn of an engine, which fills them up to whole runs: it computes all rows of a run anyway.
         torch_pictures: Of a turn of torch's contenders.
-        batch_size: Rows of an engine's run.
+        batch_size: Rows, of the bundles that are made; the embedded one has its own.
         cache: Folder for the bundles.
         seed: Of the addresses.
     """
@@ -60,32 +61,44 @@ class Contender:
 
     Attributes:
         description: What its worker says of itself.
-        total_ns: Of each picture.
-        stages_ns: Of each picture, where the contender tells.
+        turns_ns: Time of a picture in each run, a list a turn.
+        stages_ns: Parts of it in each run, where the contender tells.
         peak_rss_bytes: Most memory of its process.
-        peak_device_bytes: Most memory that it held on a GPU, where it tells.
+        peak_device_bytes: Most memory that it held on a GPU.
         label_agreement: With the first contender.
         divergence_error: Largest difference to the first contender's map, nats.
     """
 
     description: Document
-    total_ns: list[int] = field(default_factory=list)
+    turns_ns: list[list[int]] = field(default_factory=list)
     stages_ns: list[Mapping[str, int]] = field(default_factory=list)
     peak_rss_bytes: int | None = None
     peak_device_bytes: int | None = None
     label_agreement: float = 1.0
     divergence_error: float = 0.0
 
+    @property
+    def runs_ns(self) -> list[int]:
+        """Time of a picture in each run of all turns."""
+        return [value for turn in self.turns_ns for value in turn]
+
 
 def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
     """Run one workload; says on standard error how far it is.
 
     Raises:
+        BenchmarkError: No contender can run it.
         ParityError: A contender labels otherwise.
         WorkerError: A process ended, failed or did not answer.
     """
     workload = WORKLOADS[name]
     contenders = [one for one in settings.contenders if workload.family or one not in TORCH]
+    if not contenders:
+        raise BenchmarkError(
+            f"{name} can be run by engines alone, but the contenders are {', '.join(settings.contenders)}; name an "
+            "engine too, or other workloads",
+            field="contenders",
+        )
     bundle = EMBEDDED_BUNDLE
     if workload.family and any(one not in TORCH for one in contenders):
         bundle = write_bundle(name, workload, settings.cache, settings.batch_size)
@@ -97,16 +110,16 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
         for one in contenders:
             workers[one] = stack.enter_context(_start(one, name, bundle, settings.device))
             seen[one] = Contender(description=workers[one].description)
-            labels = load_labels(_ask(workers[one], settings, one, 0, folder / f"{one}.npz", seen[one]))
+            path = folder / f"{one}.npz"
+            _ask(workers[one], {"seed": settings.seed, "first_index": 0, "count": 1, "labels": str(path)})
+            labels = load_labels(path)
             truth = labels if truth is None else truth
             compare_labels(one, contenders[0], labels, truth, seen[one])
-            seen[one].total_ns.clear()
-            seen[one].stages_ns.clear()
             _say(f"{name}: {one} labels {seen[one].label_agreement:.4%} as {contenders[0]} does")
         for number in range(settings.rounds):
             first = number % len(contenders)
             for one in contenders[first:] + contenders[:first]:
-                _ask(workers[one], settings, one, 1 + number * settings.pictures, None, seen[one])
+                _take_turn(workers[one], settings, one, number, seen[one])
             _say(f"{name}: round {number + 1} of {settings.rounds}")
         return seen
 
@@ -122,18 +135,20 @@ def _start(contender: str, workload: str, bundle: Path, device: str) -> Worker:
     return Worker("benchmarks.workloads.engines", arguments, timeout_s=_TIMEOUT_S)
 
 
-def _ask(
-    worker: Worker, settings: WorkloadSettings, contender: str, first: int, labels: Path | None, seen: Contender
-) -> Path:
-    """Let a contender have its turn; with a path, one picture whose labels it writes there."""
-    count = settings.torch_pictures if contender in TORCH else settings.pictures
-    count = count if labels is None else 1
-    request = {"seed": settings.seed, "first_index": first, "count": count, "labels": str(labels) if labels else ""}
-    answer = worker.ask(request, timeout_s=_TIMEOUT_S)
-    seen.total_ns += [picture["total_ns"] for picture in answer["pictures"]]
-    seen.stages_ns += [picture["stages_ns"] for picture in answer["pictures"]]
+def _take_turn(worker: Worker, settings: WorkloadSettings, contender: str, number: int, seen: Contender) -> None:
+    """Let a contender label the pictures of a turn, in whole runs."""
+    rows = worker.description["batch_size"]
+    wanted = settings.torch_pictures if contender in TORCH else settings.pictures
+    first = 1 + number * _INDICES_A_ROUND
+    count = -(-wanted // rows) * rows
+    answer = _ask(worker, {"seed": settings.seed, "first_index": first, "count": count, "labels": ""})
+    seen.turns_ns.append([run["total_ns"] for run in answer["runs"]])
+    seen.stages_ns += [run["stages_ns"] for run in answer["runs"]]
     seen.peak_rss_bytes, seen.peak_device_bytes = answer["peak_rss_bytes"], answer["peak_device_bytes"]
-    return labels or Path()
+
+
+def _ask(worker: Worker, request: Document) -> Document:
+    return worker.ask(request, timeout_s=_TIMEOUT_S)
 
 
 def compare_labels(one: str, first: str, labels: Labels, truth: Labels, seen: Contender) -> None:

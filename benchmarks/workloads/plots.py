@@ -8,12 +8,14 @@ from benchmarks.reporting.plots import COLOURS, make_axes, save_plot
 
 
 def plot_stages(workloads: Mapping[str, Document], path: Path) -> None:
-    """Draw where the time of a picture goes, a bar for each workload."""
+    """Draw where the time of a picture goes, a bar for each workload that `fused` ran; nothing if there is none."""
     stages = {
         name: part["contenders"]["fused"]["stages_ms"]
         for name, part in workloads.items()
         if "fused" in part["contenders"]
     }
+    if not stages:
+        return
     names = list(dict.fromkeys(stage for one in stages.values() for stage in one))
     axes = make_axes("share of the time of a picture, engine fused", "")
     left = [0.0] * len(stages)

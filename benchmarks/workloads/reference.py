@@ -18,7 +18,7 @@ from torch.nn import functional
 from benchmarks.processes.memory import peak_rss_bytes
 from benchmarks.processes.worker import Answer, answer_requests
 from benchmarks.reporting.files import Document
-from benchmarks.workloads.answers import PictureAnswer, save_labels
+from benchmarks.workloads.answers import RunAnswer, save_labels
 from benchmarks.workloads.devices import DEVICES, finish, open_device, peak_device_bytes
 from benchmarks.workloads.floors import count_generator, count_interpreter, measure_rates
 from benchmarks.workloads.parts import make_generator, make_interpreter
@@ -83,7 +83,8 @@ class ReferenceLabels(nn.Module):
             features[first : first + len(raised)] = raised
             first += len(raised)
         pixels = features[:, self.rows].reshape(dim, -1).t()  # [P, D]
-        votes, mean, entropy = [], torch.zeros(()), torch.zeros(())
+        nothing = torch.zeros((), device=like.device)
+        votes, mean, entropy = [], nothing, nothing
         for member in self.members:
             logits = member(pixels)
             votes.append(logits.argmax(dim=1))
@@ -127,6 +128,7 @@ def _prepare() -> tuple[Document, Answer]:
     weights = sum(p.numel() for member in labels.members for p in member.parameters() if p.dim() == 2)
     pixels = (labels.rows.stop - labels.rows.start) * labels.side
     description = {
+        "batch_size": 1,
         "rates": measure_rates(device),
         "generator_operations": operations,
         "interpreter_operations": count_interpreter(interpreter.config, workload),
@@ -145,11 +147,12 @@ def _prepare() -> tuple[Document, Answer]:
             painted = time.perf_counter_ns()
             label, divergence = (array.cpu() for array in run(output.features))
             done = time.perf_counter_ns()
-            answers.append(PictureAnswer(total_ns=done - began, stages_ns={"generator": painted - began}))
-            kept.append((label.numpy(), divergence.numpy()))
+            answers.append(RunAnswer(total_ns=done - began, stages_ns={"generator": painted - began}))
+            if request["labels"]:
+                kept.append((label.numpy(), divergence.numpy()))
         save_labels(request, kept)
         return {
-            "pictures": [one.document() for one in answers],
+            "runs": [one.document() for one in answers],
             "peak_rss_bytes": peak_rss_bytes(),
             "peak_device_bytes": peak_device_bytes(device),
         }

@@ -14,16 +14,23 @@ GOALS = {"car-512": 25.0, "cat-256": 15.0}
 GPU_GOALS = {"car-512": (1000.0, 100.0), "face-1024": (250.0, 0.0)}
 """Pictures a second that the fused engine should make on an H100, and times faster than the reference there."""
 
+_DEVICES = {"fused": "cpu", "fused-cuda": "cuda"}
+"""Contenders that work on one device, whatever is asked for; a floor is that of one device."""
+_KERNEL_DTYPES = {"bf16": "bfloat16", "float16": "float16"}
+"""How the name of a kernel ends that multiplies in another dtype than float32."""
+
 
 def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettings) -> dict[str, Any]:
     """One workload as a document of JSON."""
     reference = seen.get("reference")
-    floor = _floor(reference.description) if reference else {}
+    floor_of_device = _floor(reference.description) if reference else {}
     contenders = {}
     for one, contender in seen.items():
-        median = statistics.median(contender.total_ns)
+        median = statistics.median(contender.runs_ns)
+        floor = floor_of_device if _DEVICES.get(one, settings.device) == settings.device else {}
         entry: dict[str, Any] = {
-            "ms_a_picture": summarize_durations(contender.total_ns),
+            "batch_size": contender.description.get("batch_size"),
+            "ms_a_picture": summarize_durations(contender.runs_ns),
             "pictures_a_second": round(1e9 / median, 3),
             "stages_ms": _median_stages(contender),
             "peak_rss_bytes": contender.peak_rss_bytes,
@@ -32,7 +39,7 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
             "largest_divergence_error_nats": contender.divergence_error,
         }
         if reference:
-            entry["times_the_reference"] = round(statistics.median(reference.total_ns) / median, 2)
+            entry["times_the_reference"] = round(_times(reference, contender), 2)
         if floor:
             entry["share_of_float32_floor"] = round(floor["seconds"] / (median / 1e9), 3)
         entry |= _beside_their_floors(contender, floor, entry["stages_ms"])
@@ -42,18 +49,23 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
     document: dict[str, Any] = {
         "contenders": contenders,
         "device": settings.device,
-        "batch_size": settings.batch_size,
         "rounds": settings.rounds,
         "pictures": settings.pictures,
         "digest": next((one.description["digest"] for one in seen.values() if "digest" in one.description), None),
-        "floor": floor,
+        "floor": floor_of_device,
     }
     if reference:
-        seconds = statistics.median(reference.total_ns) / 1e9
+        seconds = statistics.median(reference.runs_ns) / 1e9
         rate = reference.description["reference_operations"] / seconds
         document["reference_share_of_gemm_rate"] = round(rate / reference.description["rates"]["gemm_float32"], 3)
     document |= _goals(name, contenders, settings.device)
     return document
+
+
+def _times(reference: Contender, contender: Contender) -> float:
+    """How many times as long the reference takes: median over the rounds."""
+    turns = zip(reference.turns_ns, contender.turns_ns, strict=True)
+    return statistics.median(statistics.median(slow) / statistics.median(fast) for slow, fast in turns)
 
 
 def _goals(name: str, contenders: Mapping[str, Mapping[str, Any]], device: str) -> dict[str, Any]:
@@ -90,16 +102,19 @@ def _beside_their_floors(
 ) -> dict[str, Any]:
     """Form of the kernel, and how many times what their arithmetic takes, at the rate of large products, stages take.
 
-    Synthesis multiplies in float32, the interpreter in what its kernel does (the small last layer in float32).
+    Synthesis multiplies in float32, the interpreter in what its kernel does (the small last layer in float32). Nothing
+    is said of a dtype that is emulated here.
     """
     kernel = contender.description.get("numerics", {}).get("engine", {}).get("kernel")
     if kernel is None:
         return {}
     if not floor:
         return {"kernel": kernel}
-    dtypes = {"synthesis": "float32", "interpreter": "bfloat16" if kernel.endswith("bf16") else "float32"}
+    dtype = next((dtype for ending, dtype in _KERNEL_DTYPES.items() if kernel.endswith(ending)), "float32")
+    dtypes = {"synthesis": "float32", "interpreter": dtype}
     operations = {"synthesis": floor["generator_operations"], "interpreter": floor["interpreter_operations"]}
-    least_ms = {stage: 1e3 * operations[stage] / floor["rates"][f"gemm_{dtype}"] for stage, dtype in dtypes.items()}
+    rates = {stage: floor["rates"].get(f"gemm_{dtype}") for stage, dtype in dtypes.items()}
+    least_ms = {stage: 1e3 * operations[stage] / rate for stage, rate in rates.items() if rate}
     times = {stage: round(stages_ms[stage] / least, 2) for stage, least in least_ms.items() if stage in stages_ms}
     return {"kernel": kernel, "times_their_floor": times}
 

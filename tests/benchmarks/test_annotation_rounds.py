@@ -24,6 +24,13 @@ def test_copies_that_cannot_be_made_end_it(tmp_path: Path, capsys: pytest.Captur
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("count", ["1", "7"])
+def test_pictures_that_make_no_two_rounds_are_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--count", count, "--candidates", "6"])
+    assert f"count is {count}, expected 2, a picture a round, to the 6 candidates" in capsys.readouterr().err
+
+
 def test_summary_has_the_mean_of_the_seeds() -> None:
     runs = [
         {"seed": seed, "way": way, "miou": miou, "iou": {}}

@@ -1,11 +1,15 @@
 """The curves of a tiny bundle: real engine, real server, real calls."""
 
+import itertools
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from benchmarks.curves.__main__ import main
+from benchmarks.curves.load import _plan_calls
+from benchmarks.errors import BenchmarkError
 from labelmint.bundle import open_bundle
 
 
@@ -29,3 +33,26 @@ def test_curves_are_measured_and_drawn(tiny: Path, tmp_path: Path) -> None:
     for name in ("throughput-by-batch", "latency-by-load"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width > 500
+
+
+def test_calls_come_at_the_rate_of_the_load_and_at_random() -> None:
+    due = _plan_calls(0.5, 20.0, 100.0, seed=1)
+    assert due == sorted(due)
+    assert due[0] > 0
+    assert due[-1] < 100
+    assert 1850 < len(due) < 2150  # Poisson: 2000, standard deviation 45
+    gaps = [later - earlier for earlier, later in itertools.pairwise(due)]
+    assert 0.34 < sum(gap > 1 / 20 for gap in gaps) / len(gaps) < 0.40  # exponential: 1 / e
+
+
+def test_load_so_low_that_no_call_comes_is_an_error() -> None:
+    with pytest.raises(
+        BenchmarkError, match=r"at load 0\.001, which is 0\.002 calls a second here, no call comes in 1 s"
+    ):
+        _plan_calls(0.001, 0.002, 1.0, seed=1)
+
+
+def test_nothing_to_draw_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--draw", "--out", str(tmp_path)])
+    assert "curves.json to draw; measure first" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.picture_choice.__main__ import main, measure_rules
@@ -25,3 +26,9 @@ def test_every_rule_is_measured_on_a_generator(tmp_path: Path) -> None:
     rules = json.loads((tmp_path / "picture_choice.json").read_text())["rules"]
     assert "farthest pictures (--diverse)" in rules
     assert all(0 < one["mean"] <= one["p95"] <= one["max"] for one in rules.values())
+
+
+def test_more_pictures_than_candidates_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--count", "9", "--candidates", "4"])
+    assert "count is 9, expected at most the 4 candidates" in capsys.readouterr().err

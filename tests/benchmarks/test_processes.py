@@ -1,13 +1,16 @@
 """Worker processes: a failure of one becomes an error here, never a hang."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.errors import WorkerError
 from benchmarks.processes.memory import peak_rss_bytes
 from benchmarks.processes.server import ServerProcess
-from benchmarks.processes.worker import Worker
+from benchmarks.processes.worker import ROOT, Worker
 
 TIMEOUT_S = 300.0
 
@@ -28,7 +31,7 @@ def test_worker_that_dies_is_an_error(capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_worker_that_is_late_is_an_error() -> None:
-    worker = Worker("benchmarks.interpreter_memory.training", timeout_s=0.001)
+    worker = Worker("json.tool", timeout_s=0.001)  # waits for its standard input to end
     with pytest.raises(WorkerError, match="gave no answer"), worker:
         pass
 
@@ -47,6 +50,27 @@ def test_server_that_cannot_start_is_an_error(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, timeout_s=TIMEOUT_S)
     with pytest.raises(WorkerError, match="ended with status 2"), server:
         pass
+
+
+def test_server_ends_with_a_benchmark_that_is_killed(tiny: Path) -> None:
+    benchmark = f"""
+import sys
+from pathlib import Path
+from benchmarks.processes.server import ServerProcess
+with ServerProcess(Path({str(tiny)!r}), timeout_s={TIMEOUT_S}) as server:
+    print(server.pid, flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", benchmark]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        server = psutil.Process(int(running.stdout.readline()))
+        running.kill()
+        try:
+            server.wait(TIMEOUT_S)
+        finally:
+            if server.is_running():
+                server.kill()
 
 
 def test_peak_memory_grows_with_what_a_process_holds() -> None:

@@ -25,6 +25,13 @@ def test_each_command_stands_beside_what_it_measured(tmp_path: Path) -> None:
     ]
 
 
+def test_model_that_is_not_the_embedded_one_is_named(tmp_path: Path) -> None:
+    report = json.loads((RESULTS_FOLDER / "service.json").read_text(encoding="utf-8"))
+    report["configuration"]["model"] = "mine"
+    write_json(tmp_path / "service.json", report)
+    assert "| onnxruntime, model mine instead |" in draw_speed(tmp_path)
+
+
 def test_only_what_stands_between_the_marks_changes(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}old\n{END}after\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """What every result says of itself: command, commit, versions."""
 
+import importlib
 import importlib.metadata
 import json
 import subprocess
@@ -81,3 +82,16 @@ def test_result_names_the_command_that_made_it(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "picture_choice.json").read_text(encoding="utf-8"))
     assert document["command"] == "python -m benchmarks.picture_choice --count 3"
     assert document["measured"] == 1
+    assert len(document["load_average_after"]) == len(document["load_average"]) == 3
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in (ROOT / "benchmarks").glob("*/__main__.py")))
+def test_place_that_cannot_hold_results_is_refused_before_the_measurement(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    command = importlib.import_module(f"benchmarks.{folder}.__main__")
+    with pytest.raises(SystemExit):
+        command.main(["--out", str(place / "folder")])
+    assert f"it is {place / 'folder'}, but {place} is a file, expected folders above it" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from benchmarks.contenders.engine import EngineContender
@@ -50,11 +51,18 @@ def test_missing_bundle_is_an_error_and_leaves_no_result(tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
+def test_provider_reaches_the_engine(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    assert main(["--bundle", str(tiny), "--provider", "cuda", "--out", str(tmp_path)]) == 1
+    assert "provider 'cuda' needs CUDAExecutionProvider" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 def test_stream_has_the_digests_of_the_engine(tiny: Path, encoding: str) -> None:
     expected = EngineContender(tiny).run(ROUND)
     with serving([tiny]) as running, Client(running.address) as client:
-        got = StreamContender(client, "tiny", ENCODINGS[encoding]).run(ROUND)
+        got = StreamContender(client, "tiny", ENCODINGS[encoding], BATCH_SIZE).run(ROUND)
 
     compared = check_parity(expected.digests, got.digests, name=encoding, start_index=ROUND.start_index)
     assert compared == 4 * BATCH_SIZE

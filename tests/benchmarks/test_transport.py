@@ -16,16 +16,16 @@ from labelmint_service.settings import EMBEDDED_BUNDLE
 
 
 def test_streams_are_measured_and_carry_the_same_bits(tmp_path: Path) -> None:
-    arguments = ["--sizes", "128", "--rounds", "1", "--megabytes", "2", "--batch-megabytes", "1"]
+    arguments = ["--sizes", "128", "--rounds", "2", "--megabytes", "4", "--batch-megabytes", "1"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "transport.json").read_text(encoding="utf-8"))
-    assert report["command"].startswith("python -m benchmarks.transport --sizes 128 --rounds 1 ")
+    assert report["command"].startswith("python -m benchmarks.transport --sizes 128 --rounds 2 ")
     assert report["digest"] == open_bundle(EMBEDDED_BUNDLE).digest
     part = report["sizes"]["128"]
     assert part["sample_bytes"] == 128 * 128 * 4 + 9 * 16
     assert part["samples_a_turn"] % part["batch_size"] == 0
     assert list(part["contenders"]) == [OURS, SHARED, FLIGHT]
-    assert all(len(entry["seconds_of_turns"]) == 1 for entry in part["contenders"].values())
+    assert all(len(entry["seconds_of_turns"]) == 2 for entry in part["contenders"].values())
     assert f"| 128 x 128 | {FLIGHT:>24} |" in (tmp_path / "transport.md").read_text(encoding="utf-8")
 
 

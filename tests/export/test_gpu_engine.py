@@ -156,7 +156,7 @@ def streamed(plain_built: BuiltBundle) -> Streamed:
     count = bundle.manifest.runtime.batch_size + 1
     expected = engine.run(latents_at(plain_built.manifest, 35, np.arange(count, dtype=np.uint64)))
     with serving([model]) as running:
-        request = make_request(seed=35, max_accepted=count, end_index=count, output={"fields": EVERY_FIELD})
+        request = make_request(seed=35, max_accepted=count, output={"fields": EVERY_FIELD})
         got = collect(running.stub().Generate(request, timeout=10 * TIMEOUT_S))
         device_bytes, metrics = device.allocated_bytes(), read_metrics(running)
     return Streamed(

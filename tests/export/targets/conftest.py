@@ -13,7 +13,7 @@ from labelmint_export.targets.deployed import TargetModel
 from tests.shared_work import made_once
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The same weights for the same bundle give the same graph, whoever asks: only the first export takes seconds."""
     export = onnx_target.make_onnx

@@ -223,7 +223,11 @@ def test_interruption_is_answered_by_one_process() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
+        try:
+            _, printed = process.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert printed.count("Traceback") == 1
     assert printed.rstrip().endswith("KeyboardInterrupt")
 

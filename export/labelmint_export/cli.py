@@ -22,6 +22,7 @@ from labelmint_export.commands import (
     importing,
     interpreter,
     inverting,
+    judging,
     oracle,
     packing,
     pictures,
@@ -55,7 +56,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="print the version and end",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", action=_Commands)
-    for stage in (pictures, gan, oracle, checkpoints, annotate, inverting, importing, interpreter, packing, targets):
+    for stage in (
+        pictures,
+        gan,
+        judging,
+        oracle,
+        checkpoints,
+        annotate,
+        inverting,
+        importing,
+        interpreter,
+        packing,
+        targets,
+    ):
         stage.add_parsers(commands)
     return parser
 

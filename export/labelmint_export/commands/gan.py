@@ -1,8 +1,7 @@
-"""`train-gan`, `frechet`, `nearest` and `curve`: the generator and how good it is."""
+"""`train-gan` and `keep-networks`: the generator's training."""
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,21 +12,19 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from labelmint_export.commands.judging import FrechetEvaluation, at_least
 from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.errors import DatasetError, TrainingError
 from labelmint_export.gan.config import TrainConfig
-from labelmint_export.gan.curve import read_log, save_curve
-from labelmint_export.gan.frechet import FeatureStatistics, frechet_distance, statistics_of
+from labelmint_export.gan.frechet import statistics_of
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
-from labelmint_export.gan.nearest import NEIGHBOURS, save_nearest
 from labelmint_export.gan.state import FILE_NAME, TrainState, load_state, make_state
-from labelmint_export.gan.trainer import Evaluation, Schedule, paint_many, train
-from labelmint_export.generator import Generator, GeneratorConfig
-from labelmint_export.generator.snapshots import load_generator
-from labelmint_export.oracle.network import Segmenter, load_segmenter
+from labelmint_export.gan.trainer import Evaluation, Schedule, train
+from labelmint_export.generator import GeneratorConfig
+from labelmint_export.oracle.network import load_segmenter
 from labelmint_export.pictures import open_pictures
-from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_export.placing import check_folder_place
 from labelmint_export.precision import fast_dtype
 
 SHAPE_FIELDS = ("z_dim", "w_dim", "mapping_layers", "hidden_dim")
@@ -42,7 +39,7 @@ DEFAULT_CHANNELS = "4:128,8:128,16:128,32:96,64:64,128:32,256:16,512:16"
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this stage."""
     _add_training(commands)
-    _add_measures(commands)
+    _add_keeping(commands)
 
 
 def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -98,35 +95,13 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(run=run_train)
 
 
-def _add_measures(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    frechet = commands.add_parser("frechet", help="Frechet distance between a generator and a set of pictures")
-    nearest = commands.add_parser("nearest", help="GAN pictures beside their nearest training pictures")
-    for command in (frechet, nearest):
-        command.add_argument("--generator", type=Path, required=True, help=".safetensors from train-gan")
-        command.add_argument("--pictures", type=Path, required=True, help=".npy file from `render`")
-        command.add_argument("--feature-network", type=Path, required=True, help=".safetensors from train-oracle")
-    frechet.add_argument(
-        "--count",
-        type=int,
-        default=2000,
-        help="pictures of the generator, of the set, and of its other half (default 2000)",
-    )
-    nearest.add_argument("--count", type=int, default=2000, help="pictures of the set searched (default 2000)")
-    nearest.add_argument("--out", type=Path, required=True, help="PNG to write")
-    frechet.set_defaults(run=run_frechet)
-    nearest.set_defaults(run=run_nearest)
-
+def _add_keeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     keep = commands.add_parser(
         "keep-networks", help="keep a training's networks, a tenth of its state, to go on one day"
     )
     keep.add_argument("--training", type=Path, required=True, help="--out of train-gan")
     keep.add_argument("--out", type=Path, required=True, help="folder to write to")
     keep.set_defaults(run=run_keep)
-
-    curve = commands.add_parser("curve", help="draw distance and losses over the pictures seen")
-    curve.add_argument("--logs", type=Path, nargs="+", required=True, help="log.jsonl of each stage, in their order")
-    curve.add_argument("--out", type=Path, required=True, help="PNG to write")
-    curve.set_defaults(run=run_curve)
 
 
 def parse_channels(text: str, resolution: int, field: str) -> dict[int, int]:
@@ -236,73 +211,13 @@ def run_train(arguments: argparse.Namespace) -> str:
     evaluate: Evaluation | None = None
     if arguments.feature_network is not None:
         network = load_segmenter(arguments.feature_network)
-        count = min(_at_least(2, arguments, "frechet_images"), len(pictures))
+        count = min(at_least(2, arguments, "frechet_images"), len(pictures))
         reference = statistics_of(network, pictures[:count], state.config.generator.resolution)
-        evaluate = _FrechetEvaluation(network, reference, count)
+        evaluate = FrechetEvaluation(network, reference, count)
     train(state, pictures, schedule, arguments.out, evaluate)
     if not state.mapping_fitted:
         return f"{state.images_seen} pictures seen; {arguments.out} holds an autoencoder, a generator comes after it"
     return f"{state.images_seen} pictures seen; wrote {arguments.out / 'generator.safetensors'}"
-
-
-def _at_least(minimum: int, arguments: argparse.Namespace, name: str) -> int:
-    count: int = getattr(arguments, name)
-    if count < minimum:
-        option = "--" + name.replace("_", "-")
-        raise DatasetError(f"{option} is {count} pictures, expected at least {minimum}", field=name)
-    return count
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _FrechetEvaluation:
-    """Measures a generator against fixed statistics."""
-
-    network: Segmenter
-    reference: FeatureStatistics
-    count: int
-
-    def __call__(self, generator: Generator) -> dict[str, float]:
-        painted = paint_many(generator, self.count)
-        got = statistics_of(self.network, painted, generator.config.resolution)
-        return {"frechet": frechet_distance(got, self.reference)}
-
-
-def run_frechet(arguments: argparse.Namespace) -> str:
-    """Measure the distance, beside that between two halves of the set."""
-    wanted = _at_least(2, arguments, "count")
-    generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
-    pictures = open_pictures(arguments.pictures)
-    side, count = generator.config.resolution, min(wanted, len(pictures) // 2)
-    first = statistics_of(network, pictures[:count], side)
-    second = statistics_of(network, pictures[count : 2 * count], side)
-    got = statistics_of(network, paint_many(generator, count), side)
-    return json.dumps(
-        {
-            "num_pictures": count,
-            "frechet": frechet_distance(got, first),
-            "frechet_between_halves_of_the_set": frechet_distance(second, first),
-        }
-    )
-
-
-def run_nearest(arguments: argparse.Namespace) -> str:
-    """Write the sheet."""
-    check_file_place(arguments.out, "--out", ".png")
-    generator, network = load_generator(arguments.generator), load_segmenter(arguments.feature_network)
-    pictures = open_pictures(arguments.pictures)[: _at_least(NEIGHBOURS, arguments, "count")]
-    if len(pictures) < NEIGHBOURS:
-        raise DatasetError(
-            f"{arguments.pictures} holds {len(pictures)} pictures, expected at least {NEIGHBOURS}", field="pictures"
-        )
-    side = generator.config.resolution
-    if pictures.shape[1] != side:
-        raise DatasetError(
-            f"pictures are {pictures.shape[1]} pixels wide, the generator's {side}; `render --resolution {side}` makes "
-            "some that can be shown beside them",
-            field="pictures",
-        )
-    save_nearest(network, paint_many(generator, 8), pictures, arguments.out)
-    return f"wrote {arguments.out}"
 
 
 def run_keep(arguments: argparse.Namespace) -> str:
@@ -311,11 +226,3 @@ def run_keep(arguments: argparse.Namespace) -> str:
     networks = load_networks(arguments.training)
     save_networks(networks, arguments.out)
     return f"wrote {arguments.out}: the networks after {networks.images} pictures"
-
-
-def run_curve(arguments: argparse.Namespace) -> str:
-    """Draw the logs."""
-    check_file_place(arguments.out, "--out", ".png")
-    logs = [read_log(path) for path in arguments.logs]
-    save_curve(logs, arguments.out)
-    return f"wrote {arguments.out}"

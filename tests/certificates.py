@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -39,9 +40,9 @@ class Authority:
         self.root = folder / "root.pem"
         self._ca.cert_pem.write_to_path(self.root)
 
-    def identity(self, *names: str) -> Identity:
-        """A new certificate for hosts or addresses."""
-        issued = self._ca.issue_cert(*names)
+    def identity(self, *names: str, not_after: datetime | None = None) -> Identity:
+        """A new certificate for hosts or addresses, which ends when the test likes."""
+        issued = self._ca.issue_cert(*names, not_after=not_after)
         number = len(list(self._folder.iterdir()))
         certificate, key = self._folder / f"{number}.crt", self._folder / f"{number}.key"
         certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))

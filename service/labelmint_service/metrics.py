@@ -104,6 +104,12 @@ class ServiceMetrics:
         for files in ("tls", "tokens"):
             for outcome in ("ok", "error"):
                 self.reloads.labels(files, outcome)  # there from the start: an alert compares the two outcomes
+        self.certificate_expiry = Gauge(
+            "labelmint_certificate_expiry_timestamp_seconds",
+            "Unix time at which the server's certificate or the last root of clients expires, by setting.",
+            ["setting"],
+            registry=r,
+        )
         self.model_info = Gauge(
             "labelmint_model_info",
             "Always 1; the labels name what is served.",

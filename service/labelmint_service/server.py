@@ -127,7 +127,7 @@ class LabelmintServer:
         settings = self._settings
         if settings.metrics:
             self._endpoint = MetricsEndpoint(self._metrics, settings.metrics_host, settings.metrics_port)
-        server = self._make_server(settings.max_connections, TokenGuard(self._access, SERVICE_NAME))
+        server = self._make_server(settings.max_connections, TokenGuard(self._access, SERVICE_NAME, self._metrics))
         server.add_generic_rpc_handlers((LabelMintServicer(self._sampling, self._calls).handler(),))
         server.add_generic_rpc_handlers((self._board.handler(),))
         server.add_generic_rpc_handlers((reflection_handler([SERVICE_NAME, HEALTH_NAME]),))

@@ -148,6 +148,7 @@ def test_health_needs_no_token_and_reflection_does(guarded: Serving, clients: Cl
     status = health.Check(health_pb2.HealthCheckRequest(service="tiny"), timeout=TIMEOUT_S).status
     assert status == health_pb2.HealthCheckResponse.SERVING
     assert reflect(()) == "UNAUTHENTICATED"
+    assert read_metrics(guarded)["labelmint_requests_total", "UNAUTHENTICATED", "other"] == 1
     assert "." in reflect(clients.of("all"))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -193,3 +195,44 @@ def test_fingerprint_is_that_of_the_first_certificate(identity: Identity) -> Non
     loaded = CertificateFiles(identity.certificate, identity.key, None, ServiceMetrics()).load()
 
     assert loaded.fingerprint == certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def test_expiry_is_shown_and_an_expired_certificate_told_of_until_it_is_replaced(
+    bundles: dict[str, Path], authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    long_over = now - timedelta(days=1)
+    soon = now + timedelta(days=30)
+    identity = authority.identity("localhost", "127.0.0.1", not_after=long_over)
+    tls = {"tls_certificate": identity.certificate, "tls_key": identity.key, "tls_client_ca": authority.root}
+    roots = x509.load_pem_x509_certificates(authority.root.read_bytes())
+    shown = "labelmint_certificate_expiry_timestamp_seconds"
+    with serving([bundles["tiny"]], **tls) as running:
+        before = read_metrics(running)
+        codes = [code_of(running, authority.credentials(authority.identity("a@client.example"))) for _ in range(2)]
+        put(authority.identity("localhost", "127.0.0.1", not_after=soon), identity)
+        codes.append(code_of(running, authority.credentials(authority.identity("a@client.example"))))
+        after = read_metrics(running)
+    told = [record for record in caplog.records if record.getMessage() == "tls.expired"]
+
+    assert codes == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
+    assert before[shown, "tls_certificate"] == long_over.timestamp()
+    assert after[shown, "tls_certificate"] == soon.timestamp()
+    assert after[shown, "tls_client_ca"] == roots[0].not_valid_after_utc.timestamp()
+    assert len(told) == 1
+
+
+def test_certificate_that_expires_while_it_is_served_is_told_of_at_the_next_handshake(
+    identity: Identity, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(authority.identity("localhost", "127.0.0.1", not_after=datetime.now(UTC) + timedelta(seconds=2)), identity)
+    files = CertificateFiles(identity.certificate, identity.key, None, ServiceMetrics())
+    files.load()
+    files.reload()
+    silent = [record.getMessage() for record in caplog.records]
+    time.sleep(3.0)
+    files.reload()
+    files.reload()
+
+    assert silent == []
+    assert [record.getMessage() for record in caplog.records] == ["tls.expired"]

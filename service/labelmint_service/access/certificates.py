@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import ssl
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from labelmint_service.access.watching import WatchedFiles
 from labelmint_service.errors import AccessFileError
@@ -19,24 +22,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """What TLS needs, all PEM.
+    """What TLS needs.
 
     Attributes:
-        chain: The server's certificate, then those that lead to its root.
-        key: Its private key.
-        client_ca: Roots that client certificates must lead to; None if none are asked for.
+        chain: The server's certificate, then those that lead to its root, PEM.
+        key: Its private key, PEM.
+        client_ca: Roots that client certificates must lead to, PEM; None if none are asked for.
+        fingerprint: SHA-256 of the server's certificate, hexadecimal, as browsers and openssl show it.
     """
 
     chain: bytes
     key: bytes = field(repr=False)
     client_ca: bytes | None
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the server's certificate, as browsers and openssl show it."""
-        first = self.chain.decode("ascii").partition(ssl.PEM_FOOTER)[0] + ssl.PEM_FOOTER
-        start = first.index(ssl.PEM_HEADER)
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[start:])).hexdigest()
+    fingerprint: str
 
 
 class CertificateFiles:
@@ -56,6 +54,7 @@ class CertificateFiles:
         self._metrics = metrics
         self._watched = WatchedFiles([path for path in (certificate, key, client_ca) if path is not None])
         self._lock = threading.Lock()
+        self._expiries: dict[str, datetime] = {}
 
     def load(self) -> Certificates:
         """Read the files.
@@ -73,9 +72,15 @@ class CertificateFiles:
                 f"{self._certificate} and {self._key} changed while they were read; let both rest, then start again",
                 field="tls_certificate",
             )
-        if client_ca is not None:
-            self._check_roots(client_ca)
-        return Certificates(chain=chain, key=key, client_ca=client_ca)
+        served = _parse(chain, self._certificate, "tls_certificate")
+        roots = None if client_ca is None else _parse(client_ca, self._client_ca, "tls_client_ca")
+        self._note_expiries(served, roots)
+        return Certificates(
+            chain=chain,
+            key=key,
+            client_ca=client_ca,
+            fingerprint=served[0].fingerprint(hashes.SHA256()).hex(),
+        )
 
     def reload(self) -> Certificates | None:
         """Read the files again if they have changed. For any thread; called before each TLS handshake.
@@ -86,6 +91,7 @@ class CertificateFiles:
         """
         with self._lock:
             if not self._watched.are_changed:
+                self._tell_expired()
                 return None
             try:
                 certificates = self.load()
@@ -96,6 +102,29 @@ class CertificateFiles:
         self._metrics.reloads.labels("tls", "ok").inc()
         log_event(_log, logging.INFO, "tls.reloaded", certificate_sha256=certificates.fingerprint)
         return certificates
+
+    def _note_expiries(self, served: list[x509.Certificate], roots: list[x509.Certificate] | None) -> None:
+        """Show when what is in force expires: a chain with its first link, the roots of clients with the last one."""
+        self._expiries = {"tls_certificate": min(certificate.not_valid_after_utc for certificate in served)}
+        if roots is not None:
+            self._expiries["tls_client_ca"] = max(root.not_valid_after_utc for root in roots)
+        for name, expiry in self._expiries.items():
+            self._metrics.certificate_expiry.labels(name).set(expiry.timestamp())
+        self._tell_expired()
+
+    def _tell_expired(self) -> None:
+        """Log, once for each state of the files, what has expired: gRPC goes on with it without a word."""
+        for name, expiry in list(self._expiries.items()):
+            if datetime.now(UTC) > expiry:
+                del self._expiries[name]
+                log_event(
+                    _log,
+                    logging.ERROR,
+                    "tls.expired",
+                    setting=name,
+                    message=f"{name} expired at {expiry.isoformat()}: no client connects until its file is replaced, "
+                    "which needs no restart",
+                )
 
     def _check_pair(self) -> None:
         def no_passphrase() -> str:
@@ -110,14 +139,14 @@ class CertificateFiles:
                 field="tls_certificate",
             ) from None
 
-    def _check_roots(self, roots: bytes) -> None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=roots.decode("ascii"))
-        except (OSError, ValueError) as error:
-            raise AccessFileError(
-                f"tls_client_ca {self._client_ca} cannot be used ({error}); give PEM certificates",
-                field="tls_client_ca",
-            ) from None
+
+def _parse(pem: bytes, path: Path | None, field_name: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise AccessFileError(
+            f"{field_name} {path} cannot be used ({error}); give PEM certificates", field=field_name
+        ) from None
 
 
 def _read(path: Path, field_name: str) -> bytes:

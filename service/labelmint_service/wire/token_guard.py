@@ -12,6 +12,7 @@ from grpc import aio
 from labelmint.wire import AUTHORIZATION_KEY
 from labelmint_service.access.control import Access
 from labelmint_service.errors import UnauthenticatedError
+from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.structured_logs import log_event
 from labelmint_service.wire.calls import Context
 
@@ -27,10 +28,12 @@ class TokenGuard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
     Args:
         access: Who may call.
         own_service: Name of the service whose calls ask for themselves.
+        metrics: Where refused calls are counted.
     """
 
-    def __init__(self, access: Access, own_service: str) -> None:
+    def __init__(self, access: Access, own_service: str, metrics: ServiceMetrics) -> None:
         self._access = access
+        self._metrics = metrics
         self._open = (f"/{own_service}/", "/grpc.health.v1.Health/")
 
     async def intercept_service(
@@ -45,6 +48,8 @@ class TokenGuard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             try:
                 await self._access.authenticate(values)
             except UnauthenticatedError as error:
+                # Callers choose the names of methods, so they are no label.
+                self._metrics.requests.labels("other", grpc.StatusCode.UNAUTHENTICATED.name).inc()
                 return _refusing(handler_call_details.method, str(error))
         return await continuation(handler_call_details)
 

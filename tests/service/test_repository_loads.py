@@ -250,7 +250,7 @@ def test_growth_of_the_process_counts_against_the_limit_and_closes_what_grew(
 def test_metrics_tell_by_how_much_the_process_grew_while_a_version_is_there(
     repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor
 ) -> None:
-    size, own = 64 << 20, 32 << 20  # what the test eats, and more than the version takes
+    size, own = 64 << 20, 32 << 20  # what the test eats, and more than the process takes or gives back beside it
     with second_in_load(repository, loading, pool) as (served, loads, engine):
         eaten = bytearray(b"\1" * size)
         engine.let_all()
@@ -260,7 +260,7 @@ def test_metrics_tell_by_how_much_the_process_grew_while_a_version_is_there(
         after = read_metrics(served)
 
     assert len(eaten) == size
-    assert size <= during["labelmint_model_memory_bytes", "tiny", "2"] < size + own
+    assert size - own < during["labelmint_model_memory_bytes", "tiny", "2"] < size + own
     assert during["labelmint_model_memory_bytes", "tiny", "1"] < own
     assert {key for key in after if key[0] == "labelmint_model_memory_bytes"} == {
         ("labelmint_model_memory_bytes", "tiny", "2")

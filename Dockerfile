@@ -3,7 +3,7 @@
 #
 #   docker build --target cpu -t labelmint:cpu .
 #   docker build --target gpu -t labelmint:gpu .
-#   docker run --rm --read-only --cap-drop ALL -p 50051:50051 -p 9464:9464 labelmint:cpu
+#   docker run --rm --init --read-only --cap-drop ALL -p 50051:50051 -p 9464:9464 labelmint:cpu
 #
 # Settings are variables (LABELMINT_SERVE_MAX_STREAMS=16) or flags behind the image's name; service/README.md lists them.
 # Bundles of your own: -v "$PWD/bundles:/bundles:ro" -e LABELMINT_SERVE_BUNDLE=/bundles/cars
@@ -17,9 +17,9 @@
 #
 # onnxruntime 1.32 sends telemetry to its makers from Linux too. The images switch that off.
 
-# Pin both by digest for production: --build-arg PYTHON_IMAGE=docker.io/library/python@sha256:...
-ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
-ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
+# A digest goes before the tag: for newer bases give both anew, --build-arg PYTHON_IMAGE=docker.io/library/python:...@sha256:...
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
+ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.3-cudnn-runtime-ubuntu24.04@sha256:14f6d08d1cd4a96effbfe3101d0b56326f552c199d05e4979ee0bd616df5811b
 
 # What the labels say of this build: --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(date --utc +%FT%TZ)
 ARG VERSION=0.1.0
@@ -103,7 +103,7 @@ LABEL org.opencontainers.image.title="labelmint" \
 USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["labelmint", "health"]
+HEALTHCHECK --interval=10s --timeout=20s --start-period=120s --retries=3 CMD ["labelmint", "health"]
 ENTRYPOINT ["labelmint-serve"]
 
 # The last target is what `docker build .` makes.
@@ -129,5 +129,5 @@ LABEL org.opencontainers.image.title="labelmint" \
 USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["labelmint", "health"]
+HEALTHCHECK --interval=10s --timeout=20s --start-period=60s --retries=3 CMD ["labelmint", "health"]
 ENTRYPOINT ["labelmint-serve"]

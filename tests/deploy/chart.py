@@ -92,5 +92,5 @@ def container(objects: dict[str, Object]) -> Object:
 
 def settings_of(objects: dict[str, Object]) -> Object:
     """What the server's file says."""
-    parsed: Object = json.loads(objects[f"ConfigMap/{NAME}"]["data"]["serve.json"])
+    parsed: Object = json.loads(pod(objects)["metadata"]["annotations"]["labelmint/serve.json"])
     return parsed

@@ -67,7 +67,6 @@ def test_helm_has_nothing_to_warn_about(case: str) -> None:
 
 def test_chart_makes_these_objects() -> None:
     always = {
-        f"ConfigMap/{NAME}",
         f"Deployment/{NAME}",
         f"NetworkPolicy/{NAME}",
         f"PodDisruptionBudget/{NAME}",
@@ -243,10 +242,24 @@ def test_admin_service_of_a_repository_is_reached_from_inside_the_pod_alone() ->
     objects = render(REPOSITORY)
     settings = ServiceSettings.model_validate(settings_of(objects))
     assert (settings.admin_host, settings.admin_port) == ("127.0.0.1", 50052)
-    assert "50052" not in json.dumps([one for one in objects.values() if one["kind"] != "ConfigMap"])
+    del pod(objects)["metadata"]["annotations"]
+    assert "50052" not in json.dumps(objects)
 
 
 # --- network ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["", "RequireDualStack"])
+def test_all_services_have_the_families_of_addresses_that_the_values_say(policy: str) -> None:
+    services = [one for one in render({"service": {"ipFamilyPolicy": policy}}).values() if one["kind"] == "Service"]
+    assert [one["spec"].get("ipFamilyPolicy", "") for one in services] == [policy] * 3
+
+
+def test_metrics_can_be_scraped_from_pods_with_ipv6_addresses() -> None:
+    objects = render({"metrics": {"host": "::"}})
+    variables = {one["name"]: one.get("value") for one in container(objects)["env"]}
+    assert settings_of(objects)["metrics_host"] == variables["LABELMINT_SERVE_METRICS_HOST"] == "::"
+    assert settings_of(render({}))["metrics_host"] == "0.0.0.0"
 
 
 def test_services_find_the_pods_and_their_ports() -> None:
@@ -295,6 +308,11 @@ def test_monitor_finds_the_metrics_service_and_calls_the_job_labelmint() -> None
     service = objects[found[0]]
     assert [one["port"] for one in monitor["endpoints"]] == [one["name"] for one in service["spec"]["ports"]]
     assert service["metadata"]["labels"][monitor["jobLabel"]] == "labelmint"
+
+
+def test_monitor_calls_a_server_by_the_name_of_its_pod() -> None:
+    [endpoint] = render(FULL)[f"ServiceMonitor/{NAME}"]["spec"]["endpoints"]
+    assert endpoint["relabelings"] == [{"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}]
 
 
 def test_rules_reach_the_operator_as_they_are() -> None:

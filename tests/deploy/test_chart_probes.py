@@ -12,6 +12,8 @@ from labelmint_client._commands.arguments import parse_arguments
 from tests.deploy.chart import FULL, NAME, QUOTAS, TLS, container, pod, render
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+PROCESS_S = 10
+"""More than `labelmint health`, 0.6 s of a processor, took beside eight streams, their clients and others on two."""
 
 
 def test_probes_ask_the_health_service_on_the_port_of_the_server() -> None:
@@ -66,6 +68,11 @@ def test_server_with_tls_is_probed_by_a_command_that_checks_it() -> None:
             key=Path(tls["key"]),
             server_name=tls["serverName"],
         )
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_probe_by_command_gets_the_time_that_a_process_takes_where_engines_use_all_processors(probe: str) -> None:
+    assert container(render(QUOTAS))[probe]["timeoutSeconds"] >= PROCESS_S
 
 
 @pytest.mark.parametrize("grace_s", [0, 20, 42.5, 3600])

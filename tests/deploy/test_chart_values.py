@@ -41,16 +41,17 @@ def test_server_starts_from_file_and_variables_with_the_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     objects = render(CASES[case])
-    (tmp_path / "serve.json").write_text(objects[f"ConfigMap/{NAME}"]["data"]["serve.json"])
+    (tmp_path / "serve.json").write_text(json.dumps(settings_of(objects)))
     variables = {one["name"]: one["value"] for one in container(objects)["env"]}
-    assert variables.pop("LABELMINT_SERVE_CONFIG") == "/etc/labelmint/serve.json"
+    del variables["LABELMINT_SERVE_CONFIG"]
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     settings = load_settings(["--config", str(tmp_path / "serve.json")])
     wanted = {**DEFAULTS["settings"], **CASES[case].get("settings", {})}
     got = {name: getattr(settings, name) for name in wanted}
     assert {name: str(value) if isinstance(value, Path) else value for name, value in got.items()} == wanted
-    assert (settings.host, settings.metrics_host) == ("0.0.0.0", "0.0.0.0")
+    metrics = {**DEFAULTS["metrics"], **CASES[case].get("metrics", {})}
+    assert (settings.host, settings.metrics_host) == ("0.0.0.0", metrics["host"])
     folders = CASES[case].get("bundles", {}).get("folders")
     if folders:
         assert settings.bundle == tuple(Path("/bundles", folder) for folder in folders)
@@ -68,12 +69,22 @@ def test_no_variable_of_the_image_hides_what_the_file_says(target: str) -> None:
     assert set_by_image <= set_by_chart
 
 
-def test_new_settings_make_new_pods() -> None:
-    def checksum(values: Object) -> str:
-        return str(pod(render(values))["metadata"]["annotations"]["checksum/settings"])
+def test_settings_are_part_of_the_pod_so_that_each_revision_of_the_deployment_keeps_its_own() -> None:
+    objects = render({"settings": {"max_streams": 7}})
+    [volume] = [one for one in pod(objects)["spec"]["volumes"] if one["name"] == "settings"]
+    [mount] = [one for one in container(objects)["volumeMounts"] if one["name"] == "settings"]
+    [config] = [one["value"] for one in container(objects)["env"] if one["name"] == "LABELMINT_SERVE_CONFIG"]
+    [item] = volume["downwardAPI"]["items"]
+    assert f"{mount['mountPath']}/{item['path']}" == config
+    assert item["fieldRef"] == {"fieldPath": "metadata.annotations['labelmint/serve.json']"}
+    assert settings_of(objects)["max_streams"] == 7
+    assert pod(render({})) == pod(render({})) != pod(objects)
 
-    assert checksum({}) == checksum({})
-    assert checksum({}) != checksum({"settings": {"max_streams": 7}})
+
+def test_secrets_may_lie_in_the_folder_of_the_configuration() -> None:
+    secrets = [{"name": "all", "secret": "labelmint", "path": "/etc/labelmint"}]
+    paths = [Path(one["mountPath"]) for one in container(render({"secrets": secrets}))["volumeMounts"]]
+    assert [(path, other) for path in paths for other in paths if other in path.parents] == []
 
 
 def test_schema_knows_every_setting_that_the_chart_does_not_set_itself() -> None:
@@ -216,6 +227,13 @@ def test_notes_name_the_addresses() -> None:
     assert "prometheus-adapter" in text
     assert "serving the embedded model." in text
     assert "serving what lies in its model repository." in notes(REPOSITORY)
+
+
+def test_notes_say_who_may_scrape_where_prometheus_is_told_to() -> None:
+    monitored: Object = {"metrics": {"serviceMonitor": {"enabled": True}}}
+    assert "networkPolicy.scrapers" in notes(monitored)
+    assert "networkPolicy.scrapers" not in notes({**monitored, "networkPolicy": {"enabled": False}})
+    assert "networkPolicy.scrapers" not in notes({})
 
 
 def test_notes_warn_of_servers_that_are_ready_without_a_model() -> None:

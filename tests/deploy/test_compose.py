@@ -47,8 +47,14 @@ def test_container_is_confined_and_watched(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-def test_server_is_watched_by_its_own_command() -> None:
+def test_server_is_watched_by_its_own_command_and_stopped_before_it_is_ready_too() -> None:
     assert SERVICES["labelmint"]["healthcheck"]["test"] == ["CMD", "labelmint", "health"]
+    assert SERVICES["labelmint"]["init"] is True
+
+
+@pytest.mark.parametrize("name", set(SERVICES) - {"labelmint"})
+def test_image_of_others_is_named_by_digest(name: str) -> None:
+    assert re.fullmatch(r"[a-z/]+@sha256:[0-9a-f]{64}", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -1,5 +1,6 @@
 """The Dockerfile: what a linter says, and that its labels and steps are as they should be."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,12 @@ def test_labels_say_what_the_image_is(target: str) -> None:
     assert project["license"] in label(stage, "org.opencontainers.image.licenses")
     made = [argument for name, argument in STAGES[f"{target}-environment"].steps if name == "RUN"]
     assert any(f"--output-file {label(stage, 'labelmint.sbom')} " in argument for argument in made)
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_base_is_named_by_digest(target: str) -> None:
+    [base] = re.findall(rf"^FROM \$\{{(\w+)\}} AS {target}$", TEXT, flags=re.MULTILINE)
+    assert re.fullmatch(r"docker\.io/[a-z/]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", ARGUMENTS[base])
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])

@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $own := dict
       "host" "0.0.0.0" "port" (int .Values.ports.grpc)
-      "metrics" .Values.metrics.enabled "metrics_host" "0.0.0.0" "metrics_port" (int .Values.ports.metrics) -}}
+      "metrics" .Values.metrics.enabled "metrics_host" .Values.metrics.host "metrics_port" (int .Values.ports.metrics) -}}
 {{- if .Values.bundles.folders -}}
 {{- $paths := list -}}
 {{- range .Values.bundles.folders -}}
@@ -79,6 +79,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the port of gRPC speaks, for meshes and gateways. */}}
 {{- define "labelmint.appProtocol" -}}
 {{- ternary "https" "kubernetes.io/h2c" (not (empty .Values.settings.tls_certificate)) -}}
+{{- end -}}
+
+{{- define "labelmint.ipFamilyPolicy" -}}
+{{- with .Values.service.ipFamilyPolicy -}}
+ipFamilyPolicy: {{ . }}
+{{- end -}}
 {{- end -}}
 
 {{/* Time that the startup probe waits, and five minutes for the rest: a server that may still start has not failed. */}}

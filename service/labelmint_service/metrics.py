@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAIT_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_ENGINE_ERROR_KINDS = ("run", "memory", "non_finite", "lost")
 _FILL_RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
@@ -101,9 +102,12 @@ class ServiceMetrics:
             ["files", "outcome"],
             registry=r,
         )
-        for files in ("tls", "tokens"):
-            for outcome in ("ok", "error"):
-                self.reloads.labels(files, outcome)  # there from the start: an alert compares the two outcomes
+        self.reload_failed = Gauge(
+            "labelmint_reload_failed",
+            "1 while files that changed cannot be read, and what was read before stays in force.",
+            ["files"],
+            registry=r,
+        )
         self.certificate_expiry = Gauge(
             "labelmint_certificate_expiry_timestamp_seconds",
             "Unix time at which the server's certificate or the last root of clients expires, by setting.",
@@ -128,3 +132,35 @@ class ServiceMetrics:
             ["model", "version"],
             registry=r,
         )
+        # What is there from the start, at 0, has its first event counted by rates too.
+        for files in ("tls", "tokens"):
+            self.reload_failed.labels(files)
+            for outcome in ("ok", "error"):
+                self.reloads.labels(files, outcome)
+
+    def show_model(self, model: str) -> None:
+        """Show what is counted of a model, at 0 if it has not been there."""
+        of_model = (
+            self.active_streams,
+            self.queued_rows,
+            self.waiting_streams,
+            self.samples_sent,
+            self.samples_scanned,
+            self.samples_rejected,
+            self.rows_dropped,
+            self.bytes_sent,
+        )
+        for metric in of_model:
+            metric.labels(model)
+        for kind in _ENGINE_ERROR_KINDS:
+            self.engine_errors.labels(model, kind)
+
+    def note_reload(self, files: str, *, is_ok: bool) -> None:
+        """Count that files which had changed were read again, or could not be.
+
+        Args:
+            files: "tls" or "tokens".
+            is_ok: Whether they could.
+        """
+        self.reloads.labels(files, "ok" if is_ok else "error").inc()
+        self.reload_failed.labels(files).set(not is_ok)

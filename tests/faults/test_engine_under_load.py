@@ -81,7 +81,7 @@ def test_sample_without_numbers_ends_its_stream_there_and_no_other(tmp_path: Pat
 HUNG_SERVER = """
 import sys
 from pathlib import Path
-from labelmint_service import __main__ as program
+from labelmint_service import cli as program
 from tests.service.scripted_engine import scripted_model
 
 model, engine = scripted_model(Path(sys.argv[1]))

@@ -186,6 +186,7 @@ CASES: list[tuple[str, Callable[[Manifest], None]]] = [
     ("interpreter_tables[1].offset", setting("interpreter_tables.1.offset", 10240 - 20)),
     ("interpreter_tables[1].offset", setting("interpreter_tables.1.offset", 2)),
     ("interpreter_tables[1].shape", setting("interpreter_tables.1.shape.0", 2**31)),
+    ("interpreter_tables[1].shape", setting("interpreter_tables.1.shape.0", 0)),
     ("interpreter_tables[1].shape", clearing("interpreter_tables.1.shape")),
     ("interpreter_tables", setting("interpreter_tables.1.name", "bias1")),
     ("files[4].num_bytes", setting("files.4.num_bytes", 2**60)),

@@ -221,6 +221,33 @@ def test_style_graphs_that_do_not_load_keep_the_engine_from_starting(bundles: di
         load_model(root)
 
 
+def test_style_graph_that_gives_other_types_keeps_the_engine_from_starting(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    def widen_labels(root: Path, _manifest: bundle_pb2.Manifest) -> None:
+        model = onnx.load(root / "interpreter.onnx", load_external_data=False)
+        node = next(node for node in model.graph.node if "label" in node.output)
+        node.output[list(node.output).index("label")] = "narrow"
+        model.graph.node.append(onnx.helper.make_node("Cast", ["narrow"], ["label"], to=onnx.TensorProto.INT64))
+        output = next(value for value in model.graph.output if value.name == "label")
+        output.type.tensor_type.elem_type = onnx.TensorProto.INT64
+        (root / "interpreter.onnx").write_bytes(model.SerializeToString())
+
+    root = altered_copy(bundles["tiny"], tmp_path / "bundle", widen_labels)
+    with pytest.raises(EngineStartError, match=r"'interpreter\.onnx' gives 'label' as None, expected uint8"):
+        load_model(root)
+
+
+def test_option_that_holds_for_the_whole_process_stops_the_start(bundles: dict[str, Path], tmp_path: Path) -> None:
+    def flush_denormals(_root: Path, manifest: bundle_pb2.Manifest) -> None:
+        manifest.runtime.onnxruntime.config_entries["session.set_denormal_as_zero"] = "1"
+
+    root = altered_copy(bundles["tiny"], tmp_path / "bundle", flush_denormals)
+    with pytest.raises(EngineStartError, match="change the numbers of other models") as caught:
+        load_model(root)
+    assert caught.value.field == "runtime.onnxruntime.config_entries"
+
+
 def test_two_bundles_of_one_name_stop_the_start(bundles: dict[str, Path]) -> None:
     models = [load_model(bundles["tiny"]), load_model(bundles["tiny"])]
     with pytest.raises(StartError, match="both have the name 'tiny'"):

@@ -365,7 +365,7 @@ HUNG_SERVER = """
 import sys
 import threading
 from pathlib import Path
-from labelmint_service import __main__ as program
+from labelmint_service import cli as program
 from tests.service.scripted_engine import scripted_model
 
 model, engine = scripted_model(Path(sys.argv[1]))

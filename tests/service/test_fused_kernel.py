@@ -1,8 +1,10 @@
 """The compiled kernel against the plain algorithm in float64, in every form that this processor runs."""
 
+import platform
 import re
 import runpy
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,14 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_service.engine.fused import native
 from labelmint_service.engine.fused.bundles import LabelFrame
 from labelmint_service.engine.fused.kernel import InterpreterKernel
+from labelmint_service.engine.fused.native import EXACT as EXACT_NAME
 from labelmint_service.engine.fused.native import Variant, find_variant, load_library, variants
 from labelmint_service.engine.fused.packing import round_to_bfloat16
 from labelmint_service.engine.fused.peaks import find_peaks
-from labelmint_service.engine.fused.weights import InterpreterWeights, weights_from_tables
+from labelmint_service.engine.fused.weights import InterpreterWeights, check_levels, weights_from_tables
 from labelmint_service.errors import EngineStartError
 from tests.export.plain_interpreter import plain_labels
 from tests.export.test_fused_interpreter import LAYOUTS
@@ -159,9 +163,108 @@ def test_library_was_compiled_from_the_sources_beside_it() -> None:
     assert load_library().lm_sources().decode() == build["hash_of_sources"]()
 
 
+def test_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "interpreter.so")
+    with pytest.raises(EngineStartError, match=r"interpreter\.so does not load .*; install labelmint again"):
+        load_library.__wrapped__()
+
+
+@pytest.mark.parametrize(("system", "machine"), [("Linux", "aarch64"), ("Darwin", "arm64"), ("Windows", "AMD64")])
+def test_system_without_a_kernel_is_named(monkeypatch: pytest.MonkeyPatch, system: str, machine: str) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(EngineStartError, match=f"but this is {system} on {machine}; choose engine 'onnxruntime'"):
+        load_library.__wrapped__()
+
+
+@pytest.mark.parametrize("name", ["avx2", EXACT_NAME])
+def test_processor_that_runs_no_form_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(native, "variants", tuple)
+    with pytest.raises(EngineStartError, match=r"^the fused engine's kernel needs AVX2 and FMA, .*'onnxruntime'$"):
+        find_variant(name)
+
+
 def test_form_that_this_processor_lacks_is_refused() -> None:
     with pytest.raises(EngineStartError, match=re.escape("kernel is 'mmx', but of the kernel's forms")):
         find_variant("mmx")
+
+
+# A level that no kernel can resize would be read in the wrong places.
+@pytest.mark.parametrize(
+    ("levels", "size"),
+    [([16], 12), ([24], 8), ([2, 6], 48), ([4], 12), ([3], 6), ([16384], 16384), ([4, 8, 16, 32, 64], 4)],
+)
+def test_levels_that_do_not_fit_the_labels_are_refused(levels: list[int], size: int) -> None:
+    with pytest.raises(ValueError, match=rf"^levels \[{levels[0]}"):
+        check_levels(levels, size)
+
+
+Tables = dict[str, npt.NDArray[np.float32]]
+
+
+def _without_members(tables: Tables) -> None:
+    for name in ("weight2", "bias2", "weight3", "bias3"):
+        tables[f"classifiers.{name}"] = tables[f"classifiers.{name}"][:0]
+
+
+def _one_member_in_layer_3(tables: Tables) -> None:
+    for name in ("weight3", "bias3"):
+        tables[f"classifiers.{name}"] = tables[f"classifiers.{name}"][:1]
+
+
+def _narrow_layer_3(tables: Tables) -> None:
+    tables["classifiers.weight3"] = tables["classifiers.weight3"][..., :2]
+
+
+def _without_classes(tables: Tables) -> None:
+    for name in ("weight3", "bias3"):
+        tables[f"classifiers.{name}"] = tables[f"classifiers.{name}"][:, :0]
+
+
+def _not_a_number(tables: Tables) -> None:
+    tables["bias1"] = tables["bias1"].copy()
+    tables["bias1"][1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_members, "is "),
+        (_one_member_in_layer_3, r"weight3 of the members is \[1, 4, 6\], expected \[5, 4, 6\]"),
+        (_narrow_layer_3, r"weight3 of the members is \[5, 4, 2\], expected \[5, 4, 6\]"),
+        (_without_classes, r"weight3 of the members is \[5, 0, 6\]"),
+        (_not_a_number, "bias1 holds a number that is not finite"),
+    ],
+)
+def test_tables_that_contradict_each_other_are_refused(change: Callable[[Tables], None], message: str) -> None:
+    taps_of, side = LAYOUTS["one tap a level"]
+    tables = FusedInterpreter(make_interpreter(taps_of, side)).tables()
+    change(tables)
+    with pytest.raises(ValueError, match=message):
+        weights_from_tables(tables, {tap.resolution: tap.channels for tap in taps_of}, side, "majority")
+
+
+def test_interrupted_run_waits_for_the_threads_that_write_to_its_arrays() -> None:
+    taps_of, side = LAYOUTS["one tap a level"]
+    interpreter = make_interpreter(taps_of, side)
+    kernel = InterpreterKernel(weights_of(interpreter), EXACT[0], 2)
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    end_later = threading.Timer(0.2, may_end.set)
+
+    def label_rows(_plan: object, _picture: object, first: int, _last: int, _scratch: int) -> int:
+        if first:
+            begun.set()
+            may_end.wait()
+            ended.set()
+            return 1
+        begun.wait()
+        end_later.start()
+        raise KeyboardInterrupt
+
+    kernel._rows = label_rows
+    with pytest.raises(KeyboardInterrupt):
+        kernel.run(stacks_of(make_taps(taps_of, 1), interpreter))
+    assert ended.is_set()
 
 
 def test_stack_of_another_shape_is_refused() -> None:

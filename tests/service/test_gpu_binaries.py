@@ -139,6 +139,15 @@ def test_archive_that_is_damaged_is_refused(tmp_path: Path) -> None:
         read_archive(tmp_path / "kernels.zip")
 
 
+@pytest.mark.parametrize("at", range(64, 2000, 97))
+def test_archive_with_a_damaged_byte_is_refused(tmp_path: Path, at: int) -> None:
+    content = bytearray(ARCHIVE.read_bytes())
+    content[at] ^= 0xFF
+    (tmp_path / "kernels.zip").write_bytes(content)
+    with pytest.raises(EngineStartError, match=r"kernels\.zip cannot be read"):
+        read_archive(tmp_path / "kernels.zip")
+
+
 @pytest.mark.parametrize(
     ("widths", "name"),
     [

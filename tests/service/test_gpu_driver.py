@@ -6,9 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labelmint.bundle import open_bundle
+from labelmint.errors import IntegrityError
+from labelmint_service.engine import EngineChoice, load_engine, sessions
+from labelmint_service.engine.fused.gpu import driver, engine
 from labelmint_service.engine.fused.gpu.device import download, upload
 from labelmint_service.engine.fused.gpu.driver import CudaDevice
 from labelmint_service.errors import EngineRunError, EngineStartError
+from labelmint_service.settings import EMBEDDED_BUNDLE
 
 
 def find_gpu() -> str:
@@ -39,6 +44,29 @@ def test_missing_driver_stops_the_start() -> None:
     with pytest.raises(EngineStartError, match=r"NVIDIA's driver is not to be found .*choose provider 'cpu'") as caught:
         CudaDevice()
     assert caught.value.field == "provider"
+
+
+@pytest.mark.parametrize("error", [IntegrityError("altered"), EngineRunError("failed"), KeyboardInterrupt()])
+def test_device_is_freed_whatever_keeps_its_engine_from_starting(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    closed = []
+
+    class Device:
+        def __init__(self, _ordinal: int) -> None: ...
+
+        def close(self) -> None:
+            closed.append(self)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sessions, "find_provider", lambda _: None)
+    monkeypatch.setattr(driver, "CudaDevice", Device)
+    monkeypatch.setattr(engine, "GpuEngine", fail)
+    with pytest.raises(type(error)):
+        load_engine(open_bundle(EMBEDDED_BUNDLE, verify_files=False), EngineChoice(engine="fused", provider="cuda"))
+    assert len(closed) == 1
 
 
 @pytest.mark.gpu

@@ -136,7 +136,7 @@ def test_ready_file_that_is_a_folder_is_a_clear_failure(bundles: dict[str, Path]
 
 LOADING = """
     import signal, sys
-    from labelmint_service import __main__ as command
+    from labelmint_service import cli as command
 
     def load(settings):
         print("loading", flush=True)
@@ -167,9 +167,42 @@ def test_signal_while_bundles_are_loading_is_a_clean_exit(number: signal.Signals
     assert (status, text) == (0, "labelmint-serve: stopped before it was ready\n")
 
 
+IMPORTING = """
+    import signal, sys
+
+    class Slow:
+        def find_spec(self, name, path, target=None):
+            if name == "labelmint_service.cli":
+                print("importing", flush=True)
+                sys.stdin.read()
+
+    sys.meta_path.insert(0, Slow())
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as it is to the first process of a container
+    from labelmint_service.__main__ import main
+    sys.exit(main())
+"""
+
+
+def test_signal_during_the_imports_of_a_container_is_a_clean_exit() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(IMPORTING)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "importing\n"
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(EXIT_TIMEOUT_S)
+            _, text = process.communicate()
+        finally:
+            process.kill()
+
+    assert (status, text) == (0, "labelmint-serve: stopped before it was ready\n")
+
+
 HANGING = """
     import ctypes, signal, sys
-    from labelmint_service import __main__ as command
+    from labelmint_service import cli as command
 
     def load(settings):
         print("loading", flush=True)

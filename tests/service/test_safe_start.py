@@ -11,9 +11,9 @@ import pytest
 
 from labelmint.bundle import open_bundle
 from labelmint.errors import DigestMismatchError
-from labelmint_service.__main__ import main
 from labelmint_service.access.clients import read_clients
 from labelmint_service.access.tokens import hash_token
+from labelmint_service.cli import main
 from labelmint_service.errors import SettingsError
 from labelmint_service.loading import load_models
 from labelmint_service.settings import load_settings

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from labelmint_service.__main__ import main
+from labelmint_service.cli import main
 from labelmint_service.errors import SettingsError
 from labelmint_service.settings import EMBEDDED_BUNDLE, ENV_PREFIX, ServiceSettings, load_settings
 

@@ -123,7 +123,8 @@ def test_bad_replacement_is_logged_once_and_the_old_certificate_stays(
 
     assert codes == ["OK"] * 3
     assert len(errors) == 1
-    assert read_metrics(encrypted)["labelmint_reloads_total", "tls", "error"] == 1
+    metrics = read_metrics(encrypted)
+    assert (metrics["labelmint_reloads_total", "tls", "error"], metrics["labelmint_reload_failed", "tls"]) == (1, 1)
     assert identity.key.read_text().splitlines()[1] not in caplog.text
 
 
@@ -134,9 +135,11 @@ def test_pair_that_was_half_replaced_serves_once_the_other_half_is_there(
     new = successor.identity("localhost", "127.0.0.1")
     identity.certificate.write_bytes(new.certificate.read_bytes())
     between = code_of(encrypted, authority.credentials())
+    failed = read_metrics(encrypted)["labelmint_reload_failed", "tls"]
     identity.key.write_bytes(new.key.read_bytes())
 
     assert (between, code_of(encrypted, successor.credentials())) == ("OK", "OK")
+    assert (failed, read_metrics(encrypted)["labelmint_reload_failed", "tls"]) == (1, 0)
 
 
 def test_client_authority_is_replaced_while_the_server_runs(

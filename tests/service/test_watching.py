@@ -172,3 +172,19 @@ def test_server_without_metrics_tells_of_none(bundles: dict[str, Path]) -> None:
     with serving([bundles["tiny"]], metrics=False) as running:
         assert running.readiness.metrics == ""
         assert collect(running.stub().Generate(make_request(), timeout=TIMEOUT_S)).indices == [0, 1, 2, 3, 4]
+
+
+def test_what_is_counted_of_a_model_is_there_before_its_first_stream(bundles: dict[str, Path]) -> None:
+    with serving([bundles["tiny"]]) as running:
+        metrics = read_metrics(running)
+
+    names = ["samples_sent", "samples_scanned", "samples_rejected", "rows_dropped", "bytes_sent"]
+    counted = {f"labelmint_{name}_total" for name in names}
+    shown = {key[0] for key, value in metrics.items() if key[1:] == ("tiny",) and value == 0}
+    assert counted | {"labelmint_active_streams", "labelmint_queued_rows", "labelmint_waiting_streams"} <= shown
+    assert {key[1] for key in metrics if key[0] == "labelmint_engine_errors_total"} == {
+        "run",
+        "memory",
+        "non_finite",
+        "lost",
+    }

@@ -90,6 +90,8 @@ def check_tables(manifest: bundle_pb2.Manifest) -> None:
     for position, table in enumerate(manifest.interpreter_tables):
         field = f"interpreter_tables[{position}]"
         within(f"{field}.shape (its length)", len(table.shape), 1, 8)
+        if 0 in table.shape:
+            raise field_error(f"{field}.shape", list(table.shape), "sizes of at least 1")
         num_bytes = 4 * math.prod(table.shape)
         if table.path not in sizes:
             raise field_error(f"{field}.path", table.path, "a path that is listed in files")

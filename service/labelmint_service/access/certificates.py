@@ -96,10 +96,10 @@ class CertificateFiles:
             try:
                 certificates = self.load()
             except AccessFileError as error:
-                self._metrics.reloads.labels("tls", "error").inc()
+                self._metrics.note_reload("tls", is_ok=False)
                 log_event(_log, logging.ERROR, "tls.error", message=f"{error}; the old certificate stays in force")
                 return None
-        self._metrics.reloads.labels("tls", "ok").inc()
+        self._metrics.note_reload("tls", is_ok=True)
         log_event(_log, logging.INFO, "tls.reloaded", certificate_sha256=certificates.fingerprint)
         return certificates
 

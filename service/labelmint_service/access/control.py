@@ -181,11 +181,11 @@ class TokenAccess:
             try:
                 self._roster.clients = await asyncio.to_thread(self._roster.read)
             except AccessFileError as error:
-                self._metrics.reloads.labels("tokens", "error").inc()
+                self._metrics.note_reload("tokens", is_ok=False)
                 log_event(_log, logging.ERROR, "tokens.error", message=f"{error}; the clients before stay in force")
                 return
             self._apply()
-            self._metrics.reloads.labels("tokens", "ok").inc()
+            self._metrics.note_reload("tokens", is_ok=True)
             log_event(_log, logging.INFO, "tokens.reloaded", path=str(self._tokens), clients=len(self._roster.clients))
 
     def _apply(self) -> None:

@@ -5,13 +5,14 @@ N images (rows asked for), B batch size of the profile (rows computed), L num_ws
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from labelmint.graphs import TensorSpec
 from labelmint.v1 import bundle_pb2
 from labelmint_service.engine.protocol import LatentInputs
 from labelmint_service.errors import EngineMemoryError, EngineRunError
@@ -98,6 +99,20 @@ def run_graph(
         if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _OUT_OF_MEMORY):
             raise EngineMemoryError("memory ran out in onnxruntime") from error
         raise EngineRunError(f"onnxruntime failed with {type(error).__name__}") from error
+
+
+def check_shapes(arrays: Mapping[str, npt.NDArray[Any]], specs: Iterable[TensorSpec], batch_size: int) -> None:
+    """Check that a run gave arrays of the shapes that the manifest states.
+
+    Raises:
+        EngineRunError: It did not.
+    """
+    for spec in specs:
+        shape, expected = arrays[spec.name].shape, (batch_size, *spec.shape)
+        if shape != expected:
+            raise EngineRunError(
+                f"{spec.name} has shape {list(shape)}, expected {list(expected)}; build the bundle again",
+            )
 
 
 def mean_style(mapping: onnxruntime.InferenceSession, manifest: bundle_pb2.Manifest) -> npt.NDArray[np.float32]:

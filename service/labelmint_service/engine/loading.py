@@ -89,6 +89,6 @@ def _load_fused(bundle: Bundle, choice: EngineChoice, ordinal: int) -> Engine:
     device = CudaDevice(ordinal)
     try:
         return GpuEngine(bundle, device)
-    except EngineStartError:
+    except BaseException:
         device.close()
         raise

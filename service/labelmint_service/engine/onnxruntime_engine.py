@@ -12,13 +12,12 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
-from labelmint.graphs import input_specs, output_specs
-from labelmint_service.engine.graph_runs import GraphArrays, mean_style, pad_latents, pad_rows, run_graph
+from labelmint.graphs import input_specs, output_specs, stack_name
+from labelmint_service.engine.graph_runs import GraphArrays, check_shapes, mean_style, pad_latents, pad_rows, run_graph
 from labelmint_service.engine.graphics import describe_graphics
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
 from labelmint_service.engine.sessions import check_signature, describe_options, find_provider, open_session
-from labelmint_service.errors import EngineRunError
 
 
 class OnnxRuntimeEngine:
@@ -44,14 +43,19 @@ class OnnxRuntimeEngine:
         self._bundle = bundle
         self._provider_name = provider
         self._provider = find_provider(provider, device)
-        inputs, outputs = input_specs(manifest), output_specs(manifest)
-        self._shapes = {spec.name: spec.shape for spec in outputs}
-        self._model = self._open(manifest.graphs.model)
-        dtypes = {spec.name: spec.dtype for spec in outputs}
-        check_signature(self._model, manifest.graphs.model, {spec.name for spec in inputs}, dtypes)
+        graphs = manifest.graphs
+        self._outputs = output_specs(manifest)
+        dtypes = {spec.name: spec.dtype for spec in self._outputs}
         # Now, while the files are those that were verified, and before anybody measures what the model takes.
-        self._synthesis = self._open(manifest.graphs.synthesis)
-        self._interpreter = self._open(manifest.graphs.interpreter)
+        self._model = self._open(graphs.model)
+        check_signature(self._model, graphs.model, {spec.name for spec in input_specs(manifest)}, dtypes)
+        self._synthesis = self._open(graphs.synthesis)
+        painted = {name: dtypes[name] for name in ("image", "finite")}
+        check_signature(self._synthesis, graphs.synthesis, {"ws"}, painted)
+        self._interpreter = self._open(graphs.interpreter)
+        self._stacks = sorted({stack_name(tap.resolution) for tap in manifest.taps})
+        labelled = {name: dtype for name, dtype in dtypes.items() if name != "image"}
+        check_signature(self._interpreter, graphs.interpreter, self._stacks, labelled)
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
@@ -71,16 +75,15 @@ class OnnxRuntimeEngine:
     def run(self, inputs: LatentInputs) -> EngineBatch:
         """Make and label the pictures of some latents; see Engine.run."""
         feed = pad_latents(self._bundle.manifest, inputs, self.batch_size)
-        return self._batch(run_graph(self._model, list(self._shapes), feed), inputs.num_rows)
+        return self._batch(run_graph(self._model, [spec.name for spec in self._outputs], feed), inputs.num_rows)
 
     def run_styles(self, ws: npt.NDArray[np.float32]) -> EngineBatch:
         """Make and label the pictures of some style vectors; see Engine.run_styles."""
         backbone = self._bundle.manifest.backbone
         feed = {"ws": pad_rows(ws, "ws", (backbone.num_ws, backbone.w_dim), self.batch_size)}
-        taps = [tap.name for tap in self._interpreter.get_inputs()]
-        arrays = run_graph(self._synthesis, ["image", "finite", *taps], feed)
-        labels = [name for name in self._shapes if name != "image"]
-        labelled = run_graph(self._interpreter, labels, {tap: arrays[tap] for tap in taps})
+        arrays = run_graph(self._synthesis, ["image", "finite", *self._stacks], feed)
+        labels = [spec.name for spec in self._outputs if spec.name != "image"]
+        labelled = run_graph(self._interpreter, labels, {name: arrays[name] for name in self._stacks})
         labelled["image"] = arrays["image"]
         labelled["finite"] = labelled["finite"] & arrays["finite"]
         return self._batch(labelled, len(ws))
@@ -102,12 +105,7 @@ class OnnxRuntimeEngine:
         return open_session(self._bundle, relative, self._bundle.manifest.runtime.onnxruntime, self._provider)
 
     def _batch(self, arrays: GraphArrays, num_rows: int) -> EngineBatch:
-        for name, shape in self._shapes.items():
-            if arrays[name].shape != (self.batch_size, *shape):
-                raise EngineRunError(
-                    f"{name} has shape {list(arrays[name].shape)}, expected {[self.batch_size, *shape]}; "
-                    "build the bundle again",
-                )
+        check_shapes(arrays, self._outputs, self.batch_size)
         batch = EngineBatch(
             image=arrays["image"],
             label=arrays["label"],

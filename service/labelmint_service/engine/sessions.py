@@ -41,6 +41,10 @@ _SCHEDULING: Mapping[str, str] = MappingProxyType({"session.force_spinning_stop"
 """Changes no number. After a run its threads would go on looking for work for tens of milliseconds, and take the cores
 from the interpreter's kernel and from what encodes."""
 
+_PROCESS_WIDE = "session.set_denormal_as_zero"
+"""onnxruntime sets it for the thread that opens the first session, and threads inherit it: whether it holds for a run
+depends on what was loaded before."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
@@ -193,6 +197,12 @@ def check_signature(
 
 
 def _session_options(options: bundle_pb2.OnnxRuntimeOptions) -> onnxruntime.SessionOptions:
+    if options.config_entries.get(_PROCESS_WIDE, "0") != "0":
+        raise EngineStartError(
+            f"runtime.onnxruntime.config_entries has {_PROCESS_WIDE!r}, which would change the numbers of other models "
+            "of this process; build the bundle again without it",
+            field="runtime.onnxruntime.config_entries",
+        )
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_num_threads
     session_options.inter_op_num_threads = options.inter_op_num_threads

@@ -78,6 +78,7 @@ class Fleet:
             tracing=self._tracing,
         )
         self._replicas[model], self._schedulers[model] = replicas, scheduler
+        self._metrics.show_model(model.name)
         self._metrics.model_info.labels(*_info(model, version)).set(1)
         self._metrics.model_memory_bytes.labels(model.name, version).set(model.memory_bytes)
         self._unwatch[model] = self._device_memory.watch(model, self._settings.engine_choice)

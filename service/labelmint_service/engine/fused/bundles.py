@@ -73,7 +73,7 @@ def read_weights(bundle: Bundle) -> InterpreterWeights:
     Raises:
         EngineStartError: The bundle has no tables, or they do not fit its manifest.
     """
-    manifest = bundle.manifest
+    manifest, names = bundle.manifest, bundle.manifest.keypoints.names
     tables = read_interpreter_tables(bundle)
     if not tables:
         raise EngineStartError(
@@ -84,12 +84,37 @@ def read_weights(bundle: Bundle) -> InterpreterWeights:
     channels = Counter[int]()
     for tap in manifest.taps:
         channels[tap.resolution] += tap.channels
-    size = manifest.frame.label_height * manifest.backbone.resolution // manifest.frame.image_height
     try:
-        return weights_from_tables(tables, channels, size, manifest.vote_rule)
+        weights = weights_from_tables(tables, channels, _label_size(manifest), manifest.vote_rule)
+        outputs = [members.weight3.shape[1] for members in weights.ensembles]
+        expected = [len(manifest.classes), *([len(names)] if names else [])]
+        if outputs != expected:
+            raise ValueError(f"the members have {outputs} outputs, expected {expected} for classes and keypoints")
     except (KeyError, ValueError, IndexError) as error:
         raise EngineStartError(
             f"the interpreter_tables of bundle {bundle.name!r} do not fit its manifest ({error}); build it again, or "
             "choose engine 'onnxruntime'",
             field="engine",
         ) from error
+    return weights
+
+
+def _label_size(manifest: bundle_pb2.Manifest) -> int:
+    """H, of a manifest whose frame is the same part of the picture and of its labels.
+
+    Raises:
+        ValueError: It is not.
+    """
+    frame, resolution = manifest.frame, manifest.backbone.resolution
+    size = frame.label_height * resolution // frame.image_height
+    of_image = (frame.image_height, frame.image_width, frame.crop_top, frame.crop_left)
+    top, left = (offset * size // resolution for offset in of_image[2:])
+    if [side * size for side in of_image] != [
+        side * resolution for side in (frame.label_height, frame.label_width, top, left)
+    ]:
+        raise ValueError(
+            f"the labels' frame of {frame.label_height} x {frame.label_width} is not that of the picture, "
+            f"{frame.image_height} x {frame.image_width} from row {frame.crop_top} and column {frame.crop_left} of "
+            f"{resolution}"
+        )
+    return size

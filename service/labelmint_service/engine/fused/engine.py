@@ -5,7 +5,6 @@ N images (rows asked for), B batch size of the profile, L num_ws, K keypoints, H
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Mapping
@@ -15,17 +14,24 @@ import numpy.typing as npt
 import onnxruntime
 
 from labelmint.bundle import Bundle
-from labelmint.graphs import stack_name
+from labelmint.graphs import TensorSpec, input_specs, output_specs, stack_name
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.engine.fused.kernel import LEAST_AGREEMENT, InterpreterKernel, KernelOutput
-from labelmint_service.engine.fused.native import EXACT, LIBRARY, Variant, find_variant, variants
+from labelmint_service.engine.fused.native import EXACT, Variant, find_variant, library_sha256, variants
 from labelmint_service.engine.fused.peaks import find_peaks
 from labelmint_service.engine.fused.weights import InterpreterWeights
-from labelmint_service.engine.graph_runs import mean_style, pad_latents, pad_rows, run_graph, trial_latents
+from labelmint_service.engine.graph_runs import (
+    GraphArrays,
+    check_shapes,
+    mean_style,
+    pad_latents,
+    pad_rows,
+    run_graph,
+    trial_latents,
+)
 from labelmint_service.engine.processor import describe_processor, num_usable
 from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
-from labelmint_service.engine.sessions import describe_options, find_provider, open_session
-from labelmint_service.errors import EngineStartError
+from labelmint_service.engine.sessions import check_signature, describe_options, find_provider, open_session
 
 
 class FusedEngine:
@@ -36,7 +42,7 @@ class FusedEngine:
         kernel: Form of the kernel; "auto" takes the fastest whose labels agree with float32.
 
     Raises:
-        EngineStartError: The bundle has no tables, this machine no kernel, or a graph does not load.
+        EngineStartError: The bundle has no tables that fit it, this machine no kernel, or a graph does not load or fit.
     """
 
     name = "fused"
@@ -47,11 +53,19 @@ class FusedEngine:
         self.batch_size = manifest.runtime.batch_size
         provider, options = find_provider("cpu"), manifest.runtime.onnxruntime
         self._options = options
-        self._mapping = open_session(bundle, manifest.graphs.mapping, options, provider)
-        self._synthesis = open_session(bundle, manifest.graphs.synthesis, options, provider)
-        self._threads = options.intra_op_num_threads or num_usable() or 1
         weights = read_weights(bundle)
-        self._resolutions = sorted(weights.levels)
+        self._stacks = {
+            r: TensorSpec(stack_name(r), "float32", (table.shape[1], r, r)) for r, table in weights.levels.items()
+        }
+        painted = (spec for spec in output_specs(manifest) if spec.name in {"image", "finite"})
+        self._painted = (*painted, *self._stacks.values())
+        self._mapping = open_session(bundle, manifest.graphs.mapping, options, provider)
+        latents = {spec.name for spec in input_specs(manifest)}
+        check_signature(self._mapping, manifest.graphs.mapping, latents, {"ws": "float32"})
+        self._synthesis = open_session(bundle, manifest.graphs.synthesis, options, provider)
+        dtypes = {spec.name: spec.dtype for spec in self._painted}
+        check_signature(self._synthesis, manifest.graphs.synthesis, {"ws"}, dtypes)
+        self._threads = options.intra_op_num_threads or num_usable() or 1
         self._frame = LabelFrame(manifest, weights.size)
         # The highest point of a heatmap may lie outside the frame, so keypoints need all rows.
         self._rows = range(weights.size) if manifest.keypoints.names else self._frame.rows
@@ -64,7 +78,7 @@ class FusedEngine:
         return {
             "engine": self.name,
             "kernel": self._variant.name,
-            "kernel_sha256": hashlib.sha256(LIBRARY.read_bytes()).hexdigest(),
+            "kernel_sha256": library_sha256(),
             "version": onnxruntime.__version__,
             "build": onnxruntime.get_build_info().strip(),
             "batch_size": self.batch_size,
@@ -104,17 +118,22 @@ class FusedEngine:
 
     def _paint_and_label(self, ws: npt.NDArray[np.float32], num_rows: int) -> EngineBatch:
         """Styles float32 [B, L, w_dim], of which the first rows are wanted, to a batch."""
-        stacks = {r: stack_name(r) for r in self._resolutions}
         times = [time.perf_counter_ns()]
-        arrays = run_graph(self._synthesis, ["image", "finite", *stacks.values()], {"ws": ws})
+        arrays = self._paint(ws)
         times.append(time.perf_counter_ns())
-        output = self._kernel.run({r: arrays[name][:num_rows] for r, name in stacks.items()}, self._rows)
+        output = self._kernel.run({r: arrays[spec.name][:num_rows] for r, spec in self._stacks.items()}, self._rows)
         times.append(time.perf_counter_ns())
         batch = self._deliver(output, arrays["image"][:num_rows], arrays["finite"][:num_rows])
         times.append(time.perf_counter_ns())
         parts = zip(("synthesis", "interpreter", "keypoints"), itertools.pairwise(times), strict=True)
         self.stages_ns = {name: end - start for name, (start, end) in parts}
         return batch
+
+    def _paint(self, ws: npt.NDArray[np.float32]) -> GraphArrays:
+        """Pictures, whether they are finite, and taps of styles [B, L, w_dim]."""
+        arrays = run_graph(self._synthesis, [spec.name for spec in self._painted], {"ws": ws})
+        check_shapes(arrays, self._painted, len(ws))
+        return arrays
 
     def _deliver(
         self, output: KernelOutput, image: npt.NDArray[np.uint8], painted: npt.NDArray[np.bool_]
@@ -132,32 +151,22 @@ class FusedEngine:
         """The kernel that was asked for, or the fastest that labels one batch as float32 does."""
         if kernel != "auto":
             variant = find_variant(kernel)
-            return variant, self._open_kernel(weights, variant)
+            return variant, InterpreterKernel(weights, variant, self._threads)
         exact = find_variant(EXACT)
-        reference = self._open_kernel(weights, exact)
+        reference = InterpreterKernel(weights, exact, self._threads)
         for variant in variants():
             if variant.bfloat16:
-                fast = self._open_kernel(weights, variant)
+                fast = InterpreterKernel(weights, variant, self._threads)
                 if self._agreement(reference, fast) >= LEAST_AGREEMENT:
                     reference.close()
                     return variant, fast
                 fast.close()
         return exact, reference
 
-    def _open_kernel(self, weights: InterpreterWeights, variant: Variant) -> InterpreterKernel:
-        try:
-            return InterpreterKernel(weights, variant, self._threads)
-        except ValueError as error:
-            raise EngineStartError(
-                f"the kernel cannot run bundle {self._manifest.name!r}: {error}; choose engine 'onnxruntime'",
-                field="engine",
-            ) from error
-
     def _agreement(self, reference: InterpreterKernel, fast: InterpreterKernel) -> float:
         """Share of equal labels on one batch of pictures."""
         feed = pad_latents(self._manifest, trial_latents(self._manifest, self.batch_size), self.batch_size)
-        names = {r: stack_name(r) for r in self._resolutions}
-        arrays = run_graph(self._synthesis, list(names.values()), run_graph(self._mapping, ["ws"], feed))
-        stacks = {r: arrays[name] for r, name in names.items()}
+        arrays = self._paint(run_graph(self._mapping, ["ws"], feed)["ws"])
+        stacks = {r: arrays[spec.name] for r, spec in self._stacks.items()}
         equal = reference.run(stacks, self._rows).label == fast.run(stacks, self._rows).label
         return float(equal[:, self._rows.start : self._rows.stop].mean())

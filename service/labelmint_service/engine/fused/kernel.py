@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -16,21 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint.graphs import VOTE_RULES
-from labelmint_service.engine.fused.native import (
-    MAX_FULL,
-    MAX_LEVELS,
-    EnsembleStruct,
-    PictureStruct,
-    PlanStruct,
-    Variant,
-    load_library,
-)
+from labelmint_service.engine.fused.native import EnsembleStruct, PictureStruct, PlanStruct, Variant, load_library
 from labelmint_service.engine.fused.packing import pack_floats, pack_words, pad_widths
 from labelmint_service.engine.fused.weights import Floats, InterpreterWeights, MemberWeights
 
 LEAST_AGREEMENT = 0.995
 """Share of labels in which what rounds more than the kernel in float32 has to agree with it."""
-MAX_SIZE = 8192
 _GROUP = 64
 _BANDS_OF_THREAD = 2
 _ALIGNMENT = 64
@@ -60,9 +51,6 @@ class InterpreterKernel:
         weights: Of the interpreter.
         variant: Form of the kernel.
         num_threads: Threads that share each picture; results do not depend on it.
-
-    Raises:
-        ValueError: The levels are none that the kernel knows.
     """
 
     def __init__(self, weights: InterpreterWeights, variant: Variant, num_threads: int) -> None:
@@ -75,16 +63,6 @@ class InterpreterKernel:
         self._coarse = [r for r in weights.levels if r <= quarter]
         self._full = [r for r in weights.levels if r >= self._size]
         self._half = self._size // 2 if self._size // 2 in weights.levels else 0
-        known = {*self._coarse, *self._full, self._half}
-        if (
-            self._size % 4
-            or self._size > MAX_SIZE
-            or set(weights.levels) - known
-            or any(quarter % r or (quarter // r) & (quarter // r - 1) for r in self._coarse)  # knots double up to it
-        ):
-            raise ValueError(f"levels {sorted(weights.levels)} do not fit a label resolution of {self._size}")
-        if len(self._coarse) > MAX_LEVELS or len(self._full) > MAX_FULL:
-            raise ValueError(f"levels {sorted(weights.levels)} are more than the kernel takes")
         self._plan = self._make_plan(pad_widths(weights), variant)
         library = load_library()
 
@@ -142,7 +120,7 @@ class InterpreterKernel:
         return KernelOutput(label=label, uncertainty=uncertainty, heatmaps=heatmaps, finite=finite)
 
     def _each(self, work: Callable[..., Any], parts: Iterable[tuple[int, ...]]) -> list[Any]:
-        """Do all parts on the threads and wait."""
+        """Do all parts on the threads and wait, also for those that run when an interrupt ends the waiting."""
 
         def one(part: tuple[int, ...]) -> Any:
             scratch = self._scratch.get()
@@ -151,7 +129,13 @@ class InterpreterKernel:
             finally:
                 self._scratch.put(scratch)
 
-        return list(self._pool.map(one, parts))
+        futures = [self._pool.submit(one, part) for part in parts]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)  # the next picture needs the planes to which they write
 
     def _groups(self) -> list[tuple[int, int, int]]:
         """(level, first, last) of the groups of 64 pixels to project."""
@@ -180,6 +164,7 @@ class InterpreterKernel:
         heatmaps: Floats,
     ) -> PictureStruct:
         picture = PictureStruct()
+        picture.arrays = (*stacks.values(), label, uncertainty, heatmaps)
         for index, r in enumerate(self._coarse):
             picture.coarse[index] = stacks[r][n].ctypes.data
             picture.planes[index] = self._planes[index].ctypes.data

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from labelmint_service.errors import EngineStartError
 
 LIBRARY = Path(__file__).parent / "interpreter-linux-x86_64.so"
+MAX_SIZE = 8192
 MAX_LEVELS = 12
 MAX_FULL = 4
 EXACT = "float32"
@@ -54,6 +59,8 @@ class PictureStruct(ctypes.Structure):
         ("planes", ctypes.c_void_p * MAX_LEVELS),
         *((name, ctypes.c_void_p) for name in ("knots", "label", "uncertainty", "heatmaps")),
     )
+    arrays: tuple[npt.NDArray[Any], ...] = ()  # Any: of every dtype
+    """What the addresses lead to, alive as long as a thread may follow them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,23 +84,32 @@ _VARIANTS = (  # best first; the number is that of `lm_supports`
 
 
 @functools.cache
+def library_sha256() -> str:
+    """Hash of the library that `load_library` loaded; the file may be another one by now."""
+    return hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
+
+
+@functools.cache
 def load_library() -> ctypes.CDLL:
     """Load the compiled kernel.
 
     Raises:
         EngineStartError: There is none for this system.
     """
-    if platform.system() != "Linux" or platform.machine() != "x86_64" or not LIBRARY.is_file():
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise EngineStartError(
             f"the fused engine has a kernel for Linux on x86_64, but this is {platform.system()} on "
             f"{platform.machine()}; choose engine 'onnxruntime'",
             field="engine",
         )
     try:
+        library_sha256()
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         raise EngineStartError(
-            f"the kernel {LIBRARY.name} does not load ({error}); choose engine 'onnxruntime'", field="engine"
+            f"the kernel {LIBRARY.name} does not load ({error}); install labelmint again, or choose engine "
+            "'onnxruntime'",
+            field="engine",
         ) from error
     library.lm_sources.restype = ctypes.c_char_p
     library.lm_supports.argtypes, library.lm_supports.restype = [ctypes.c_int32], ctypes.c_int32
@@ -129,10 +145,15 @@ def find_variant(name: str) -> Variant:
         EngineStartError: This processor cannot run it.
     """
     usable = variants()
+    if not usable:
+        raise EngineStartError(
+            "the fused engine's kernel needs AVX2 and FMA, which this processor lacks; choose engine 'onnxruntime'",
+            field="engine",
+        )
     for variant in usable:
         if variant.name == name or (name == EXACT and not variant.bfloat16):
             return variant
-    names = ", ".join(variant.name for variant in usable) or "none, because it has no AVX2"
+    names = ", ".join(variant.name for variant in usable)
     raise EngineStartError(
         f"kernel is {name!r}, but of the kernel's forms this processor runs {names}; choose one of these, or engine "
         "'onnxruntime'",

@@ -6,13 +6,14 @@ U hidden units of all members, M members, C_r channels of all taps of resolution
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmint.graphs import VOTE_RULES
+from labelmint_service.engine.fused.native import MAX_FULL, MAX_SIZE
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,11 +44,11 @@ class MemberWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterpreterWeights:
-    """Everything that the interpreter of a bundle computes with.
+    """Everything that the interpreter of a bundle computes with, as `weights_from_tables` has checked it.
 
     Attributes:
         size: Label resolution before the crop, pixels.
-        levels: Resolution -> float32 [U, C_r], ascending.
+        levels: Resolution -> float32 [U, C_r], ascending; each a power of two times or part of the size.
         bias1: float32 [U].
         classifiers: Their units come first.
         regressors: None if the model has no keypoints. Their outputs are to be added up, not averaged.
@@ -80,8 +81,13 @@ def weights_from_tables(
 
     Raises:
         KeyError: A table is missing.
-        ValueError: A table has another shape.
+        ValueError: A table has another shape or holds a number that is not finite, or the levels are none that the
+            kernels know.
     """
+    check_levels(channels, size)
+    for name, table in tables.items():
+        if not np.isfinite(table).all():
+            raise ValueError(f"{name} holds a number that is not finite")
     levels: dict[int, Floats] = {}
     fine = [r for r in sorted(channels) if r > size // 4]
     for r in sorted(channels):
@@ -130,12 +136,36 @@ def _averaged_members(tables: Mapping[str, Floats]) -> MemberWeights:
     )
 
 
+def check_levels(levels: Collection[int], size: int) -> None:
+    """Check that the kernels can resize levels: their sums have knots that double up to a quarter of the size.
+
+    Args:
+        levels: Resolutions.
+        size: Label resolution, pixels.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    ratios = [divmod(max(r, size), min(r, size)) for r in levels]
+    if size % 4 or size > MAX_SIZE or any(rest or ratio & (ratio - 1) for ratio, rest in ratios):
+        raise ValueError(
+            f"levels {sorted(levels)} do not fit a label resolution of {size}, expected powers of two times or part of "
+            f"it, and a multiple of 4 up to {MAX_SIZE}"
+        )
+    full = [r for r in levels if r >= size]
+    if len(full) > MAX_FULL:
+        raise ValueError(f"levels {sorted(full)} are as fine as the labels or finer, expected at most {MAX_FULL}")
+
+
 def _check(weights: InterpreterWeights, channels: Mapping[int, int]) -> None:
     units = sum(ensemble.num_members * ensemble.width1 for ensemble in weights.ensembles)
-    for r, table in weights.levels.items():
-        if table.shape != (units, channels[r]):
-            raise ValueError(f"the weights of level {r} are {list(table.shape)}, expected {[units, channels[r]]}")
-    if weights.bias1.shape != (units,):
-        raise ValueError(f"bias1 is {list(weights.bias1.shape)}, expected {[units]}")
+    expected: list[tuple[str, Floats, tuple[int, ...]]] = [("bias1", weights.bias1, (units,))]
+    expected += [(f"the table of level {r}", table, (units, channels[r])) for r, table in weights.levels.items()]
+    for members in weights.ensembles:
+        sizes = (members.num_members, members.weight3.shape[1], members.weight2.shape[1])
+        expected.append(("weight3 of the members", members.weight3, sizes))
+    for name, table, shape in expected:
+        if table.shape != shape or not table.size:
+            raise ValueError(f"{name} is {list(table.shape)}, expected {list(shape)}, none of them 0")
     if weights.vote_rule not in VOTE_RULES:
         raise ValueError(f"vote_rule is {weights.vote_rule!r}, expected one of {', '.join(VOTE_RULES)}")

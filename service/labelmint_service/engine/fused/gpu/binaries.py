@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def read_archive(path: Path = ARCHIVE) -> KernelArchive:
     """
     try:
         return KernelArchive(path.read_bytes())
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
         raise EngineStartError(
             f"the GPU kernels {path.name} cannot be read ({error}); install labelmint again, or choose engine "
             "'onnxruntime'",

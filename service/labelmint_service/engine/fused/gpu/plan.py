@@ -103,9 +103,8 @@ class _Planner:
         self._tap_dtype = tap_dtype
         self._size = weights.size
         self._quarter = weights.size // 4
-        odd = any(self._size % r and r % self._size for r in weights.levels) or any(r % 2 for r in weights.levels)
-        if self._size % 4 or odd:
-            raise ValueError(f"levels {sorted(weights.levels)} do not fit a label resolution of {self._size}")
+        if any(r % 2 for r in weights.levels):
+            raise ValueError(f"levels are {sorted(weights.levels)}, expected even ones")
         if tap_dtype not in forms.TAP_TYPES:
             raise ValueError(f"taps are {tap_dtype}, expected one of {', '.join(forms.TAP_TYPES)}")
         self._coarse = [r for r in weights.levels if r <= self._quarter]

@@ -6,6 +6,7 @@ render -> train-gan -> sample / invert (-> import-annotations) / label -> train-
 
 import argparse
 import contextlib
+import io
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 after a printed error, or 128 and the number of the signal that ended it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may have what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     parsed = make_parser().parse_args(arguments)
     try:
         with _ending_in_order():

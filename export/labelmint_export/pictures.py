@@ -32,7 +32,7 @@ def open_pictures(path: Path) -> npt.NDArray[np.uint8]:
         DatasetError: The file is missing, malformed or of another shape.
     """
     try:
-        pictures: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        pictures: npt.NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise DatasetError(
             f"{path} does not exist; make it with `labelmint-export render`", field="pictures"

@@ -20,11 +20,15 @@ def check_file_place(path: Path, option: str, ending: str = "") -> None:
         ending: What the name must end in; "" for anything.
 
     Raises:
-        OutputError: It is a folder, its name ends otherwise, a part of its path is a file, or nothing may be written
-            there.
+        OutputError: It is a folder, a device or a pipe, its name ends otherwise, a part of its path is a file, or
+            nothing may be written there.
     """
     if _is(path.is_dir):
         raise _output_error(path, option, "which is a folder", "the name of a file", "add one")
+    if _is(path.exists) and not _is(path.is_file):
+        raise _output_error(
+            path, option, "which is a device or a pipe", "a file, which is replaced", "give another name"
+        )
     if ending and path.suffix != ending:
         raise OutputError(f"{option} is {path}, expected a name that ends in {ending}; rename it", field=_field(option))
     _check_parents(path, option)
@@ -39,7 +43,7 @@ def check_folder_place(path: Path, option: str, *, filled: bool = False) -> None
         filled: Whether a folder that is there gets new files; else it is replaced as a whole.
 
     Raises:
-        OutputError: It is a file, a part of its path is one, or nothing may be written there.
+        OutputError: It is a file, a part of its path is one, nothing may be written there, or it cannot be replaced.
     """
     if _is(path.exists) and not _is(path.is_dir):
         raise _output_error(path, option, "which is a file", "a folder", "give another name")
@@ -47,6 +51,18 @@ def check_folder_place(path: Path, option: str, *, filled: bool = False) -> None
         _check_writing(path, path, option)
     else:
         _check_parents(path, option)
+        _check_replacing(path, option)
+
+
+def _check_replacing(path: Path, option: str) -> None:
+    """Refuse a folder whose name cannot go to another one."""
+    if not _is(path.exists):
+        return
+    where = "where something is mounted" if path.is_mount() else ""
+    if Path.cwd().is_relative_to(path.resolve()):  # whoever stands in it would stand in a removed one
+        where = "which holds the folder that this runs in"
+    if where:
+        raise _output_error(path, option, where, "a folder that can be replaced as a whole", "give a new one in it")
 
 
 def _check_parents(path: Path, option: str) -> None:
@@ -107,8 +123,9 @@ def placed_whole(out: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `out` if the block ends well, and else is removed.
 
     Args:
-        out: Where the folder goes; what is there is replaced.
+        out: Where the folder goes; what is there is replaced. A link stays, and leads to the folder.
     """
+    out = out.resolve()
     staging = out.with_name(f".{out.name}.building-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -127,7 +144,7 @@ def _put_in_place(staging: Path, out: Path) -> None:
     out.replace(old)
     try:
         staging.replace(out)
-    except OSError:
+    except BaseException:  # interrupts too
         old.replace(out)
         raise
     shutil.rmtree(old)

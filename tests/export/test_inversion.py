@@ -14,6 +14,7 @@ from labelmint.addresses import latents
 from labelmint_export.annotations import read_annotations, read_pictures
 from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.cli import main
+from labelmint_export.commands import inverting
 from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.generator import Generator
@@ -210,7 +211,9 @@ def test_nothing_is_written_where_nothing_is_reconstructed(files: Path, capsys: 
     assert (files / "r.json").exists()
 
 
-def test_what_cannot_be_inverted_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_inverted_is_refused(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert invert(files, "--max-error", 0) == 1
     assert "--max-error is 0.0" in capsys.readouterr().err
     (files / "photos" / "deep").mkdir()
@@ -218,6 +221,12 @@ def test_what_cannot_be_inverted_is_refused(files: Path, capsys: pytest.CaptureF
     assert invert(files) == 1
     assert "have one name" in capsys.readouterr().err
     (files / "photos" / "deep" / "cat.a.jpg").unlink()
+    monkeypatch.setattr(inverting, "project", lambda *_: pytest.fail("hours of work come before the refusal"))
+    for name in ("classes", "cat.a.mask", "n" * 243):
+        Image.new("RGB", (64, 64)).save(files / "photos" / f"{name}.png")
+        assert invert(files) == 1
+        assert f"a picture is named {name!r}, expected a name of at most" in capsys.readouterr().err
+        (files / "photos" / f"{name}.png").unlink()
     Image.new("RGB", (64, 40)).save(files / "photos" / "wide.png")
     assert invert(files) == 1
     assert "wide.png has 64 x 40 pixels, expected a square" in capsys.readouterr().err

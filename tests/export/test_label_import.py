@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,74 @@ def test_numbers_of_datasetgan_are_the_numbers_of_the_pictures(pictures: Path, t
     assert np.nonzero(annotated.masks[:, 0])[1].tolist() == list(range(12))
 
 
+UPLOADED = ("images\\3f2a1b9c-{}.png", "{}_png.rf.0123456789abcdef0123456789abcdef.jpg")
+
+
+@pytest.mark.parametrize("name", UPLOADED)
+def test_names_that_programs_give_to_uploaded_pictures_are_known(pictures: Path, tmp_path: Path, name: str) -> None:
+    record = coco_record(truth())
+    for index, image in enumerate(record["images"]):
+        image["file_name"] = name.format(f"{index:02d}")
+    annotated, report = run(pictures, write_json(tmp_path / "result.json", record))
+    assert np.array_equal(annotated.masks, truth())
+    assert report["labels_without_pictures"] == []
+
+
+def rename_first(pictures: Path, name: str) -> None:
+    """Give picture 00 another name that sorts first, as a photograph that was inverted has its own."""
+    for ending in (".png", ".mask.png", ".json"):
+        (pictures / f"00{ending}").rename(pictures / f"{name}{ending}")
+
+
+def test_name_of_a_picture_may_end_like_that_of_a_mask(pictures: Path, tmp_path: Path) -> None:
+    rename_first(pictures, "00_mask")
+    annotated, _ = run(pictures, write_masks(tmp_path / "m", "grey"))
+    assert annotated.names == ("00_mask", "01", "02")
+    assert np.array_equal(annotated.masks, truth())
+
+
+def test_accents_may_be_written_apart(pictures: Path, tmp_path: Path) -> None:
+    rename_first(pictures, unicodedata.normalize("NFD", "00ä"))
+    write_json(tmp_path / "l" / "a.json", labelme_record(unicodedata.normalize("NFC", "00ä.png"), BOX))
+    annotated, _ = run(pictures, tmp_path / "l")
+    assert (annotated.masks[0] == 1).sum() == 16 * 11
+
+
+def test_hidden_files_are_not_looked_at(pictures: Path, tmp_path: Path) -> None:
+    """macOS puts them beside every file on disks of other systems."""
+    folder = write_masks(tmp_path / "m", "grey")
+    for place in (pictures / "._00.png", pictures / "._00.mask.png", folder / "._00_mask.png", folder / "._00.json"):
+        place.write_bytes(b"\0\5\x16\7")
+    annotated, _ = run(pictures, folder)
+    assert np.array_equal(annotated.masks, truth())
+    (pictures.parent / "out" / "._00.mask.png").write_bytes(b"\0\5\x16\7")
+    assert np.array_equal(read_annotations(pictures.parent / "out").masks, truth())
+
+
+def test_digits_of_all_scripts_may_stand_in_names(pictures: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "l" / "²1.json", labelme_record("00.png", BOX))
+    annotated, _ = run(pictures, tmp_path / "l")
+    assert annotated.names == ("00",)
+
+
+def test_mark_at_the_beginning_of_a_text_is_no_part_of_it(pictures: Path, tmp_path: Path) -> None:
+    path = write_json(tmp_path / "c.json", coco_record(truth()))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    palette = tmp_path / "labelmap.txt"
+    palette.write_bytes("\ufeffground:1,2,3::\r\ncat:4,5,6::\r\near:7,8,9::\r\n".encode())
+    annotated, _ = run(pictures, path, options=("--palette", palette))
+    assert np.array_equal(annotated.masks, truth())
+
+
+def test_picture_without_annotations_may_have_no_size(pictures: Path, tmp_path: Path) -> None:
+    """Label Studio writes null for pictures that nobody has drawn on."""
+    record = coco_record(truth())
+    record["images"].append({"id": 99, "file_name": "77.png", "height": None, "width": None})
+    annotated, report = run(pictures, write_json(tmp_path / "c.json", record))
+    assert np.array_equal(annotated.masks, truth())
+    assert report["labels_without_pictures"] == ["77.png"]
+
+
 def test_labels_without_pictures_are_named_and_left_out(pictures: Path, tmp_path: Path) -> None:
     folder = write_labelme(tmp_path / "l", "polygon")
     write_json(folder / "77.json", labelme_record("77.png", BOX))
@@ -288,6 +357,25 @@ def test_labels_are_renamed_skipped_and_ignored(pictures: Path, tmp_path: Path) 
     assert report["skipped_shapes"] == {"note": 1}
 
 
+@pytest.mark.parametrize("kind", ["labelme", "coco", "cvat"])
+def test_shapes_that_have_no_area_can_be_skipped(pictures: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "l").mkdir()
+    if kind == "labelme":
+        guide = labelme_shape("guide", "line", [[1, 1], [5, 5]])
+        write_json(tmp_path / "l" / "00.json", labelme_record("00.png", BOX, guide))
+    elif kind == "coco":
+        record = coco_record(truth())
+        record["categories"].append({"id": 77, "name": "guide"})
+        record["annotations"].append({"image_id": 10, "category_id": 77, "segmentation": [], "bbox": [1, 1, 3, 3]})
+        write_json(tmp_path / "l" / "c.json", record)
+    else:
+        box = '<box label="cat" xtl="3" ytl="4" xbr="19" ybr="15"/>'
+        cvat_file(tmp_path / "l" / "c.xml", cvat_image(0, box, '<cuboid label="guide" xtl1="1"/>'))
+    annotated, report = run(pictures, tmp_path / "l", options=("--skip", "guide"))
+    assert (annotated.masks[0] > 0).sum() == 16 * 11
+    assert report["skipped_shapes"] == {"guide": 1}
+
+
 def test_classes_of_the_labels_may_replace_those_of_the_pictures(pictures: Path, tmp_path: Path) -> None:
     write_json(
         tmp_path / "l" / "00.json", labelme_record("00.png", labelme_shape("hat", "circle", [[12, 10], [12, 14]]))
@@ -331,6 +419,13 @@ def test_enlarged_pictures_are_brought_back(pictures: Path, tmp_path: Path) -> N
     assert report["rescaled_pictures"] == ["00.png"]
 
 
+def test_mask_that_was_moved_by_half_a_pixel_keeps_its_size(pictures: Path, tmp_path: Path) -> None:
+    shape = labelme_mask("cat", truth()[0] == 1)
+    shape["points"] = [[x + 0.5, y + 0.5] for x, y in shape["points"]]
+    mask, _ = drawn(pictures, tmp_path, shape)
+    assert np.array_equal(mask == 1, np.roll(truth()[0] == 1, (1, 1), axis=(0, 1)))
+
+
 def test_slivers_are_reported(pictures: Path, tmp_path: Path) -> None:
     sliver = labelme_shape("ear", "polygon", [[1.6, 3], [2.3, 3], [2.3, 9]])
     _, report = drawn(pictures, tmp_path, BOX, sliver)
@@ -365,6 +460,51 @@ def test_colours_mean_what_the_palette_says(pictures: Path, tmp_path: Path, pale
     assert report["declared_never_used"] == []
 
 
+def test_indexed_masks_in_the_colours_of_the_classes_are_read_by_them(pictures: Path, tmp_path: Path) -> None:
+    """A program that goes through RGB numbers the colours anew: by their numbers all classes would be others."""
+    (tmp_path / "m").mkdir()
+    for index, mask in enumerate(truth()):
+        colours = np.array(PALETTE, np.uint8)[mask]
+        colours[0, 0] = 255  # as 255, not labelled, looks in the masks that `sample` writes
+        image = Image.fromarray(colours).quantize(8)
+        assert not np.array_equal(np.asarray(image), mask)
+        image.save(tmp_path / "m" / f"{index:02d}.png")
+    annotated, _ = run(pictures, tmp_path / "m")
+    assert (annotated.masks[:, 0, 0] == 255).all()
+    annotated.masks[:, 0, 0] = 0
+    assert np.array_equal(annotated.masks, truth())
+
+
+@pytest.mark.parametrize("colours", [(10, 20, 30, 255, 255, 255, 30, 200, 90), (255, 255, 255) * 3])
+def test_numbers_that_share_a_colour_are_told_apart(pictures: Path, tmp_path: Path, colours: tuple[int, ...]) -> None:
+    """White is a class here, and what pixels without a label look like; or the file has one colour for everything."""
+    record = json.loads((pictures / "classes.json").read_text())
+    record["classes"][1]["color"] = [255, 255, 255]
+    write_json(pictures / "classes.json", record)
+    mask = truth()[0]
+    mask[0, :5] = 255
+    image = Image.fromarray(mask)
+    image.putpalette(bytes(colours).ljust(768, b"\xff"))
+    (tmp_path / "m").mkdir()
+    image.save(tmp_path / "m" / "00.png")
+    annotated, _ = run(pictures, tmp_path / "m")
+    assert np.array_equal(annotated.masks[0], mask)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_white_of_the_masks_of_sample_is_not_labelled(pictures: Path, tmp_path: Path, mode: str) -> None:
+    (tmp_path / "m").mkdir()
+    with Image.open(pictures / "00.mask.png") as blank:
+        image = blank.convert(mode)
+    colour = PALETTE[1] if mode == "RGB" else 1
+    image.paste(colour, (3, 4, 10, 12))
+    image.save(tmp_path / "m" / "00.png")
+    annotated, _ = run(pictures, tmp_path / "m")
+    expected = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    expected[4:12, 3:10] = 1
+    assert np.array_equal(annotated.masks[0], expected)
+
+
 def test_numbers_mean_what_the_palette_says(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     np.save(tmp_path / "m" / "image_mask2.npy", np.where(truth()[2] == 2, 33, truth()[2] * 7))
@@ -395,6 +535,12 @@ def test_keypoints_of_coco_have_names_and_visibility(pictures: Path, tmp_path: P
     }
     assert annotated.schema.skeleton == ((0, 1),)
     assert "indices of pixels" in report["notes"][0]
+
+
+def test_skeleton_may_be_written_in_fractions(pictures: Path, tmp_path: Path) -> None:
+    record = coco_with_keypoints([7, 3, 2, 9, 4, 1], skeleton=[[2.0, 1.0]])
+    annotated, _ = run(pictures, write_json(tmp_path / "c.json", record))
+    assert annotated.schema.skeleton == ((1, 0),)
 
 
 @pytest.mark.parametrize(

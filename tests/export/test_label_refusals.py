@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from labelmint_export.cli import main
 from tests.export.label_files import (
@@ -100,6 +100,13 @@ def archive(path: Path) -> None:
         np.savez(file, GREY)
 
 
+def long_text(path: Path) -> None:
+    """What an editor may write: a history of megabytes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("history", "a" * (2 << 20), zip=True)
+    Image.fromarray(GREY).save(path / "00.png", pnginfo=info)
+
+
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
 OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
 BOX = labelme_shape("cat", "rectangle", [[3, 4], [19, 15]])
@@ -172,7 +179,11 @@ BAD: dict[str, Case] = {
     "labelme: shape no object": (text("00.json", '{"shapes": [3]}'), (), "shapes[0] is 3, expected an object"),
     "labelme: no JSON": (text("00.json", "{"), (), "00.json cannot be read as JSON"),
     "labelme: nested": (text("00.json", "[" * 200_000), (), "00.json cannot be read as JSON"),
-    "labelme: nothing drawn": (labelme(), (), "none of the 3 pictures has a labelled pixel"),
+    "labelme: nothing drawn": (
+        labelme(),
+        (),
+        "none of the 3 pictures has a labelled pixel; the labels are for these pictures, but hold no areas (00.json)",
+    ),
     "labelme: other pictures": (
         lambda path: write_json(path / "a.json", labelme_record("a.png", BOX)),
         (),
@@ -181,8 +192,9 @@ BAD: dict[str, Case] = {
     "labelme: picture twice": (
         lambda path: [write_json(path / f"{n}.json", labelme_record("00.jpg", BOX)) for n in "ab"],
         (),
-        "has labels for 00 twice",
+        "has labels for 00 twice, as 00.jpg (a.json) and 00.jpg (b.json); keep one",
     ),
+    "labelme: all skipped": (labelme(BOX), ("--skip", "cat"), "the shapes drawn on them are skipped, ignored"),
     # coco
     "coco: two points": (annotation(segmentation=[[1, 1, 5, 5]]), (), "a polygon has 2 points, expected at least 3"),
     "coco: odd": (annotation(segmentation=[[1, 1, 5, 5, 7]]), (), "expected an even number of coordinates"),
@@ -285,6 +297,7 @@ BAD: dict[str, Case] = {
     ),
     "png: transparent": (png(np.dstack([GREY] * 4)), (), "is transparent in places"),
     "png: empty": (png(GREY + 255), (), "none of the 3 pictures has a labelled pixel"),
+    "png: endless text": (long_text, (), "00.png cannot be read as a picture"),
     "png: damaged": (text("00.png", b"\x89PNG"), (), "00.png cannot be read as a picture"),
     "npy: objects": (npy(np.array([[{}]], dtype=object)), (), "cannot be read as .npy"),
     "npy: claims": (npy_that_claims((10**9, 10**9)), (), "cannot be read as .npy"),

@@ -11,7 +11,7 @@ import pytest
 
 from labelmint_export.cli import main
 from labelmint_export.errors import OutputError
-from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_export.placing import check_file_place, check_folder_place, placed_whole
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 NOBODY = 65534
@@ -39,6 +39,14 @@ def test_place_below_a_file_is_refused_first(command: str, tmp_path: Path, capsy
     assert f"--out is {place}" in error
     assert f"{tmp_path / 'file'} is a file, expected folders above it" in error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_pipe_is_not_replaced_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe.npy"
+    os.mkfifo(pipe)
+    assert main(["render", "--out", str(pipe), "--count", "1"]) == 1
+    assert f"--out is {pipe}, which is a device or a pipe" in capsys.readouterr().err
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("command", [name for name, rest in COMMANDS.items() if rest[-1] == "{}.png"])
@@ -122,6 +130,57 @@ def test_folder_of_others_is_not_filled(tmp_path: Path) -> None:
         check_folder_place(theirs, "--out", filled=True)
 
 
-def test_root_of_the_file_system_is_no_error_of_ours() -> None:
+def test_root_of_the_file_system_is_refused_as_any_other() -> None:
     check_folder_place(Path("/"), "--out", filled=True)
-    check_folder_place(Path("/"), "--out")
+    with pytest.raises(OutputError, match="--out is /, which holds the folder that this runs in"):
+        check_folder_place(Path("/"), "--out")
+
+
+# --- folders that appear whole ----------------------------------------------------------------------------------------
+
+
+def test_folder_that_the_command_runs_in_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "--generator", MISSING, "--classes", "a", "b", "--out", "."]) == 1
+    assert "--out is ., which holds the folder that this runs in" in capsys.readouterr().err
+
+
+def test_folder_where_something_is_mounted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    check_folder_place(tmp_path / "new", "--out")
+    check_folder_place(tmp_path, "--out", filled=True)
+    with pytest.raises(OutputError, match="where something is mounted, expected a folder that can be replaced"):
+        check_folder_place(tmp_path, "--out")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_link_leads_to_the_folder_that_was_written(tmp_path: Path, is_there: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to("target")
+    if is_there:
+        target.mkdir()
+        (target / "old").touch()
+    with placed_whole(link) as staging:
+        (staging / "new").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "new", "target"]
+    assert link.is_symlink()
+    assert (link / "new").is_file()
+
+
+def test_interrupted_replacement_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    rename = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if ".building-" in path.name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), placed_whole(out) as staging:
+        (staging / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from labelmint_export.annotations.drawing import Polygons, Raster, Shape
 from labelmint_export.annotations.files import read_json_object
-from labelmint_export.annotations.labels import LabelSource, PictureLabels, Point, Region
+from labelmint_export.annotations.labels import NOTHING, LabelSource, PictureLabels, Point, Region
 from labelmint_export.annotations.records import (
     check_num_points,
     check_size,
@@ -28,12 +28,13 @@ from labelmint_export.errors import AnnotationError
 # Any: parsed JSON, checked here.
 
 
-def read_coco(path: Path, keypoint_offset: float | None) -> LabelSource:
+def read_coco(path: Path, keypoint_offset: float | None, skip: frozenset[str]) -> LabelSource:
     """Read a COCO file.
 
     Args:
         path: The JSON file.
         keypoint_offset: Added to keypoints; None: 0.5 if all of them are whole numbers, otherwise 0.
+        skip: Names of categories whose areas are not looked at.
 
     Raises:
         AnnotationError: The file is malformed; the message names the annotation.
@@ -45,13 +46,15 @@ def read_coco(path: Path, keypoint_offset: float | None) -> LabelSource:
     regions: dict[int, list[Region]] = {key: [] for key in images}
     points: dict[int, list[Point]] = {key: [] for key in images}
     used: set[int] = set()
-    sizes = {key: _size_of(entry, f"{path}, image {key}") for key, entry in images.items()}
+    sizes: dict[int, tuple[int, int]] = {}  # of labelled images: Label Studio writes null for others
     for index, entry in enumerate(objects_of(record, "annotations", str(path))):
         where = f"{path}, annotation {entry.get('id', f'number {index}')}"
         image, category = _referred(entry, "image_id", images, where), _referred(entry, "category_id", names, where)
         where = f"{where} ({names[category]!r})"
         used.add(category)
-        shape = _shape_of(entry, sizes[image], where)
+        if image not in sizes:
+            sizes[image] = _size_of(images[image], f"{path}, image {image}")
+        shape = NOTHING if names[category] in skip else _shape_of(entry, sizes[image], where)
         if shape is not None:
             regions[image].append(Region(names[category], shape, where))
         points[image] += _points_of(entry, categories[category], where)
@@ -63,7 +66,7 @@ def read_coco(path: Path, keypoint_offset: float | None) -> LabelSource:
             PictureLabels(
                 text_of(images[key], "file_name", f"{path}, image {key}"),
                 path,
-                sizes[key],
+                sizes.get(key),
                 tuple(regions[key]),
                 tuple(Point(p.label, p.x + offset, p.y + offset, p.visible, p.where) for p in points[key]),
             )
@@ -104,7 +107,9 @@ def _shape_of(entry: dict[str, Any], size: tuple[int, int], where: str) -> Shape
         if entry.get("keypoints"):
             return None
         raise AnnotationError(
-            f"{where} has neither segmentation nor keypoints; a box is no mask, export the masks", field="segmentation"
+            f"{where} has neither segmentation nor keypoints; a box is no mask, export the masks, or leave it out with "
+            "--skip",
+            field="segmentation",
         )
     rings = []
     for flat in list_of(entry, "segmentation", where):
@@ -157,12 +162,17 @@ def _skeleton(categories: dict[int, dict[str, Any]], path: Path) -> tuple[tuple[
         where = f"{path}, category {key}"
         for pair in list_of(category, "skeleton", where) if category.get("skeleton") else []:
             names = _keypoint_names(category, where)
-            if not isinstance(pair, list) or len(pair) != 2 or not all(i in range(1, len(names) + 1) for i in pair):
+            if not isinstance(pair, list) or len(pair) != 2 or not all(_is_place(i, len(names)) for i in pair):
                 raise AnnotationError(
                     f"{where}: skeleton holds {pair!r}, expected two numbers from 1 to {len(names)}", field="skeleton"
                 )
-            pairs.append((names[pair[0] - 1], names[pair[1] - 1]))
+            pairs.append((names[int(pair[0]) - 1], names[int(pair[1]) - 1]))
     return tuple(pairs)
+
+
+def _is_place(value: object, count: int) -> bool:
+    """Say whether a value is a whole number from 1 to count, which some programs write as 2.0."""
+    return isinstance(value, int | float) and value in range(1, count + 1)
 
 
 def _keypoint_offset(points: dict[int, list[Point]], given: float | None) -> tuple[float, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from defusedxml import DefusedXmlException
 
 from labelmint_export.annotations.drawing import Ellipse, Points, Polygons, Raster, Shape, Stroke, rectangle
 from labelmint_export.annotations.files import check_file_size
-from labelmint_export.annotations.labels import LabelSource, PictureLabels, Point, Region
+from labelmint_export.annotations.labels import NOTHING, LabelSource, PictureLabels, Point, Region
 from labelmint_export.annotations.records import check_num_points, check_size, parse_number
 from labelmint_export.annotations.rle import decode_runs, lengths_from_text
 from labelmint_export.errors import AnnotationError
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 KINDS = "polygon, box, ellipse, mask, polyline, points or skeleton"
 
 
-def read_cvat(path: Path, line_width: float | None) -> LabelSource:
+def read_cvat(path: Path, line_width: float | None, skip: frozenset[str]) -> LabelSource:
     """Read a CVAT file.
 
     Args:
         path: The XML file.
         line_width: Thickness of polylines, pixels; None refuses them.
+        skip: Labels whose shapes are not looked at.
 
     Raises:
         AnnotationError: The file is malformed or hostile; the message names picture and shape.
@@ -46,7 +47,7 @@ def read_cvat(path: Path, line_width: float | None) -> LabelSource:
     declared = [name for name in listed if name not in figures]
     pictures, num_tags = [], 0
     for image in root.findall("image"):
-        pictures.append(_read_image(image, path, line_width))
+        pictures.append(_read_image(image, path, line_width, skip))
         num_tags += len(image.findall("tag"))
     notes = (f"{num_tags} tags of whole pictures were not read",) if num_tags else ()
     return LabelSource(path, "cvat", tuple(pictures), tuple(dict.fromkeys(declared)), notes=notes)
@@ -67,7 +68,7 @@ def _parse(path: Path) -> "Element":
     return root
 
 
-def _read_image(image: "Element", path: Path, line_width: float | None) -> PictureLabels:
+def _read_image(image: "Element", path: Path, line_width: float | None, skip: frozenset[str]) -> PictureLabels:
     name = image.get("name", "")
     where = f"{path}, image {name!r}"
     size = check_size(_count(image, "height", where), _count(image, "width", where), where)
@@ -85,7 +86,8 @@ def _read_image(image: "Element", path: Path, line_width: float | None) -> Pictu
                 points += _keypoints(joint, joint.get("label", ""), f"{place}, {joint.get('label', '')!r}")
         else:
             layer = int(_number(element, "z_order", place, default="0"))
-            regions.append(Region(label, _shape_of(element, size, line_width, place), place, layer))
+            shape = NOTHING if label in skip else _shape_of(element, size, line_width, place)
+            regions.append(Region(label, shape, place, layer))
     return PictureLabels(name, path, size, tuple(regions), tuple(points))
 
 
@@ -117,7 +119,9 @@ def _shape_of(element: "Element", size: tuple[int, int], line_width: float | Non
                 field="line_width",
             )
         return Stroke(_places(element, where, at_least=2), line_width)
-    raise AnnotationError(f"{where} is a {kind}, expected {KINDS}", field=kind)
+    raise AnnotationError(
+        f"{where} is a {kind}, expected {KINDS}; draw it anew, or leave it out with --skip", field=kind
+    )
 
 
 def _mask_of(element: "Element", size: tuple[int, int], where: str) -> Raster:

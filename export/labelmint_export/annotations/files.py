@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from labelmint_export.errors import AnnotationError
 
@@ -40,7 +40,7 @@ def read_json_object(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))  # some programs of Windows begin with a mark
     except (OSError, ValueError, RecursionError) as error:
         raise AnnotationError(f"{path} cannot be read as JSON ({error}); write it anew", field=path.name) from error
     if not isinstance(record, dict):
@@ -62,8 +62,8 @@ def open_image(path: Path) -> Image.Image:
                     field=path.name,
                 )
             image.load()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
         raise AnnotationError(
-            f"{path} cannot be read as a picture ({error}); save it anew, as PNG", field=path.name
+            f"{path} cannot be read as a picture ({error}); save it anew, as PNG without metadata", field=path.name
         ) from error
     return image

@@ -90,7 +90,7 @@ def read_annotations(folder: Path) -> AnnotatedSet:
     """
     schema = read_schema(folder)
     latents = _read_latents(folder / "latents.safetensors")
-    names = sorted(path.name.removesuffix(".mask.png") for path in folder.glob("*.mask.png"))
+    names = _find_names(folder, ".mask.png")
     if not names or len(names) != len(latents["z"]):
         raise AnnotationError(
             f"{folder} holds {len(names)} masks and {len(latents['z'])} latents, expected as many, at "
@@ -122,8 +122,7 @@ def read_pictures(folder: Path) -> AnnotatedSet:
     """
     schema = read_schema(folder)
     latents = _read_latents(folder / "latents.safetensors")
-    found = sorted(path.name.removesuffix(".png") for path in folder.glob("*.png"))
-    names = [name for name in found if not name.endswith(".mask")]
+    names = [name for name in _find_names(folder, ".png") if not name.endswith(".mask")]
     if not names or len(names) != len(latents["z"]):
         raise AnnotationError(
             f"{folder} holds {len(names)} pictures (*.png that are no *.mask.png) and {len(latents['z'])} latents, "
@@ -132,6 +131,12 @@ def read_pictures(folder: Path) -> AnnotatedSet:
         )
     pictures = _stack_pictures([_read_picture(folder / f"{name}.png") for name in names], folder)
     return AnnotatedSet.unlabelled(schema, pictures, latents["z"], latents["ws"], tuple(names))
+
+
+def _find_names(folder: Path, ending: str) -> list[str]:
+    """Names without the ending, ascending; without hidden files, which macOS leaves beside each on foreign disks."""
+    paths = folder.glob(f"*{ending}")
+    return sorted(path.name.removesuffix(ending) for path in paths if not path.name.startswith("."))
 
 
 def _stack_pictures(pictures: list[npt.NDArray[np.uint8]], folder: Path) -> npt.NDArray[np.uint8]:
@@ -225,7 +230,7 @@ def _place_keypoint(
     try:
         label, kind, points = shape["label"], shape["shape_type"], shape["points"]
         x, y = (float(value) for value in points[0])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise AnnotationError(f"{path} has a malformed shape ({error!r})", field="shapes") from error
     if kind != "point" or label not in schema.keypoint_names:
         raise AnnotationError(

@@ -7,7 +7,6 @@ Legend: N pictures, K keypoints.
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.annotations.import_report import ClassUse, ImportReport, KeypointUse
 from labelmint_export.annotations.labels import LabelSource, PictureLabels
+from labelmint_export.annotations.matching import match_pictures
 from labelmint_export.annotations.painting import ImportSettings, Names, Painter
 from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import AnnotationError
@@ -40,7 +40,7 @@ def import_labels(
     """
     names = Names(pictures, settings)
     names.check(sources)
-    matched, strangers = _match(pictures.names, sources)
+    matched, strangers = match_pictures(pictures.names, sources)
     painter = Painter(pictures, names, settings)
     masks, keypoints, hidden, kept, empty = [], [], [], [], []
     for index, name in enumerate(pictures.names):
@@ -55,8 +55,8 @@ def import_labels(
         hidden.append(covered)
     if not kept:
         raise AnnotationError(
-            f"none of the {len(pictures)} pictures has a labelled pixel; the labels are for "
-            f"{_some(strangers) or 'these pictures, but hold no areas'}, the pictures are {_some(pictures.names)}",
+            f"none of the {len(pictures)} pictures has a labelled pixel; "
+            f"{_explain_nothing(pictures, matched, strangers)}",
             field="labels",
         )
     schema = dataclasses.replace(pictures.schema, skeleton=_skeleton(pictures, sources, settings))
@@ -85,35 +85,21 @@ def import_labels(
     return annotated, report
 
 
+def _explain_nothing(
+    pictures: AnnotatedSet, matched: Sequence[Sequence[PictureLabels]], strangers: tuple[str, ...]
+) -> str:
+    found = [one for several in matched for one in several]
+    if any(one.regions for one in found):
+        return "the shapes drawn on them are skipped, ignored, outside, not labelled or smaller than min_area"
+    if strangers or not found:
+        return f"the labels are for {_some(strangers) or 'no pictures'}, the pictures are {_some(pictures.names)}"
+    files = _some(dict.fromkeys(one.path.name for one in found))
+    return f"the labels are for these pictures, but hold no areas ({files}); give --format if others were meant"
+
+
 def _some(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
-
-
-def _match(names: tuple[str, ...], sources: Sequence[LabelSource]) -> tuple[list[list[PictureLabels]], tuple[str, ...]]:
-    """Find the picture of each label file by its name without folders and ending, DatasetGAN's masks by number."""
-    by_name = {name: index for index, name in enumerate(names)}
-    by_number = {int(name): i for i, name in enumerate(names)} if all(n.isdecimal() for n in names) else {}
-    matched: list[list[PictureLabels]] = [[] for _ in names]
-    strangers: list[str] = []
-    for source in sources:
-        taken: dict[int, str] = {}
-        for one in source.pictures:
-            base = re.split(r"[\\/]", one.picture)[-1]
-            index = by_name.get(base, by_name.get(base.rpartition(".")[0] or base))
-            if index is None and source.format == "npy" and (number := re.search(r"mask_?(\d{1,9})$", base)):
-                index = by_number.get(int(number[1]))
-            if index is None:
-                strangers.append(one.picture)
-                continue
-            if index in taken:
-                raise AnnotationError(
-                    f"{source.path} has labels for {names[index]} twice, as {taken[index]} and {one.picture}; keep one",
-                    field="labels",
-                )
-            taken[index] = one.picture
-            matched[index].append(one)
-    return matched, tuple(strangers)
 
 
 def _skeleton(

@@ -7,18 +7,17 @@ Legend: h, w rows and columns of the picture that was drawn on.
 """
 
 import base64
-import binascii
 import io
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from labelmint_export.annotations.drawing import Ellipse, Polygons, Raster, Shape, Stroke, rectangle
 from labelmint_export.annotations.files import read_json_object
-from labelmint_export.annotations.labels import LabelSource, PictureLabels, Point, Region
+from labelmint_export.annotations.labels import NOTHING, LabelSource, PictureLabels, Point, Region
 from labelmint_export.annotations.records import check_size, count_of, number_of, objects_of, points_of, text_of
 from labelmint_export.errors import AnnotationError
 
@@ -27,21 +26,22 @@ KINDS = "polygon, rectangle, oriented_rectangle, circle, mask, line, linestrip o
 # Any: parsed JSON, checked here.
 
 
-def read_labelme(path: Path, paths: list[Path], line_width: float | None) -> LabelSource:
+def read_labelme(path: Path, paths: list[Path], line_width: float | None, skip: frozenset[str]) -> LabelSource:
     """Read LabelMe files.
 
     Args:
         path: What the user gave, for the report.
         paths: The JSON files.
         line_width: Thickness of lines, pixels; None refuses them.
+        skip: Labels whose shapes are not looked at.
 
     Raises:
         AnnotationError: A file is malformed; the message names file and shape.
     """
-    return LabelSource(path, "labelme", tuple(_read_file(one, line_width) for one in paths))
+    return LabelSource(path, "labelme", tuple(_read_file(one, line_width, skip) for one in paths))
 
 
-def _read_file(path: Path, line_width: float | None) -> PictureLabels:
+def _read_file(path: Path, line_width: float | None, skip: frozenset[str]) -> PictureLabels:
     record = read_json_object(path)
     regions: list[Region] = []
     points: list[Point] = []
@@ -61,7 +61,8 @@ def _read_file(path: Path, line_width: float | None) -> PictureLabels:
             ((x, y),) = points_of(entry.get("points"), where, at_least=1, at_most=1)
             points.append(Point(label, float(x), float(y), True, where))
         else:
-            regions.append(Region(label, _shape_of(entry, kind, size, line_width, where), where))
+            shape = NOTHING if label in skip else _shape_of(entry, kind, size, line_width, where)
+            regions.append(Region(label, shape, where))
     picture = record.get("imagePath")
     name = picture if isinstance(picture, str) and picture else path.stem
     return PictureLabels(name, path, size, tuple(regions), tuple(points))
@@ -100,13 +101,19 @@ def _shape_of(
                 field="line_width",
             )
         return Stroke(points_of(given, where, at_least=2), line_width)
-    raise AnnotationError(f"{where} is a {kind}, expected {KINDS}", field="shape_type")
+    raise AnnotationError(
+        f"{where} is a {kind}, expected {KINDS}; draw it anew, or leave it out with --skip", field="shape_type"
+    )
 
 
 def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) -> Raster:
-    """A mask is a PNG in base64 that fills the box of two points, the second one included."""
-    (left, top), (right, bottom) = points_of(entry.get("points"), where, at_least=2, at_most=2)
-    box = (round(right) - round(left) + 1, round(bottom) - round(top) + 1)
+    """A mask is a PNG in base64 that fills the box of two points, the second one included.
+
+    Both points of one that was moved lie between pixels; halves are rounded up, for `round` would change the size.
+    """
+    corners = np.floor(points_of(entry.get("points"), where, at_least=2, at_most=2) + 0.5).astype(int)
+    (left, top), (right, bottom) = corners.tolist()
+    box = (right - left + 1, bottom - top + 1)
     if box[0] > 0 and box[1] > 0:
         check_size(box[1], box[0], where)
     try:
@@ -120,6 +127,6 @@ def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) ->
                     field="mask",
                 )
             inside = np.asarray(image.convert("L")) > 0
-    except (binascii.Error, OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
         raise AnnotationError(f"{where}: the mask is no PNG in base64 ({error})", field="mask") from error
-    return Raster(inside, round(left), round(top))
+    return Raster(inside, left, top)

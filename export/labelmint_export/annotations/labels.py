@@ -6,7 +6,10 @@ Legend: h, w rows and columns of the picture that was drawn on.
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelmint_export.annotations.drawing import Shape
+from labelmint_export.annotations.drawing import Polygons, Shape
+
+NOTHING = Polygons(())
+"""In place of a shape that is to be skipped, which may be of a kind that has no area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class PictureLabels:
     """All labels of one picture in one file."""
 
     picture: str
-    """Name of the picture's file, as the label file has it."""
+    """Name of the picture's file, as the label file has it; that of a mask of the whole picture is the mask's own."""
     path: Path
     """The label file."""
     size: tuple[int, int] | None

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from labelmint_export.annotations.drawing import Raster
 from labelmint_export.annotations.files import MAX_PICTURE_PIXELS, check_file_size, open_image
 from labelmint_export.annotations.labels import LabelSource, PictureLabels, Region
 from labelmint_export.annotations.palettes import MaskPalette
+from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import AnnotationError
 from labelmint_export.npy_files import read_npy
 
-SUFFIXES = (".mask", "_mask", "-mask", "_label", "_labels", "_seg")
-"""What programs add to a picture's name."""
 GREY_MODES = ("1", "L", "P", "I", "I;16")
 
 
@@ -27,7 +27,7 @@ def read_png_masks(path: Path, paths: list[Path], palette: MaskPalette) -> Label
         path: What the user gave, for the report.
         paths: The files.
         palette: What numbers and colours stand for. An indexed file is read by its colours if the palette holds no
-            numbers.
+            numbers, or knows all of its colours under other numbers: programs that go through RGB number them anew.
 
     Raises:
         AnnotationError: A file is malformed, or holds a value that the palette lacks.
@@ -37,31 +37,37 @@ def read_png_masks(path: Path, paths: list[Path], palette: MaskPalette) -> Label
 
 def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
     image = open_image(path)
-    name = _picture_of(path)
-    if image.mode in GREY_MODES and palette.numbers:
-        return _split_numbers(np.asarray(image).astype(np.int64), name, path, palette)
+    if image.mode in GREY_MODES and palette.numbers and not _is_coloured(image, palette):
+        return _split_numbers(np.asarray(image).astype(np.int64), path, palette)
     if image.mode not in ("P", "RGB", "RGBA"):
         raise AnnotationError(
             f"{path} has mode {image.mode}, expected an indexed, grey or RGB PNG; "
             f"the palette holds {'numbers' if palette.numbers else 'colours'}",
             field="mask",
         )
-    if "transparency" in image.info or (image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)):
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise AnnotationError(f"{path} is transparent in places; save it opaque", field="mask")
     if not palette.colors:
         raise AnnotationError(f"{path} is in colours; say with --palette what they stand for", field="palette")
     rgb = np.asarray(image.convert("RGB")).astype(np.int64)  # [h, w, 3]
     packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
     codes = {(r << 16) | (g << 8) | b: label for (r, g, b), label in palette.colors.items()}
-    return _split(packed, codes, name, path, "the colour #{:06x}")
+    return _split(packed, codes, path, "the colour #{:06x}")
 
 
-def _picture_of(path: Path) -> str:
-    name = path.name.removesuffix(path.suffix)
-    for suffix in SUFFIXES:
-        if name.endswith(suffix) and name != suffix:
-            return name.removesuffix(suffix)
-    return name
+def _is_coloured(image: Image.Image, palette: MaskPalette) -> bool:
+    """Say whether an indexed file is in the colours of labels, but under other numbers than theirs."""
+    if image.mode != "P":
+        return False
+    table = np.resize(np.array(image.getpalette("RGB") or [0], np.uint8), (256, 3))
+    used = np.unique(np.asarray(image))
+    shown = {index: (r, g, b) for index, (r, g, b) in zip(used.tolist(), table[used].tolist(), strict=True)}
+    colors = set(shown.values())
+    if len(colors) < len(shown) or not palette.colors.keys() >= colors:  # where numbers share a colour it says less
+        return False
+    labels = {index: palette.colors[color] for index, color in shown.items() if index != IGNORE_LABEL}
+    renumbered = any(palette.numbers.get(index) != label for index, label in labels.items())
+    return renumbered and any(label is not None for label in labels.values())
 
 
 def read_npy_masks(path: Path, paths: list[Path], palette: MaskPalette) -> LabelSource:
@@ -97,7 +103,7 @@ def _read_npy(path: Path, palette: MaskPalette) -> PictureLabels:
         )
     is_whole = values.dtype.kind != "f"
     whole = values.astype(np.int64) if is_whole else _whole_numbers(values.astype(np.float64), path)
-    return _split_numbers(whole, _picture_of(path), path, palette)
+    return _split_numbers(whole, path, palette)
 
 
 def _whole_numbers(values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.int64]:
@@ -108,13 +114,11 @@ def _whole_numbers(values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[n
     return values.clip(-1, 2**31).astype(np.int64)
 
 
-def _split_numbers(values: npt.NDArray[np.int64], name: str, path: Path, palette: MaskPalette) -> PictureLabels:
-    return _split(values, palette.numbers, name, path, "the value {}")
+def _split_numbers(values: npt.NDArray[np.int64], path: Path, palette: MaskPalette) -> PictureLabels:
+    return _split(values, palette.numbers, path, "the value {}")
 
 
-def _split(
-    values: npt.NDArray[np.int64], labels: dict[int, str | None], name: str, path: Path, shown: str
-) -> PictureLabels:
+def _split(values: npt.NDArray[np.int64], labels: dict[int, str | None], path: Path, shown: str) -> PictureLabels:
     """Turn a map of values into one region a value."""
     regions = []
     found, counts = np.unique(values, return_counts=True)
@@ -130,4 +134,4 @@ def _split(
             )
         regions.append(Region(labels[value], Raster(inside), f"{path}, {shown.format(value)}"))
     height, width = values.shape
-    return PictureLabels(name, path, (height, width), tuple(regions))
+    return PictureLabels(path.name, path, (height, width), tuple(regions))

@@ -11,6 +11,8 @@ from labelmint_export.annotations.schema import IGNORE_LABEL, AnnotationSchema
 from labelmint_export.errors import AnnotationError
 
 Color = tuple[int, int, int]
+UNLABELLED_COLOR: Color = (255, 255, 255)
+"""That of 255 in the masks that `writing` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,13 @@ class MaskPalette:
 
 
 def palette_of_schema(schema: AnnotationSchema) -> MaskPalette:
-    """The palette of our own files: class ids, 255 for not labelled, and the colours of the classes."""
-    numbers: dict[int, str | None] = dict(enumerate(schema.class_names))
-    colors: dict[Color, str | None] = {}
-    for name, color in zip(schema.class_names, schema.palette, strict=True):
-        if color in colors:
-            return MaskPalette(numbers | {IGNORE_LABEL: None}, {})  # the colours say nothing
-        colors[color] = name
-    return MaskPalette(numbers | {IGNORE_LABEL: None}, colors)
+    """The palette of our own files: class ids, 255 and white for not labelled, and the colours of the classes."""
+    numbers: dict[int, str | None] = dict(enumerate(schema.class_names)) | {IGNORE_LABEL: None}
+    colors: dict[Color, str | None] = dict(zip(schema.palette, schema.class_names, strict=True))
+    if len(colors) < len(schema.class_names):
+        return MaskPalette(numbers, {})  # the colours say nothing
+    colors.setdefault(UNLABELLED_COLOR, None)
+    return MaskPalette(numbers, colors)
 
 
 def parse_palette(entries: list[str]) -> MaskPalette:
@@ -78,7 +79,7 @@ def parse_palette(entries: list[str]) -> MaskPalette:
 def _read_file(path: Path) -> list[tuple[str, object]]:
     check_file_size(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
             return _read_labelmap(text, path)
         record = json.loads(text)

@@ -78,7 +78,7 @@ def read_schema(folder: Path) -> AnnotationSchema:
             skeleton=tuple((int(a), int(b)) for a, b in record.get("skeleton", [])),
             left_right_pairs=tuple((int(a), int(b)) for a, b in record.get("left_right_pairs", [])),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AnnotationError(
             f"{path} is malformed ({error!r}), expected classes with name and color", field="classes"
         ) from error

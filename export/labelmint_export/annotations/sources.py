@@ -25,6 +25,8 @@ class ReadSettings:
     """Of mask files."""
     line_width: float | None = None
     """Thickness of lines, pixels of the picture that was drawn on; None refuses lines."""
+    skip: frozenset[str] = frozenset()
+    """Labels whose shapes are not looked at."""
     keypoint_offset: float | None = None
     """Added to COCO's keypoints; None: 0.5 if all of a file are whole numbers, otherwise 0."""
 
@@ -60,7 +62,7 @@ def read_labels(path: Path, kind: str | None, settings: ReadSettings) -> LabelSo
     kind = kind or _guess(path)
     paths = _files_of(path, kind)
     if kind == "labelme":
-        return read_labelme(path, paths, settings.line_width)
+        return read_labelme(path, paths, settings.line_width, settings.skip)
     if kind == "png":
         return read_png_masks(path, paths, settings.palette)
     if kind == "npy":
@@ -68,15 +70,15 @@ def read_labels(path: Path, kind: str | None, settings: ReadSettings) -> LabelSo
     if len(paths) != 1:
         raise AnnotationError(f"{path} holds {len(paths)} {ENDINGS[kind]} files; give one of them", field="labels")
     if kind == "coco":
-        return read_coco(paths[0], settings.keypoint_offset)
-    return read_cvat(paths[0], settings.line_width)
+        return read_coco(paths[0], settings.keypoint_offset, settings.skip)
+    return read_cvat(paths[0], settings.line_width, settings.skip)
 
 
 def _files_of(path: Path, kind: str) -> list[Path]:
     if path.is_file():
         return [path]
     ending = ENDINGS[kind]
-    paths = [one for one in path.iterdir() if one.suffix.lower() == ending and not one.name.startswith(".")]
+    paths = [one for one in _visible(path) if one.suffix.lower() == ending]
     if kind == "png" and any(one.name.endswith(".mask.png") for one in paths):
         paths = [one for one in paths if one.name.endswith(".mask.png")]  # the others are the pictures
     if ending == ".json":
@@ -86,12 +88,16 @@ def _files_of(path: Path, kind: str) -> list[Path]:
     return sorted(paths, key=_natural)
 
 
+def _visible(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if not one.name.startswith(".")]
+
+
 def _natural(path: Path) -> list[object]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def _guess(path: Path) -> str:
-    endings = {path.suffix.lower()} if path.is_file() else {one.suffix.lower() for one in path.iterdir()}
+    endings = {one.suffix.lower() for one in ([path] if path.is_file() else _visible(path))}
     if ".npy" in endings:
         return "npy"
     if ".xml" in endings:
@@ -109,4 +115,4 @@ def _guess(path: Path) -> str:
 
 
 def _has_labels(folder: Path) -> bool:
-    return any(one.suffix.lower() == ".json" and one.name != "classes.json" for one in folder.iterdir())
+    return any(one.suffix.lower() == ".json" and one.name != "classes.json" for one in _visible(folder))

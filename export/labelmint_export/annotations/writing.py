@@ -3,6 +3,8 @@
 Legend: N pictures.
 """
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +15,8 @@ from labelmint_export.placing import check_folder_place, placed_whole
 from labelmint_export.stored import write_json, write_tensors
 
 LABELME_VERSION = "5.5.0"
+MAX_NAME_BYTES = 255 - len(".json.partial")
+"""What file systems take, less what comes behind the name of a picture."""
 
 
 def check_new_folder(folder: Path) -> None:
@@ -25,6 +29,23 @@ def check_new_folder(folder: Path) -> None:
     check_folder_place(folder, "--out")
     if folder.exists() and any(folder.iterdir()):
         raise AnnotationError(f"{folder} is not empty; give a new folder so that no annotation is lost", field="folder")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that pictures can have these names in a folder, before the work whose result they will be.
+
+    Raises:
+        AnnotationError: One cannot.
+    """
+    for name in names:
+        taken = name in ("", "classes", "latents") or name.startswith(".") or name.endswith(".mask")
+        if taken or {*"/\\"} & {*name} or len(os.fsencode(name)) > MAX_NAME_BYTES:
+            raise AnnotationError(
+                f"a picture is named {name!r}, expected a name of at most {MAX_NAME_BYTES} bytes that is no other "
+                "file's of the folder (classes, latents, NAME.mask) and begins with no dot; rename it, or take it out "
+                "if it is no picture",
+                field="names",
+            )
 
 
 def write_annotations(annotated: AnnotatedSet, folder: Path) -> None:
@@ -74,9 +95,7 @@ def _names_of(annotated: AnnotatedSet) -> tuple[str, ...]:
         raise AnnotationError(
             f"names are {list(names)}, expected {len(annotated)} different ones in ascending order", field="names"
         )
-    for name in names:
-        if name in ("", "classes", "latents") or name.startswith(".") or name.endswith(".mask") or {*"/\\"} & {*name}:
-            raise AnnotationError(f"a picture is named {name!r}, which cannot be a file of its own", field="names")
+    check_names(names)
     return names
 
 

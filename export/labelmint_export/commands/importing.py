@@ -71,6 +71,7 @@ def run_import(arguments: argparse.Namespace) -> str:
     reading = ReadSettings(
         palette=parse_palette(arguments.palette) if arguments.palette else palette_of_schema(schema),
         line_width=arguments.line_width,
+        skip=frozenset(arguments.skip),
         keypoint_offset=arguments.keypoint_offset,
     )
     settings = ImportSettings(

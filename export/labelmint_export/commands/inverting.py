@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from labelmint_export.annotations import AnnotatedSet, write_annotations
-from labelmint_export.annotations.writing import check_new_folder
+from labelmint_export.annotations.writing import check_names, check_new_folder
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
 from labelmint_export.commands.threads import add_threads, use_threads
@@ -79,6 +79,7 @@ def run_invert(arguments: argparse.Namespace) -> str:
     generator = read_generator(arguments)
     features = None if arguments.features is None else load_features(arguments.features, generator.config)
     names, photographs = read_photographs(arguments.images, generator.config.resolution)
+    check_names(names)
     found = project(generator, photographs, features, settings, arguments.generator_class)
     kept = np.flatnonzero(found.error <= arguments.max_error)
     report = _report(names, found, kept, arguments.max_error)

@@ -19,6 +19,10 @@ from labelmint_export.placing import file_placed_whole
 
 MAX_JSON_BYTES = 16 << 20
 """Size of a description that is read; a generator's has less than 10 kB."""
+MAX_HEADER_BYTES = 1 << 20
+"""Size of what a safetensors file says of its tensors; a whole training's has 30 kB."""
+MAX_NUMBERS = 220_000_000
+"""Numbers of a module that is filled: room for the noise of 8192 x 8192, whose module takes 2 GB while it is filled."""
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -43,6 +47,14 @@ def _reading(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} is no safetensors file ({error}); write it anew", field="path") from error
 
 
+def _check_header(path: Path) -> None:
+    """Refuse a file that describes more tensors than anybody has: making them takes minutes and gigabytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes, expected at most {MAX_HEADER_BYTES}")
+
+
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file.
 
@@ -50,6 +62,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: The file is missing or malformed.
     """
     with _reading(path):
+        _check_header(path)
         return safetensors.torch.load_file(path)
 
 
@@ -59,8 +72,10 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: The file is missing or malformed.
     """
-    with _reading(path), safetensors.safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    with _reading(path):
+        _check_header(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
@@ -78,6 +93,8 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        if not path.is_file():
+            raise ValueError("a folder, a device or a pipe")
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -157,15 +174,22 @@ def describe_module(make: Callable[[], Module], path: Path) -> Module:
     """Make a module whose tensors have shapes and nothing else, which takes no memory.
 
     Raises:
-        CheckpointError: The module cannot be made.
+        CheckpointError: The module cannot be made, or is larger than any that is used.
     """
     try:
         with torch.device("meta"):
-            return make()
+            described = make()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"{path} comes with a description of no module that can be made ({error}); write it anew", field="config"
         ) from error
+    count = sum(tensor.numel() for tensor in described.state_dict().values())
+    if count > MAX_NUMBERS:
+        raise CheckpointError(
+            f"{path} is described as a network of {count} numbers, expected at most {MAX_NUMBERS}; give a smaller one",
+            field="config",
+        )
+    return described
 
 
 def fill_described(make: Callable[[], Module], tensors: Mapping[str, torch.Tensor], path: Path) -> Module:

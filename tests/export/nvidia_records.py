@@ -45,12 +45,18 @@ def linear(weights: Tensors, name: str, activation: str = "linear", multiplier: 
     )
 
 
-def nvidia_record(generator: Generator, *, use_noise: bool = True, fp16_from: int = 10**6) -> ModuleRecord:
+def nvidia_record(
+    generator: Generator,
+    *,
+    use_noise: bool = True,
+    fp16_from: int = 10**6,
+    filter_taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0),
+) -> ModuleRecord:
     """What `G_ema` of a snapshot becomes whose weights are those of a generator of ours."""
     config, weights = generator.config, generator.state_dict()
     clamp = None if config.conv_clamp is None else int(config.conv_clamp)
     shared: dict[str, object] = {"w_dim": config.w_dim, "num_ws": config.num_ws}
-    kernel = binomial_filter()
+    kernel = binomial_filter(filter_taps)
 
     def layer(name: str, r: int, up: int) -> ModuleRecord:
         start = f"synthesis.blocks.{name}"

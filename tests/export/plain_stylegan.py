@@ -31,9 +31,13 @@ def grouped_conv(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return grouped.reshape(count, out_channels, *x.shape[2:])
 
 
-def fir(x: torch.Tensor, gain: float) -> torch.Tensor:
-    """Valid correlation with the [1 3 3 1] filter, tap by tap."""
-    line = [1 / 8, 3 / 8, 3 / 8, 1 / 8]
+BINOMIAL = (1.0, 3.0, 3.0, 1.0)
+Line = tuple[float, float, float, float]
+
+
+def fir(x: torch.Tensor, gain: float, taps: Line = BINOMIAL) -> torch.Tensor:
+    """Valid convolution, which turns the filter, tap by tap."""
+    line = [tap / sum(taps) for tap in reversed(taps)]
     height, width = x.shape[2] - 3, x.shape[3] - 3
     total = torch.zeros_like(x[:, :, :height, :width])
     for i, a in enumerate(line):
@@ -42,7 +46,7 @@ def fir(x: torch.Tensor, gain: float) -> torch.Tensor:
     return total
 
 
-def upsampling_conv(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def upsampling_conv(x: torch.Tensor, weights: torch.Tensor, taps: Line = BINOMIAL) -> torch.Tensor:
     """Put each pixel's kernel at every second place, then filter: transposed convolution written as sums."""
     count, out_channels, _, kernel, _ = weights.shape
     height, width = x.shape[2:]
@@ -51,11 +55,15 @@ def upsampling_conv(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         for j in range(kernel):
             part = torch.einsum("nihw,noi->nohw", x, weights[..., i, j])
             spread[:, :, i + 1 : i + 1 + 2 * height : 2, j + 1 : j + 1 + 2 * width : 2] += part
-    return fir(spread, gain=4.0)  # one zero on each side of the 2 H + 1 rows
+    return fir(spread, 4.0, taps)  # one zero on each side of the 2 H + 1 rows
 
 
 def plain_synthesis(
-    generator: Generator, ws: torch.Tensor, noise_mode: str = "const", noise: Mapping[str, torch.Tensor] | None = None
+    generator: Generator,
+    ws: torch.Tensor,
+    noise_mode: str = "const",
+    noise: Mapping[str, torch.Tensor] | None = None,
+    filter_taps: Line = BINOMIAL,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The whole synthesis from the weights alone, in their dtype."""
     config = generator.config
@@ -79,11 +87,11 @@ def plain_synthesis(
     def doubled(x: torch.Tensor) -> torch.Tensor:
         spread = x.new_zeros(*x.shape[:2], 2 * x.shape[2] + 3, 2 * x.shape[3] + 3)
         spread[:, :, 2 : 2 + 2 * x.shape[2] : 2, 2 : 2 + 2 * x.shape[3] : 2] = x
-        return fir(spread, gain=4.0)
+        return fir(spread, 4.0, filter_taps)
 
     def layer(name: str, x: torch.Tensor, w: torch.Tensor, *, up: bool, gain: float = 1.0) -> torch.Tensor:
         kernels = conv_weights(name, w, demodulate=True)
-        x = upsampling_conv(x, kernels) if up else grouped_conv(x, kernels)
+        x = upsampling_conv(x, kernels, filter_taps) if up else grouped_conv(x, kernels)
         stored = weights[f"{name}.noise_const"] if noise_mode == "const" else ws.new_zeros([])
         x = x + (noise or {}).get(name.removeprefix("blocks."), stored) * weights[f"{name}.noise_strength"]
         x = x + weights[f"{name}.bias"][:, None, None]

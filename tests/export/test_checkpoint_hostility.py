@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 import struct
@@ -53,7 +54,7 @@ def module(version: bytes) -> bytes:
     return b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}(" + meta + b"u\x85R"
 
 
-DEEP = b")" + b"\x85" * 300_000
+DEEP = b")" + b"\x85" * 200_000
 """A tuple in a tuple and so on: hashing it needs more stack than there is."""
 LAUGHS = b"N" + b"q\x00h\x00\x86" * 60
 """A tuple of the same tuple twice and so on: hashing or printing it takes forever."""
@@ -131,8 +132,15 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     },
     "states again and again": (
         "load",
-        whole(b"ccollections\nOrderedDict\n)R" + b"q\x00" * 150_000 + b"}b" * 150_000),
+        whole(b"ccollections\nOrderedDict\n)R" + b"q\x00" * 80_000 + b"}b" * 80_000),
         "no generator but a dict",
+    ),
+    "many empty lists": ("load", whole(b"(" + b"]" * 240_000 + b"l"), "no generator but a list"),
+    "many pairs": ("load", whole(b"(" + b"NN\x86" * 80_000 + b"t"), "no generator but a tuple"),
+    "more values than there may be": (
+        "load",
+        whole(b"(" + b"]" * 490_000 + b"l"),
+        "takes more than 250000 operations",
     ),
     "long keys that are equal": (
         "load",
@@ -196,6 +204,35 @@ def test_hostile_file_neither_crashes_nor_hangs_nor_fills_the_memory(outcomes: d
     assert outcome.told.startswith("refused: "), outcome
     assert re.search(HOSTILE[name][2], outcome.told), outcome
     assert outcome.seconds < 5, outcome
+
+
+def test_reading_searches_for_no_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the seconds that hostile files took, most were the collector's, which goes through all of torch."""
+    seen: list[bool] = []
+
+    def read(*_: object) -> object:
+        seen.append(gc.isenabled())
+        raise CheckpointError("no", field="x")
+
+    monkeypatch.setattr("labelmint_export.checkpoints.archives._read", read)
+    (tmp_path / "x.pt").write_bytes(b"x")
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with pytest.raises(CheckpointError, match="no"):
+                load_generator(tmp_path / "x.pt")
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()
+    assert seen == [False, False]
+
+
+def test_names_in_errors_do_nothing_to_a_terminal(tmp_path: Path) -> None:
+    name = "style\x1b]0;owned\x07\u202e\u00e9"
+    torch.save({"g_ema": repeated_state(CHANNELS) | {name: torch.zeros(1)}}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"style\\x1b\]0;owned\\x07\\u202eé has no place") as caught:
+        load_generator(tmp_path / "x.pt")
+    assert caught.value.field.isprintable()
 
 
 def test_small_file_of_the_largest_generator_that_it_may_hold_is_read_within_the_memory(

@@ -130,6 +130,34 @@ def test_rosinality_state_dict_is_recognised_wherever_it_lies(tmp_path: Path, wr
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+def test_rosinality_filter_that_is_not_symmetric_is_turned_as_in_its_program() -> None:
+    """Behind its transposed convolution too; upsampling pictures turns it already, by being a transposed one."""
+    path, _ = case("rosinality_32")
+    content: Any = read_checkpoint(path)  # Any: a record of whatever the file holds
+    square = np.outer([1, 2, 3, 5], [1, 2, 3, 5]).astype(np.float32) / 121
+    state = dict(content["g_ema"])
+    state |= {name: 4 * square for name in state if name.endswith(".kernel")}
+    tensors = generator_from_state_dict(state, content["latent_avg"], path).state_dict()
+    np.testing.assert_allclose(tensors["synthesis.blocks.b8.conv0.conv.resample_filter"], square[::-1, ::-1])
+    np.testing.assert_allclose(tensors["synthesis.blocks.b8.resample_filter"], square)
+
+
+@pytest.mark.parametrize("shape", [(64,), (1, 64), (18, 64), (1, 18, 64)])
+def test_mean_w_may_stand_once_for_each_layer(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """DatasetGAN's program writes avg_latent_stylegan1.npy as [18, 512]."""
+    mean = np.linspace(-1, 1, 64, dtype=np.float32)
+    np.save(tmp_path / "mean.npy", np.broadcast_to(mean, shape))
+    loaded = load_generator(DATA / "rosinality_32.pt", mean_latent=tmp_path / "mean.npy")
+    np.testing.assert_array_equal(loaded.mapping.w_avg, mean)
+
+
+def test_mean_w_that_differs_between_layers_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "mean.npy", np.stack([np.zeros(64), np.ones(64)]))
+    with pytest.raises(CheckpointError, match=r"has shape \[2, 64\], expected 64 finite numbers") as caught:
+        load_generator(DATA / "rosinality_32.pt", mean_latent=tmp_path / "mean.npy")
+    assert caught.value.field == "latent_avg"
+
+
 def test_own_snapshot_is_read(tmp_path: Path) -> None:
     generator = make_generator()
     save_generator(generator, tmp_path / "own.safetensors")

@@ -28,7 +28,9 @@ from benchmarks.processes.memory import peak_rss_bytes
 from labelmint.errors import LabelmintError
 from labelmint_export.checkpoints import ModuleRecord, TflibNetwork, read_checkpoint
 from labelmint_export.checkpoints import limits as limits_module
+from labelmint_export.checkpoints.allowed import SNAPSHOT_GLOBALS
 from labelmint_export.checkpoints.loading import inspect_checkpoint, load_generator
+from labelmint_export.checkpoints.pickles import run_pickle
 from labelmint_export.errors import CheckpointError
 from tests.export.plain_stylegan1 import make_state_dict
 from tests.export.tflib_files import make_stylegan2, write_snapshot
@@ -498,8 +500,8 @@ def read_quickly(data: bytes, folder: Path) -> CheckpointError:
 BOMBS = {
     "nested lists": (b"]" * 100_000 + b"a" * 99_999, "nests"),
     "nested tuples": (b")" + b"\x85" * 100_000, "nests"),
-    "nested dicts": (b"}" + b"K\x01}" * 100_000 + b"s" * 100_000, "nests"),
-    "nested marks": (b"(" * 200_000 + b"t" * 200_000, "nests"),
+    "nested dicts": (b"}" + b"K\x01}" * 80_000 + b"s" * 80_000, "nests"),
+    "nested marks": (b"(" * 120_000 + b"t" * 120_000, "nests"),
     "laughs by tuples": (b"N" + b"q\x00h\x00\x86" * 60, "unfolds"),
     "laughs by lists": (b"(]q\x00" + b"](h\x00h\x00h\x00h\x00eq\x00" * 50 + b"t", "unfolds"),
     "laughs by strings": (b"(" + pickled("a" * 1_000_000) + b"q\x00" + b"h\x00" * 5_000 + b"t", "unfolds"),
@@ -680,6 +682,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "behind the pickle": lambda: make_archive(whole(b"N") + b"N."),
     "wrong checksum": lambda: edit(make_archive(whole(b"X\x03\x00\x00\x00abc")), b"abc", b"abd"),
     "prefix": lambda: b"PK\x03\x04" + make_archive(whole(b"N")),
+    "long name": lambda: make_archive(whole(b"N"), {"a/" * 513: b""}),
     "comment": lambda: make_archive(whole(b"N")) + b"a",
     "too many entries": lambda: make_archive(whole(b"N"))[:-14] + b"\xff\xff\xff\xff" + make_archive(whole(b"N"))[-10:],
 }
@@ -875,5 +878,19 @@ def test_much_damaged_file_is_refused_or_read(tmp_path: Path, monkeypatch: pytes
 
 
 def test_limits_leave_room_for_real_snapshots() -> None:
+    """A whole one of 1024 x 1024 has four networks, and their blocks are twice as many: five times as much."""
     for name in SNAPSHOTS:
-        assert len(find_opcodes((DATA / name).read_bytes())) * 20 < limits_module.MAX_OPERATIONS
+        data = (DATA / name).read_bytes()
+        budget = limits_module.Budget.for_file(len(data))
+        run_pickle(memoryview(data), 0, SNAPSHOT_GLOBALS, budget)
+        assert (limits_module.MAX_OPERATIONS - budget.operations) * 10 < limits_module.MAX_OPERATIONS
+
+
+def test_largest_file_may_not_be_copied_beyond_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert limits_module.Budget.for_file(limits_module.MAX_FILE_BYTES).copied_bytes < 1_700_000_000
+    monkeypatch.setattr(limits_module, "MAX_COPIES", 2)
+    monkeypatch.setattr(limits_module, "MIN_COPIED_BYTES", 0)
+    assert read_bytes(pickle.dumps("a" * 4000, 4), tmp_path) == "a" * 4000
+    wide = "a" * 4000 + "\U0001f600"  # one such character, and all of them take four bytes each
+    assert sys.getsizeof(wide) > 16_000
+    assert "copies of the file's bytes" in str(refused(pickle.dumps(wide, 4), tmp_path))

@@ -850,3 +850,13 @@ def test_help_of_a_training_is_what_its_settings_say(capsys: pytest.CaptureFixtu
         "at least 1: what an interruption costs at most (default 5000)",
     ):
         assert expected in text
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(work: Path, tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(work / "gan" / f"generator{suffix}", tmp_path / f"猫{suffix}")
+    with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as terminal:
+        with contextlib.redirect_stdout(terminal):
+            assert main(["inspect", str(tmp_path / "猫.safetensors")]) == 0
+        terminal.seek(0)
+        assert "\\u732b.safetensors" in terminal.read()

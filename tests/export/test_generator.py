@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,6 +168,12 @@ def test_cutoff_from_the_number_of_ws_truncates_all(cutoff: int | None) -> None:
     z = torch.randn(2, 8)
     got = mapping(z, truncation_psi=0.0, truncation_cutoff=cutoff)
     torch.testing.assert_close(got, mapping.w_avg.expand_as(got))
+
+
+@pytest.mark.parametrize("psi", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)])
+def test_psi_may_be_any_number(psi: Any) -> None:  # Any: what counts as a number
+    mapping, z = make_generator().mapping, torch.randn(3, 8)
+    torch.testing.assert_close(mapping(z, truncation_psi=psi), mapping(z, truncation_psi=0.5), rtol=0, atol=0)
 
 
 def test_psi_of_each_row_truncates_that_row() -> None:

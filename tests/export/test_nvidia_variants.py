@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from labelmint_export.checkpoints.stylegan2 import generator_from_record
+from labelmint_export.generator.config import Architecture
 from tests.export.nvidia_records import nvidia_record
 from tests.export.plain_stylegan import plain_mapping, plain_synthesis
 from tests.export.tiny_parts import make_config, make_generator_of
@@ -62,3 +63,14 @@ def test_snapshot_without_noise_paints_without() -> None:
     ws = torch.randn(1, BASE.num_ws, BASE.w_dim)
     image, _ = plain_synthesis(source, ws, "none")
     torch.testing.assert_close(loaded.synthesis(ws).image, image, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+def test_filter_that_is_not_symmetric_is_turned_as_in_its_program(architecture: Architecture) -> None:
+    """`resample_filter` is an option of the program, and its resampling is a convolution everywhere."""
+    source = make_generator_of(replace(BASE, architecture=architecture), seed=6)
+    loaded = generator_from_record(nvidia_record(source, filter_taps=(1, 2, 3, 5)), Path("x"))
+    ws = torch.randn(2, BASE.num_ws, BASE.w_dim, dtype=torch.float64)
+    image, _ = plain_synthesis(source.double(), ws, filter_taps=(1, 2, 3, 5))
+    got = loaded.double().synthesis(ws, "const", compute_dtype=torch.float64).image
+    torch.testing.assert_close(got, image, rtol=0, atol=1e-5)

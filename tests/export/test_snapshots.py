@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 import sys
@@ -21,7 +22,7 @@ from labelmint_export.generator.snapshots import load_generator, save_generator
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
 from labelmint_export.oracle.network import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
-from labelmint_export.stored import read_json, read_tensors, sha256_of_files, write_tensors
+from labelmint_export.stored import read_json, read_metadata, read_tensors, sha256_of_files, write_tensors
 from tests.export.tiny_parts import make_generator
 
 
@@ -136,7 +137,7 @@ def test_description_that_claims_too_much_takes_no_memory(saved: Path) -> None:
         record["config"].update(w_dim=65536, z_dim=65536, mapping_layers=64)
 
     edit_json(saved.with_suffix(".json"), claim)
-    with pytest.raises(CheckpointError, match=r"mapping\.layers\.\d+\.\w+ is missing"):
+    with pytest.raises(CheckpointError, match=r"described as a network of \d+ numbers, expected at most"):
         load_generator(saved)
 
 
@@ -168,6 +169,32 @@ def test_half_of_the_weights_is_refused(saved: Path) -> None:
 def test_weights_of_a_type_that_no_generator_has_are_refused(saved: Path, dtype: torch.dtype) -> None:
     edit_tensors(saved, lambda t: t.update({"mapping.w_avg": t["mapping.w_avg"].to(dtype)}))
     with pytest.raises(CheckpointError, match=r"has dtype torch\.\w+, expected float16, bfloat16 or float32"):
+        load_generator(saved)
+
+
+@pytest.mark.parametrize("count", [20_000, 100_000])
+def test_file_of_more_tensors_than_anybody_has_is_refused_before_they_are_made(tmp_path: Path, count: int) -> None:
+    """Each costs a tenth of a millisecond: a few megabytes of names took minutes."""
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(f'"{index}":{entry}' for index in range(count)) + "}").encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    for read in (read_tensors, read_metadata):
+        with pytest.raises(CheckpointError, match=r"its header has \d+ bytes, expected at most 1048576") as caught:
+            read(tmp_path / "x.safetensors")
+        assert caught.value.field == "path"
+
+
+def test_module_larger_than_any_is_refused_before_it_is_made(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelmint_export.stored.MAX_NUMBERS", 1000)
+    with pytest.raises(CheckpointError, match=r"is described as a network of \d+ numbers, expected at most 1000"):
+        load_generator(saved)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_description_that_is_a_pipe_is_refused(saved: Path) -> None:
+    saved.with_suffix(".json").unlink()
+    os.mkfifo(saved.with_suffix(".json"))
+    with pytest.raises(CheckpointError, match="a folder, a device or a pipe"):
         load_generator(saved)
 
 

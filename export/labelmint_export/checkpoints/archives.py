@@ -1,6 +1,9 @@
 """Checkpoint files of other programs -> plain records. No code from a file ever runs."""
 
+import gc
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from labelmint_export.checkpoints.allowed import SNAPSHOT_GLOBALS
@@ -33,7 +36,7 @@ def read_checkpoint(path: Path) -> object:
     Raises:
         CheckpointError: The file is missing, malformed or too large, or asks for what snapshots do not need.
     """
-    with refusing_malformed(path, "pickle"):
+    with refusing_malformed(path, "pickle"), _without_collector():
         mapped = _map_file(path)
         budget = Budget.for_file(len(mapped))
         value = _read(memoryview(mapped), budget)
@@ -41,6 +44,18 @@ def read_checkpoint(path: Path) -> object:
         if hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)  # checksums have brought all of it into memory; little is needed
     return value
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the search for cycles: at each of a pickle's many containers it would go through all of torch's objects."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _map_file(path: Path) -> mmap.mmap:

@@ -152,7 +152,8 @@ def _view_tensor(
         array = np.empty(shape, data.dtype)
     if is_bfloat16:  # the upper half of a float32
         budget.spend_bytes(6 * array.size)
-        array = np.left_shift(array.astype(np.uint32), np.uint32(16)).view(np.float32)
+        wide = array.astype(np.uint32)
+        array = np.left_shift(wide, np.uint32(16), out=wide).view(np.float32)
     array.flags.writeable = False
     return array
 

@@ -23,8 +23,11 @@ MAX_COPIES = 8
 MIN_COPIED_BYTES = 1 << 20
 """What may be copied out of the smallest file."""
 
-MAX_OPERATIONS = 500_000
-"""Pickle opcodes of a file, nested pickles and repeated work included. A StyleGAN3 generator has 11,000."""
+MAX_COPIED_BYTES = 3 << 29
+"""What may be copied out of the largest file: 1.6 GB."""
+
+MAX_OPERATIONS = 250_000
+"""Pickle opcodes of a file, nested pickles and repeated work included. A whole snapshot of 1024 x 1024 has 80,000."""
 
 MAX_VALUES = 1_000_000
 """Values in what is returned, each counted as often as it can be reached: sharing must not hide an exponential size."""
@@ -81,7 +84,7 @@ class Budget:
         """Make the budget of a file of that size."""
         return cls(
             operations=MAX_OPERATIONS,
-            copied_bytes=MAX_COPIES * num_bytes + MIN_COPIED_BYTES,
+            copied_bytes=min(MAX_COPIES * num_bytes + MIN_COPIED_BYTES, MAX_COPIED_BYTES),
             reachable_bytes=min(MAX_REACHES * num_bytes + MIN_REACHABLE_BYTES, MAX_TENSOR_BYTES),
         )
 
@@ -107,6 +110,7 @@ class Budget:
         self.copied_bytes -= count
         if self.copied_bytes < 0:
             raise CheckpointError(
-                f"the pickle makes more than {MAX_COPIES} copies of the file's bytes, expected 4 at most; {ADVICE}",
+                f"the pickle makes more than {MAX_COPIES} copies of the file's bytes, or copies more than "
+                f"{MAX_COPIED_BYTES} bytes, expected 4 copies at most; {ADVICE}",
                 field="pickle",
             )

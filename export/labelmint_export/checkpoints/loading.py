@@ -33,6 +33,8 @@ AVERAGED = ("G_ema", "g_running", "generator", "state_dict")
 """Where programs keep the generator inside a snapshot."""
 BARE_ROSINALITY = {"input.input", "conv1.conv.weight", "style.1.weight"}
 """Some keys of `g_ema` of rosinality's program, which people also save alone."""
+MAX_MEAN_NUMBERS = 1 << 22
+"""Numbers in a file of the mean w, which may hold it once for each layer."""
 DATA_PARALLEL = "module."
 """In front of every key of a network that was saved inside of torch's DataParallel."""
 
@@ -43,8 +45,9 @@ def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -
     Args:
         path: NVIDIA's StyleGAN2-ADA or StyleGAN3 `.pkl`, the TensorFlow `.pkl` of StyleGAN1 and StyleGAN2, rosinality's
             StyleGAN2 `.pt`, DatasetGAN's StyleGAN1 `.pt`, or labelmint's `.safetensors`.
-        mean_latent: `.npy` file, float [w_dim] or [1, w_dim], for files that lack the mean w (StyleGAN1, old snapshots
-            of rosinality's program); None takes what the file has, or the mean of 8,000 mapped latents.
+        mean_latent: `.npy` file, float [w_dim] or [..., w_dim] with the same w in each row as DatasetGAN's program
+            writes it, for files that lack the mean w (StyleGAN1, old snapshots of rosinality's program); None takes
+            what the file has, or the mean of 8,000 mapped latents.
 
     Returns:
         The generator in evaluation mode, float32, on the CPU: `mapping(z, c, truncation_psi, truncation_cutoff)` gives
@@ -54,7 +57,7 @@ def load_generator(path: Path | str, *, mean_latent: Path | str | None = None) -
         CheckpointError: The file is missing, malformed, of another kind, or asks for what no snapshot needs.
     """
     path = Path(path)
-    mean = None if mean_latent is None else _read_array(Path(mean_latent))
+    mean = None if mean_latent is None else _read_mean(Path(mean_latent))
     with refusing_malformed(path, "path"):
         if path.suffix == ".safetensors":
             return _without_mean(lambda: load_snapshot(path), path)(mean)
@@ -228,7 +231,7 @@ def _arrays(content: Mapping[object, object], path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _read_array(path: Path) -> Array:
+def _read_mean(path: Path) -> Array:
     try:
         array = read_npy(path)
     except FileNotFoundError as error:
@@ -239,4 +242,7 @@ def _read_array(path: Path) -> Array:
         raise CheckpointError(
             f"{path} holds {array.dtype}, expected floating-point numbers; save some with numpy", field="mean_latent"
         )
-    return array
+    if array.ndim < 2 or not 0 < array.size <= MAX_MEAN_NUMBERS:
+        return array
+    rows = array.reshape(-1, array.shape[-1])  # DatasetGAN's avg_latent_stylegan1.npy: [18, 512], all rows the same
+    return rows[0] if np.array_equal(rows, np.broadcast_to(rows[0], rows.shape)) else array

@@ -15,6 +15,11 @@ _OF_THE_CONTENT = (ValueError, TypeError, LookupError, AttributeError, BufferErr
 """Text that is no UTF-8, numbers that numpy refuses, shapes that torch refuses."""
 
 
+def _printable(text: str) -> str:
+    """Write out what would do something to a terminal: names in a file may be anything."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 @contextmanager
 def refusing_malformed(path: Path, field: str) -> Iterator[None]:
     """Name a file in every error that comes of what it holds; values that overflow become infinite without a warning.
@@ -30,12 +35,14 @@ def refusing_malformed(path: Path, field: str) -> Iterator[None]:
         with np.errstate(over="ignore", invalid="ignore"):
             yield
     except CheckpointError as error:
-        if str(path) in str(error):
+        text = _printable(str(error))
+        if str(path) in str(error) and text == str(error):
             raise
-        raise CheckpointError(f"{path}: {error}", field=error.field) from error
+        told = text if str(path) in str(error) else f"{path}: {text}"
+        raise CheckpointError(told, field=_printable(error.field)) from error
     except _OF_THE_MACHINE as error:
         raise CheckpointError(
             f"{path} cannot be read ({str(error)[:200]}); check the file and the free memory", field="path"
         ) from error
     except _OF_THE_CONTENT as error:
-        raise CheckpointError(f"{path} is malformed ({str(error)[:200]}); {ADVICE}", field=field) from error
+        raise CheckpointError(f"{path} is malformed ({_printable(str(error)[:200])}); {ADVICE}", field=field) from error

@@ -48,13 +48,15 @@ class OpcodeReader:
             CheckpointError: The bytes end, the opcode is not a part of snapshots, or its argument is malformed.
         """
         self._budget.spend_operations()
-        start = self.position
-        code = self.take(1)[0]
+        if self.position == len(self._view):
+            self.take(1)  # tells that the pickle ends early
+        code = self._view[self.position]
+        self.position += 1
         read = _ARGUMENTS.get(code)
         if read is None:
             raise CheckpointError(
-                f"the pickle has opcode {get_opcode_name(code)} at byte {start}, which no StyleGAN snapshot of "
-                f"protocol 2 to 5 has; {ADVICE}",
+                f"the pickle has opcode {get_opcode_name(code)} at byte {self.position - 1}, which no StyleGAN "
+                f"snapshot of protocol 2 to 5 has; {ADVICE}",
                 field="pickle",
             )
         return code, read(self)
@@ -87,9 +89,9 @@ class OpcodeReader:
                 f"the pickle has a string of {length} bytes, expected at most {MAX_STRING_BYTES}; {ADVICE}",
                 field="pickle",
             )
-        raw = self.take(length)
-        self._budget.spend_bytes(length)
-        return str(raw, "utf-8")
+        text = str(self.take(length), "utf-8")
+        self._budget.spend_bytes(length if text.isascii() else 4 * len(text))  # one wide character makes all of them so
+        return text
 
     def take_bytes(self, layout: struct.Struct) -> bytes | memoryview:
         """Take bytes behind their length; many of them stay a view of the file."""

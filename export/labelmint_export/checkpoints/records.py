@@ -112,24 +112,33 @@ def check_plain(root: object, max_bytes: int) -> None:
     """
     sizes: dict[int, tuple[int, int, int]] = {}  # id -> values, bytes, depth
     open_ids: set[int] = set()
-    pending: list[tuple[object, bool]] = [(root, False)]
+    pending: list[object] = [root]
     while pending:
-        value, entered = pending.pop()
-        if entered:
-            sizes[id(value)] = _sum_sizes(value, sizes, max_bytes)
+        value = pending[-1]
+        if id(value) in sizes:
+            pending.pop()
+            continue
+        children = list(_children(value))
+        waiting = [child for child in children if not _is_leaf(child) and id(child) not in sizes]
+        if not waiting:
+            sizes[id(value)] = _sum_sizes(value, children, sizes, max_bytes)
             open_ids.discard(id(value))
+            pending.pop()
         elif id(value) in open_ids:
             raise CheckpointError(f"the checkpoint contains itself, expected a tree; {ADVICE}", field="pickle")
-        elif id(value) not in sizes:
+        else:
             open_ids.add(id(value))
-            pending.append((value, True))
-            pending.extend((child, False) for child in _children(value) if not _is_scalar(child))
-        if len(open_ids) > MAX_DEPTH:
-            _refuse_depth()
+            pending.extend(waiting)
+            if len(open_ids) > MAX_DEPTH:
+                _refuse_depth()
 
 
-def _is_scalar(value: object) -> bool:
-    return value is None or type(value) in {bool, int, float, str}
+_LEAVES = {type(None), bool, int, float, str, bytes, memoryview, np.ndarray}
+_CONTAINERS = {list, tuple, dict, set, frozenset}
+
+
+def _is_leaf(value: object) -> bool:
+    return type(value) in _LEAVES or (not value and type(value) in _CONTAINERS)
 
 
 def _children(value: object) -> Iterator[object]:
@@ -143,27 +152,27 @@ def _children(value: object) -> Iterator[object]:
         yield value.init_kwargs
     elif isinstance(value, TflibNetwork):
         yield from (value.static_kwargs, value.variables, value.components)
-    elif not (_is_scalar(value) or type(value) in {bytes, memoryview, np.ndarray} or isinstance(value, np.dtype)):
+    elif not (type(value) in _LEAVES or isinstance(value, np.dtype)):
         raise CheckpointError(
             f"the checkpoint holds a value of type {type(value).__name__} that is no part of a snapshot; {ADVICE}",
             field="pickle",
         )
 
 
-def _scalar_size(value: object) -> tuple[int, int, int]:
-    return 1, len(value) if isinstance(value, str) else 0, 0
+def _leaf_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    return value.nbytes if isinstance(value, np.ndarray | memoryview) else 0
 
 
-def _sum_sizes(value: object, sizes: dict[int, tuple[int, int, int]], max_bytes: int) -> tuple[int, int, int]:
-    num_values, num_bytes, depth = 1, 0, 0
-    if isinstance(value, np.ndarray | memoryview):
-        num_bytes = value.nbytes
-    if isinstance(value, bytes):
-        num_bytes = len(value)
+def _sum_sizes(
+    value: object, children: list[object], sizes: dict[int, tuple[int, int, int]], max_bytes: int
+) -> tuple[int, int, int]:
+    num_values, num_bytes, depth = 1, _leaf_bytes(value), 0
     if type(value) is dict:
         num_bytes += sum(len(key) for key in value if isinstance(key, str))
-    for child in _children(value):
-        more_values, more_bytes, inner_depth = _scalar_size(child) if _is_scalar(child) else sizes[id(child)]
+    for child in children:
+        more_values, more_bytes, inner_depth = (1, _leaf_bytes(child), 0) if _is_leaf(child) else sizes[id(child)]
         num_values += more_values
         num_bytes += more_bytes
         depth = max(depth, inner_depth + 1)

@@ -78,6 +78,8 @@ def _rename_layer(source: str, target: str, arrays: dict[str, Array]) -> dict[st
             continue
         if theirs.endswith("kernel") and array.shape == (4, 4):
             array = array.astype(np.float32) / np.float32(4)  # stored with the gain of upsampling
+            if theirs == "conv.blur.kernel":
+                array = array[::-1, ::-1]  # that program turns it, our blur does not
         elif theirs == "conv.weight":
             array = _without_first_axis(array)
         elif theirs == "noise.weight" and array.shape == (1,):

@@ -111,7 +111,9 @@ def _rename_tensors(arrays: Mapping[str, Array]) -> dict[str, Array]:
         elif re.fullmatch(r"(conv0|conv1|torgb)\.(weight|resample_filter)", rest):
             layer, rest = rest.split(".")
             rest = f"{layer}.conv.{rest}"
-        renamed[f"synthesis.blocks.b{r}.{rest}"] = array
+        is_blur = rest == "conv0.conv.resample_filter" and array.ndim == 2
+        # Their programs turn the filter by 180 degrees, our blur does not.
+        renamed[f"synthesis.blocks.b{r}.{rest}"] = array[::-1, ::-1] if is_blur else array
     return renamed
 
 

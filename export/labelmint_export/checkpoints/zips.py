@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 
-from labelmint_export.checkpoints.limits import ADVICE, MAX_ZIP_ENTRIES
+from labelmint_export.checkpoints.limits import ADVICE, MAX_KEY_LENGTH, MAX_ZIP_ENTRIES
 from labelmint_export.errors import CheckpointError
 
 _END = struct.Struct("<4s4H2LH")
@@ -124,6 +124,8 @@ def _read_entry(view: memoryview, position: int) -> tuple[_Entry, int]:
     end = position + name_length + extra_length + comment_length
     if end > len(view):
         raise refuse("the archive ends early: a name in its directory is cut off")
+    if name_length > MAX_KEY_LENGTH:
+        raise refuse(f"a name in the archive has {name_length} bytes, expected at most {MAX_KEY_LENGTH}")
     name = str(view[position : position + name_length], "utf-8")
     extra = view[position + name_length : position + name_length + extra_length]
     size, packed, header = _apply_zip64(extra, size, packed, header)

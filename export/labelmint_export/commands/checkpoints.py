@@ -17,8 +17,8 @@ def add_generator(parser: argparse.ArgumentParser, *, required: bool = True) -> 
         "--mean-latent",
         type=Path,
         metavar="NPY",
-        help="mean w of a generator whose file has none (DatasetGAN's StyleGAN1); estimated if not given. Give the "
-        "same to every command",
+        help="mean w of a generator whose file has none (DatasetGAN's StyleGAN1 and its avg_latent_stylegan1.npy); "
+        "estimated if not given. Give the same to every command",
     )
 
 

@@ -101,12 +101,12 @@ class MappingNetwork(nn.Module):
         """
         w = self.map_to_w(z, c)
         ws = w[:, None, :].expand(-1, self.config.num_ws, -1)  # [N, L, D]
-        if isinstance(truncation_psi, float | int):
-            if truncation_psi == 1:
-                return ws
-            psi: torch.Tensor = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
+        if isinstance(truncation_psi, torch.Tensor):
+            psi = truncation_psi[:, None, None] if truncation_psi.ndim else truncation_psi
+        elif truncation_psi == 1:
+            return ws
         else:
-            psi = truncation_psi[:, None, None]
+            psi = torch.full([1, 1, 1], float(truncation_psi), dtype=w.dtype, device=w.device)
         truncated = self.w_avg + psi * (ws - self.w_avg)
         if truncation_cutoff is None or truncation_cutoff >= self.config.num_ws:
             return truncated

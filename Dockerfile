@@ -3,7 +3,7 @@
 #
 #   docker build --target cpu -t labelmint:cpu .
 #   docker build --target gpu -t labelmint:gpu .
-#   docker run --rm --init --read-only --cap-drop ALL -p 50051:50051 -p 9464:9464 labelmint:cpu
+#   docker run --rm --init --read-only --cap-drop ALL -p 127.0.0.1:50051:50051 -p 127.0.0.1:9464:9464 labelmint:cpu
 #
 # Settings are variables (LABELMINT_SERVE_MAX_STREAMS=16) or flags behind the image's name; service/README.md lists them.
 # Bundles of your own: -v "$PWD/bundles:/bundles:ro" -e LABELMINT_SERVE_BUNDLE=/bundles/cars

@@ -1,4 +1,4 @@
-"""`python -m labelmint_service`: the command `labelmint-serve`, which heeds signals from its first moment on."""
+"""`python -m labelmint_service`: the command `labelmint-serve`, which heeds signals during its imports too."""
 
 import signal
 import sys
@@ -18,12 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from labelmint_service.cli import main as serve  # noqa: PLC0415 - it has to come after the handler
+
+        return serve(argv)
     except KeyboardInterrupt:
         print("labelmint-serve: stopped before it was ready", file=sys.stderr)
         return 0
     finally:
         signal.signal(signal.SIGTERM, before)
-    return serve(argv)
 
 
 if __name__ == "__main__":

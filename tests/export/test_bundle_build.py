@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -17,11 +19,13 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle import build, parity
 from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.graphs import CropWindow
-from labelmint_export.bundle.runtime import GraphRunner
+from labelmint_export.bundle.runtime import GraphRunner, versions_of
 from labelmint_export.bundle.settings import check_parts
 from labelmint_export.errors import BuildError, OutputError
 from labelmint_export.generator import Generator, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.targets.deployed import make_target_model
+from labelmint_export.targets.torch_engine import run_with_arrays
 from tests.export.built_bundle import BuiltBundle
 from tests.export.tiny_parts import make_generator, make_interpreter, make_provenance, make_schema, make_settings
 
@@ -135,6 +139,28 @@ def test_graphs_of_another_generator_miss_parity(exported: BuiltBundle, tmp_path
             tmp_path / "tiny",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("threshold", [50.0, -50.0])
+def test_place_of_a_keypoint_that_nobody_sees_is_not_compared(plain_built: BuiltBundle, threshold: float) -> None:
+    """Upsampled coarse taps make plateaus, on which rounding chooses the place."""
+    generator = plain_built.generator
+    interpreter = make_interpreter(generator.tap_specs[:1], 16, threshold=threshold)
+    module = make_target_model(generator, interpreter, plain_built.manifest, "float32")
+    run = run_with_arrays(module.module, module, "cpu")
+    checks = {c.name: c for c in parity.measure_parity(generator, interpreter, run, plain_built.manifest, 16).checks}
+    name = "onnx_vs_reference.keypoints_within_0_05_px"
+    assert name not in checks if threshold > 0 else checks[name].measured < 0.995
+
+
+def test_versions_are_found_where_onnxruntime_is_the_distribution_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> str:
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", find)
+    assert versions_of(("torch", "onnxruntime")) == {"torch": "1.2", "onnxruntime": onnxruntime.__version__}
 
 
 def test_interruption_leaves_nothing_behind(

@@ -12,10 +12,12 @@ from torch.nn import functional
 from labelmint.graphs import VOTE_RULES
 from labelmint_export.errors import BuildError, TrainingError
 from labelmint_export.generator import TapSpec
+from labelmint_export.interpreter import reference
 from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig, PixelEnsemble
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.interpreter.knots import interpolate, knots_to_pixels, level_to_knots, refine_knots
-from labelmint_export.interpreter.reference import concatenate_taps, interpret_reference
+from labelmint_export.interpreter.reference import concatenate_rows, concatenate_taps, interpret_reference
+from tests.export.largest_tensor import LargestTensor
 from tests.export.plain_interpreter import PlainLabels, plain_labels
 from tests.export.tiny_parts import make_interpreter, make_taps, stack_taps
 
@@ -91,6 +93,29 @@ def test_fused_interpreter_equals_the_plain_one(layout: str, rule: str) -> None:
     torch.testing.assert_close(got.uncertainty_map.double(), expected.uncertainty_map, rtol=0, atol=1e-5)
     assert_keypoints_close(got.keypoints, plain, min_margin=1e-5, atol=1e-3)
     assert got.finite.tolist() == [True] * 6
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_those_of_the_concatenation(layout: str) -> None:
+    taps_of, side = LAYOUTS[layout]
+    taps, names = make_taps(taps_of, 2), tuple(tap.name for tap in taps_of)
+    whole = concatenate_taps(taps, names, side)
+    for rows in (slice(0, side), slice(0, 1), slice(3, 8), slice(side - 2, side + 5)):
+        torch.testing.assert_close(concatenate_rows(taps, names, side, rows), whole[:, :, rows], rtol=0, atol=1e-12)
+
+
+def test_plain_interpreter_never_holds_the_features_of_a_whole_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 1024 x 1024 are 43 GB in float64: a bundle of such pictures could not be built."""
+    taps_of, side = LAYOUTS["labels finer than every tap"]
+    interpreter, taps = make_interpreter(taps_of, side).double(), make_taps(taps_of, 2)
+    expected = interpret_reference(interpreter, taps)
+    monkeypatch.setattr(reference, "STRIP_VALUES", 60 * 2 * 7 * side)
+    with LargestTensor() as largest:
+        got = interpret_reference(interpreter, taps)
+    assert largest.num_values <= 60 * 2 * 7 * side
+    assert largest.num_values < interpreter.config.num_features * 2 * side * side
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_uncertainty_is_zero_where_members_agree_and_below_log_of_the_members() -> None:

@@ -1,6 +1,5 @@
 """Building a bundle: export, calibrate, compare, describe, and only then put in place."""
 
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, Synth
 from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
 from labelmint_export.bundle.parity import failed_checks, measure_parity
 from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
-from labelmint_export.bundle.runtime import GraphRunner
+from labelmint_export.bundle.runtime import GraphRunner, versions_of
 from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
@@ -208,8 +207,7 @@ def _describe(
     manifest.licence.data = settings.data_licence
     manifest.licence.attribution = settings.attribution
     manifest.licence.url = settings.url
-    for package in VERSIONED:
-        manifest.provenance.versions[package] = metadata.version(package)
+    manifest.provenance.versions.update(versions_of(VERSIONED))
     return manifest
 
 

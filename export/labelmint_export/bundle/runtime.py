@@ -1,6 +1,7 @@
 """Running a bundle's graphs in onnxruntime just as its manifest says."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,11 @@ _PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
         ("CPUExecutionProvider", {}),
     ],
 }
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version. That of onnxruntime is its own: it comes as a distribution of another name for GPUs."""
+    return {name: onnxruntime.__version__ if name == "onnxruntime" else metadata.version(name) for name in packages}
 
 
 class GraphRunner:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from labelmint_export.commands.naming import name_classes
 from labelmint_export.datasets.toonhead import CLASS_NAMES
 from labelmint_export.errors import AnnotationError
 from labelmint_export.generator import Backbone
-from labelmint_export.generator.drawing import draw_latents
+from labelmint_export.generator.config import BackboneConfig
+from labelmint_export.generator.drawing import class_vectors, draw_latents
+from labelmint_export.generator.given_latents import read_latents
 from labelmint_export.interpreter.choosing import Chosen, choose
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.oracle.annotating import annotate
@@ -33,7 +36,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for command in (sample, label):
         add_generator(command)
         command.add_argument("--out", type=Path, required=True, help="new folder")
-        command.add_argument("--count", type=int, help=f"pictures to write (default {COUNT}; those of --pick)")
+        command.add_argument(
+            "--count", type=int, help=f"pictures to write (default {COUNT}; all of --pick, --z or --w)"
+        )
         command.add_argument("--seed", type=int, default=0, help="of the latents, 0 to 2**64 - 1 (default 0)")
         command.add_argument("--truncation-psi", type=float, default=1.0, help=PSI_HELP)
         command.add_argument(
@@ -59,6 +64,18 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             nargs="+",
             metavar="INDEX",
             help="take the pictures of the seed with these numbers, picked by eye from a larger `sample`",
+        )
+        choice.add_argument(
+            "--z",
+            type=Path,
+            metavar="NPY",
+            help="take the pictures of these z, float [N, z_dim]: those that were annotated with another program",
+        )
+        choice.add_argument(
+            "--w",
+            type=Path,
+            metavar="NPY",
+            help="take the pictures of these w as they are, float [N, w_dim] or [N, num_ws, w_dim]",
         )
         command.add_argument(
             "--annotated", type=Path, nargs="+", default=[], metavar="FOLDER", help="leave out the pictures of these"
@@ -88,21 +105,55 @@ def _paint(arguments: argparse.Namespace) -> tuple[Backbone, Chosen]:
         )
     interpreter = None if arguments.uncertain is None else load_interpreter(arguments.uncertain)
     known = [read_pictures(folder) for folder in arguments.annotated]
-    from_many = arguments.diverse or interpreter is not None or bool(known)
-    if arguments.pick is not None:
-        indices = np.array(arguments.pick, dtype=np.uint64)
-    elif from_many and arguments.candidates < count:
-        raise AnnotationError(
-            f"--candidates is {arguments.candidates}, expected at least --count, {count}, pictures to choose from; "
-            "give more",
-            field="candidates",
-        )
-    else:
-        indices = np.arange(arguments.candidates if from_many else count, dtype=np.uint64)
-    z, c = draw_latents(generator.config, arguments.seed, indices, arguments.generator_class)
-    with torch.no_grad():
-        ws = generator.mapping(z, c, arguments.truncation_psi, cutoff or None)
+    z, ws = _latents(arguments, generator, count, from_many=arguments.diverse or interpreter is not None or bool(known))
+    if arguments.z is not None or arguments.w is not None:
+        count = len(z)
     return generator, choose(generator, z, ws, count, known, interpreter, diverse=arguments.diverse)
+
+
+def _latents(
+    arguments: argparse.Namespace, generator: Backbone, count: int, *, from_many: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give z and ws of the pictures that are asked for, or of those to choose from."""
+    config = generator.config
+    if arguments.w is not None:
+        _refuse_mapping(arguments)
+        ws = _given(arguments, config, "w")
+        return torch.zeros(len(ws), config.z_dim), ws  # there is no z
+    if arguments.z is not None:
+        z = _given(arguments, config, "z")
+        c = class_vectors(config, len(z), arguments.generator_class)
+    else:
+        if from_many and arguments.pick is None and arguments.candidates < count:
+            raise AnnotationError(
+                f"--candidates is {arguments.candidates}, expected at least --count, {count}, pictures to choose from; "
+                "give more",
+                field="candidates",
+            )
+        numbers = arguments.pick or range(arguments.candidates if from_many else count)
+        z, c = draw_latents(config, arguments.seed, np.array(numbers, dtype=np.uint64), arguments.generator_class)
+    with torch.no_grad():
+        return z, generator.mapping(z, c, arguments.truncation_psi, arguments.truncation_cutoff or None)
+
+
+def _given(arguments: argparse.Namespace, config: BackboneConfig, kind: Literal["z", "w"]) -> torch.Tensor:
+    """Latents of the file that `--z` or `--w` names."""
+    latents = read_latents(getattr(arguments, kind), config, kind)
+    if arguments.count not in (None, len(latents)):
+        raise AnnotationError(
+            f"--count is {arguments.count} and --{kind} holds {len(latents)} latents; leave --count out", field="count"
+        )
+    return latents
+
+
+def _refuse_mapping(arguments: argparse.Namespace) -> None:
+    """Refuse what says how w is made from z, where w is given."""
+    for name, default in {"truncation_psi": 1.0, "truncation_cutoff": 0, "generator_class": None}.items():
+        value = getattr(arguments, name)
+        if value != default:
+            raise AnnotationError(
+                f"--{name.replace('_', '-')} is {value}, but --w is taken as it is; leave it out", field=name
+            )
 
 
 def _count(arguments: argparse.Namespace) -> int:

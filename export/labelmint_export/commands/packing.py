@@ -13,7 +13,7 @@ from labelmint_export.bundle.settings import BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
-from labelmint_export.commands.targets import add_engine_options, add_sources, verify_engines
+from labelmint_export.commands.targets import add_engine_options, add_sources, load_parts, verify_engines
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import TapSpec
 from labelmint_export.interpreter.storage import load_interpreter
@@ -151,7 +151,13 @@ def run_verify(arguments: argparse.Namespace) -> str:
         raise BuildError("--generator and --interpreter go together; give both or none", field="generator")
     if arguments.engine is not None:
         return verify_engines(arguments, open_bundle(arguments.bundle))
+    for option in ("targets", "json"):
+        if getattr(arguments, option) is not None:
+            raise BuildError(
+                f"{option} is given and engine is not, expected both; name engines with --engine", field="engine"
+            )
     parts = None
     if arguments.generator is not None:
-        parts = (read_generator(arguments), load_interpreter(arguments.interpreter))
+        generator, interpreter, _ = load_parts(arguments, open_bundle(arguments.bundle))
+        parts = (generator, interpreter)
     return "\n".join(f"{name:48} {seen}" for name, seen in verify_bundle(arguments.bundle, parts, arguments.samples))

@@ -3,23 +3,27 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from labelmint.bundle import Bundle, open_bundle, sha256_of_file
-from labelmint.v1 import bundle_pb2
+from labelmint_export.bundle.quantiles import make_feeds
+from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.checkpoints.loading import AnyGenerator
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.errors import BuildError
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_export.reserved_seeds import BUNDLE_SEED
 from labelmint_export.stored import write_json
 from labelmint_export.targets.deployed import make_target_model
 from labelmint_export.targets.precision import PRECISIONS
 from labelmint_export.targets.registry import TARGETS, find_target
 from labelmint_export.targets.reporting import format_table, to_record
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
-from labelmint_export.targets.tensorrt_plans import read_timing_cache
+from labelmint_export.targets.tensorrt_builder import read_timing_cache
 from labelmint_export.targets.verifying import EngineVerification, list_engines
-from labelmint_export.targets.writing import write_target
+from labelmint_export.targets.writing import target_folder, write_target
 
 ALL = "all"
 
@@ -68,18 +72,16 @@ def add_sources(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--interpreter", type=Path, required=required, help=".safetensors that it was built from")
 
 
-def load_parts(
-    arguments: argparse.Namespace, provenance: bundle_pb2.Provenance
-) -> tuple[AnyGenerator, Interpreter, dict[str, str]]:
+def load_parts(arguments: argparse.Namespace, bundle: Bundle) -> tuple[AnyGenerator, Interpreter, dict[str, str]]:
     """Load what a bundle was built from.
 
     Returns:
         Generator, interpreter, and the sha256 of each file.
 
     Raises:
-        BuildError: The bundle was built from another file.
+        BuildError: The bundle was built from another file, or with another mean w.
     """
-    hashes = {}
+    hashes, provenance = {}, bundle.manifest.provenance
     for name, expected in (
         ("generator", provenance.checkpoint_sha256),
         ("interpreter", provenance.interpreter_sha256),
@@ -94,7 +96,23 @@ def load_parts(
             raise BuildError(
                 f"{path} has sha256 {hashes[name]}, the bundle was built from {expected}; give that file", field=name
             )
-    return read_generator(arguments), load_interpreter(arguments.interpreter), hashes
+    generator = read_generator(arguments)
+    _check_mean_w(generator, arguments.mean_latent, bundle)
+    return generator, load_interpreter(arguments.interpreter), hashes
+
+
+def _check_mean_w(generator: AnyGenerator, mean_latent: Path | None, bundle: Bundle) -> None:
+    """Compare the mean w with the bundle's, which need not come from the generator's file."""
+    manifest = bundle.manifest
+    graph = GraphRunner(bundle.path_of(manifest.graphs.mapping), manifest.runtime.onnxruntime)
+    feeds = make_feeds(manifest.backbone, BUNDLE_SEED, np.zeros(1, np.uint64), psi=0.0, class_index=0)
+    taken, wanted = generator.w_avg.numpy(), np.asarray(graph.run(feeds)["ws"])[0, 0]
+    if taken.shape != wanted.shape or not np.allclose(taken, wanted, rtol=1e-3, atol=1e-3):
+        raise BuildError(
+            f"mean_latent is {mean_latent or 'not given'}, and the generator's mean w is not the bundle's; give the "
+            "--mean-latent that the bundle was built with",
+            field="mean_latent",
+        )
 
 
 def run_export(arguments: argparse.Namespace) -> str:
@@ -110,8 +128,10 @@ def run_export(arguments: argparse.Namespace) -> str:
     pairs = [
         (find_target(t, p), p) for p in dict.fromkeys(arguments.precision) for t in dict.fromkeys(arguments.target)
     ]
+    for target, precision in pairs:
+        target_folder(target, precision, arguments.out, overwrite=arguments.overwrite)
     bundle = open_bundle(arguments.bundle)
-    generator, interpreter, hashes = load_parts(arguments, bundle.manifest.provenance)
+    generator, interpreter, hashes = load_parts(arguments, bundle)
     models = {p: make_target_model(generator, interpreter, bundle.manifest, p) for _, p in pairs}
     lines = []
     for target, precision in pairs:
@@ -149,7 +169,7 @@ def verify_engines(arguments: argparse.Namespace, bundle: Bundle) -> str:
     if arguments.json is not None:
         check_file_place(arguments.json, "--json")
     names = list_engines(arguments.targets) if arguments.engine == ALL else arguments.engine.split(",")
-    generator, interpreter, _ = load_parts(arguments, bundle.manifest.provenance)
+    generator, interpreter, _ = load_parts(arguments, bundle)
     verification = EngineVerification(
         bundle,
         generator,

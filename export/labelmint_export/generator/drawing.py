@@ -26,14 +26,28 @@ def draw_latents(
     Raises:
         GeneratorError: The class is none of the generator's.
     """
-    if class_index is not None and not 0 <= class_index < config.c_dim:
-        expected = f"0 to {config.c_dim - 1}" if config.c_dim else "none: the generator is unconditional"
-        raise GeneratorError(f"generator class is {class_index}, expected {expected}", field="class_index")
     z = torch.from_numpy(latents(seed, indices, config.z_dim))
-    if not config.c_dim:
-        return z, None
-    if class_index is None:
+    if config.c_dim and class_index is None:
         chosen = class_indices(seed, indices, np.full(config.c_dim, 1.0 / config.c_dim))
-    else:
-        chosen = np.full(len(indices), class_index)
-    return z, torch.eye(config.c_dim)[torch.from_numpy(chosen)]
+        return z, torch.eye(config.c_dim)[torch.from_numpy(chosen)]
+    return z, class_vectors(config, len(z), class_index)
+
+
+def class_vectors(config: BackboneConfig, count: int, class_index: int | None) -> torch.Tensor | None:
+    """Make the classes of latents of one class.
+
+    Args:
+        config: Shape of the generator.
+        count: N.
+        class_index: Class of all of them; None for an unconditional generator.
+
+    Returns:
+        c float32 [N, c_dim], one-hot; None for an unconditional generator.
+
+    Raises:
+        GeneratorError: The class is none of the generator's.
+    """
+    expected = f"0 to {config.c_dim - 1}" if config.c_dim else "none: the generator is unconditional"
+    if (class_index is None) is bool(config.c_dim) or not 0 <= (class_index or 0) < max(config.c_dim, 1):
+        raise GeneratorError(f"generator class is {class_index}, expected {expected}", field="class_index")
+    return None if class_index is None else torch.eye(config.c_dim)[class_index].expand(count, -1)

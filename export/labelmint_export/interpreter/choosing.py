@@ -98,7 +98,8 @@ def _is_annotated(z: torch.Tensor, ws: torch.Tensor, annotated: Sequence[Annotat
                 field="annotated",
             )
         for one_z, one_ws in zip(one.z, one.ws, strict=True):
-            known |= (z == one_z).all(dim=1) | ((ws - one_ws).abs().amax(dim=(1, 2)) <= SAME_LATENT)
+            is_same_z = (z == one_z).all(dim=1) & one_z.any()  # zeros stand for none
+            known |= is_same_z | ((ws - one_ws).abs().amax(dim=(1, 2)) <= SAME_LATENT)
     return known
 
 

@@ -13,7 +13,7 @@ from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.exported_program import export_program
 from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import TargetSettings
-from labelmint_export.targets.torch_engine import run_with_arrays
+from labelmint_export.targets.torch_engine import run_with_arrays, save_archive
 
 MODEL_FILE = "model.pt2"
 
@@ -48,7 +48,7 @@ def _write(model: TargetModel, _settings: TargetSettings, folder: Path) -> Writt
         with warnings.catch_warnings():
             for category in (FutureWarning, DeprecationWarning):  # of torch about itself
                 warnings.filterwarnings("ignore", category=category)
-            aoti_compile_and_package(program, package_path=str(folder / MODEL_FILE))
+            save_archive(lambda file: aoti_compile_and_package(program, package_path=file), folder / MODEL_FILE)
     except (InductorError, RuntimeError) as error:
         raise BuildError(f"AOTInductor does not compile the model with {compiler}: {error}", field="target") from error
     return Written(

@@ -1,5 +1,6 @@
 """torch.export program: `model.pt2`, the graph that torch's compilers start from."""
 
+import functools
 from importlib import metadata
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import MAX_BATCH, TargetSettings
-from labelmint_export.targets.torch_engine import check_traced_device, run_with_arrays
+from labelmint_export.targets.torch_engine import check_traced_device, run_with_arrays, save_archive
 
 MODEL_FILE = "model.pt2"
 
@@ -24,7 +25,7 @@ def export_program(model: TargetModel) -> torch.export.ExportedProgram:
 
 
 def _write(model: TargetModel, _settings: TargetSettings, folder: Path) -> Written:
-    torch.export.save(export_program(model), folder / MODEL_FILE)
+    save_archive(functools.partial(torch.export.save, export_program(model)), folder / MODEL_FILE)
     return Written(versions={"torch": metadata.version("torch")}, device={"kind": "cpu"})
 
 

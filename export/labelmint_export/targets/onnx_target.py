@@ -47,6 +47,7 @@ def load_onnx(path: Path, precision: Precision, device: Device) -> Engine:
     """Load a graph in onnxruntime.
 
     Raises:
+        BuildError: onnxruntime does not load the graph.
         CannotRunError: onnxruntime has no kernels for the precision, or not the device.
     """
     options = bundle_pb2.OnnxRuntimeOptions(
@@ -57,7 +58,9 @@ def load_onnx(path: Path, precision: Precision, device: Device) -> Engine:
     except BuildError as error:
         if precision == "bfloat16" and device == "cpu":
             raise CannotRunError("onnxruntime has no bfloat16 convolutions on the CPU") from error
-        raise CannotRunError(str(error)) from error
+        if error.field == "device":
+            raise CannotRunError(str(error)) from error
+        raise
     computes = f"onnxruntime, {device}"
     if device == "cpu" and precision == "float16":
         computes += ", in float32 (no float16 arithmetic on this device)"

@@ -36,17 +36,20 @@ TOLERANCES: dict[Precision, dict[str, tuple[float, str]]] = {
         "uncertainty_max_error": (5e-3, "max"),
         "uncertainty_mean_error": (3e-4, "max"),
         "keypoints_within_0_05_px": (0.995, "min"),
+        "keypoint_visibility_agreement": (0.995, "min"),
     },
     "float16": {
         "image_mean_error_levels": (0.25, "max"),
         "label_agreement": (0.995, "min"),
         "uncertainty_mean_error": (1e-3, "max"),
         "keypoints_within_0_5_px": (0.98, "min"),
+        "keypoint_visibility_agreement": (0.98, "min"),
     },
     "bfloat16": {
         "image_mean_error_levels": (1.0, "max"),
         "label_agreement": (0.995, "min"),
         "uncertainty_mean_error": (5e-3, "max"),
         "keypoints_within_0_5_px": (0.95, "min"),
+        "keypoint_visibility_agreement": (0.95, "min"),
     },
 }

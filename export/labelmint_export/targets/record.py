@@ -1,16 +1,16 @@
 """The manifest of a target, `target.json`: what it is, what it was made from, what it needs, the hash of every file."""
 
-import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from labelmint.bundle import sha256_of_file
 from labelmint.graphs import BATCH_DIMENSION, TensorSpec, input_specs, output_specs
 from labelmint_export.errors import BuildError
-from labelmint_export.stored import write_json
+from labelmint_export.stored import read_json, write_json
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.precision import FLOAT32_PARTS, PRECISIONS, TOLERANCES, Precision
 from labelmint_export.targets.protocol import Target, Written
@@ -109,20 +109,14 @@ def read_record(folder: Path) -> TargetRecord:
     """Read a target's manifest and check every file that it lists.
 
     Raises:
-        BuildError: The manifest is missing or malformed, or a file is missing or altered.
+        BuildError: The manifest describes no target, or a file is missing or altered.
+        CheckpointError: The manifest is missing, too large or no JSON.
     """
     path = folder / RECORD_NAME
+    record = read_json(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BuildError(
-            f"{path} does not exist; write the target with `labelmint-export export`", field="engine"
-        ) from (error)
-    except (ValueError, OSError, RecursionError) as error:
-        raise BuildError(f"{path} is no JSON file ({error}); write the target anew", field="engine") from error
-    try:
-        return _check_record(folder, cast(dict[str, Any], record))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return _check_record(folder, record)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise BuildError(f"{path} describes no target ({error!r}); write the target anew", field="engine") from error
 
 
@@ -130,7 +124,7 @@ def _check_record(folder: Path, record: dict[str, Any]) -> TargetRecord:  # Any:
     if record["format"] != FORMAT or record["format_version"] != FORMAT_VERSION:
         raise BuildError(
             f"{folder / RECORD_NAME} has format {record['format']!r} version {record['format_version']!r}, expected "
-            f"{FORMAT!r} version {FORMAT_VERSION}",
+            f"{FORMAT!r} version {FORMAT_VERSION}; write the target anew",
             field="format",
         )
     if record["precision"] not in PRECISIONS:
@@ -140,14 +134,29 @@ def _check_record(folder: Path, record: dict[str, Any]) -> TargetRecord:  # Any:
         )
     for file in record["files"]:
         _check_file(folder, str(file["path"]), int(file["num_bytes"]), str(file["sha256"]))
-    tolerances = {str(n): (float(t["tolerance"]), str(t["bound"])) for n, t in record["tolerances"].items()}
     return TargetRecord(
         folder=folder,
         target=str(record["target"]),
         precision=record["precision"],
         bundle_digest=str(record["bundle"]["digest"]),
-        tolerances=tolerances,
+        tolerances=_check_tolerances(folder, record["precision"], record["tolerances"]),
     )
+
+
+def _check_tolerances(
+    folder: Path, precision: Precision, tolerances: Mapping[str, Any]
+) -> dict[str, tuple[float, str]]:  # Any: parsed JSON, checked here
+    """Refuse tolerances by which a target would hold that was not compared in full."""
+    given = {str(name): (float(one["tolerance"]), str(one["bound"])) for name, one in tolerances.items()}
+    for name, (_, bound) in TOLERANCES[precision].items():
+        tolerance, stated = given.get(name, (math.nan, "none"))
+        if not math.isfinite(tolerance) or stated != bound:
+            raise BuildError(
+                f"tolerance {name} in {folder / RECORD_NAME} is {tolerance:g} with bound {stated}, expected a number "
+                f"with bound {bound}; write the target anew",
+                field="tolerances",
+            )
+    return given
 
 
 def _check_file(folder: Path, relative: str, num_bytes: int, sha256: str) -> None:

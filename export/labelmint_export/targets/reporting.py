@@ -1,10 +1,11 @@
 """Reports of a verification: a table for the terminal, JSON for programs."""
 
+import math
 import platform
 from collections.abc import Sequence
-from importlib import metadata
 
 from labelmint.bundle import Bundle
+from labelmint_export.bundle.runtime import versions_of
 from labelmint_export.targets.comparing import Check
 from labelmint_export.targets.verifying import EngineReport
 
@@ -30,12 +31,12 @@ def _line(check: Check) -> str:
 
 
 def to_record(reports: Sequence[EngineReport], bundle: Bundle, num_samples: int) -> dict[str, object]:
-    """Turn reports into JSON's types."""
+    """Turn reports into JSON's types; a figure that is no number becomes null."""
     return {
         "bundle": {"name": bundle.name, "digest": bundle.digest},
         "reference": "separate members on concatenated features, float64",
         "num_samples": num_samples,
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions_of(PACKAGES),
         "platform": {"system": platform.system(), "machine": platform.machine()},
         "engines": [
             {
@@ -49,7 +50,7 @@ def to_record(reports: Sequence[EngineReport], bundle: Bundle, num_samples: int)
                 "checks": [
                     {
                         "name": check.name,
-                        "measured": check.measured,
+                        "measured": check.measured if math.isfinite(check.measured) else None,
                         "tolerance": check.tolerance,
                         "bound": check.bound,
                         "holds": check.holds,

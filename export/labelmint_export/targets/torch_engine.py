@@ -1,6 +1,8 @@
-"""Running a torch module, loaded or in memory, with arrays in and out."""
+"""Writing what torch makes of a module, and running a module, loaded or in memory, with arrays in and out."""
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,13 @@ from labelmint_export.bundle.runtime import Arrays
 from labelmint_export.errors import CannotRunError
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.protocol import Device
+
+
+def save_archive(save: Callable[[io.BytesIO], object], path: Path) -> None:
+    """Let torch write an archive to memory, and write that to a file: torch ends the process where a disk is full."""
+    buffer = io.BytesIO()
+    save(buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def check_traced_device(device: Device) -> None:

@@ -1,5 +1,6 @@
 """TorchScript: `model.pt`, for libtorch and programs that have not moved on to torch.export."""
 
+import functools
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from labelmint_export.targets.deployed import TargetModel
 from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import TargetSettings
-from labelmint_export.targets.torch_engine import check_traced_device, run_with_arrays
+from labelmint_export.targets.torch_engine import check_traced_device, run_with_arrays, save_archive
 
 MODEL_FILE = "model.pt"
 
@@ -21,7 +22,7 @@ def _write(model: TargetModel, _settings: TargetSettings, folder: Path) -> Writt
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch.jit has no types
             model.module, tuple(model.inputs.values()), check_trace=False
         )
-        torch.jit.save(torch.jit.freeze(traced), str(folder / MODEL_FILE))
+        save_archive(functools.partial(torch.jit.save, torch.jit.freeze(traced)), folder / MODEL_FILE)
     return Written(versions={"torch": metadata.version("torch")}, device={"kind": "cpu"})
 
 

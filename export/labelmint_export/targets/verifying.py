@@ -1,8 +1,9 @@
 """Does a target compute what was trained? Each engine against the float64 reference, on the same addresses."""
 
+import contextlib
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from labelmint.bundle import Bundle
 from labelmint_export.bundle.parity import reference_outputs
 from labelmint_export.bundle.quantiles import make_feeds
 from labelmint_export.bundle.runtime import Arrays, GraphRunner
-from labelmint_export.errors import BuildError, CannotRunError
+from labelmint_export.errors import BuildError, CannotRunError, ExportError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.reserved_seeds import ENGINES_SEED
@@ -67,9 +68,34 @@ class _Candidate:
     record: TargetRecord | None = None
 
 
+@contextlib.contextmanager
+def _naming(engine: str) -> Iterator[None]:
+    """Say which engine failed."""
+    try:
+        yield
+    except (ExportError, MemoryError):
+        raise
+    except Exception as error:  # the errors of all engines share no other base class
+        raise BuildError(
+            f"engine {engine} fails ({type(error).__name__}: {error}); export it anew, with the versions that are "
+            "installed here",
+            field="engine",
+        ) from error
+
+
 def list_engines(targets: Path | None) -> list[str]:
-    """Names of all engines there are: the bundle's graph and every target in the folder."""
-    found = sorted(path.parent.name for path in targets.glob(f"*/{RECORD_NAME}")) if targets is not None else []
+    """Names of all engines there are: the bundle's graph and every target in the folder.
+
+    Raises:
+        BuildError: The folder is none, or holds no target.
+    """
+    if targets is None:
+        return [BUNDLE_ENGINE]
+    found = sorted(path.parent.name for path in targets.glob(f"*/{RECORD_NAME}"))
+    if not found:
+        raise BuildError(
+            f"targets is {targets}, expected a folder that `labelmint-export export` wrote", field="targets"
+        )
     return [BUNDLE_ENGINE, *found]
 
 
@@ -118,7 +144,7 @@ class EngineVerification:
             One report an engine.
 
         Raises:
-            BuildError: An engine is unknown, altered, or belongs to another bundle.
+            BuildError: An engine is unknown, altered, or belongs to another bundle, or fails where it should run.
         """
         queue = [self._find(name) for name in dict.fromkeys(names)]
         seen, reports = set(), []
@@ -155,7 +181,8 @@ class EngineVerification:
 
     def _look_at(self, candidate: _Candidate) -> EngineReport:
         try:
-            engine = self._load(candidate)
+            with _naming(candidate.name):
+                engine = self._load(candidate)
         except CannotRunError as error:
             return EngineReport(
                 engine=candidate.name,
@@ -167,10 +194,11 @@ class EngineVerification:
             )
         comparison, seconds = Comparison(), 0.0
         for feeds, expected in zip(self._batches, self._reference(), strict=True):
-            start = time.perf_counter()
-            got = engine.run(feeds)
-            seconds += time.perf_counter() - start
-            comparison.add(expected, got)
+            with _naming(candidate.name):
+                start = time.perf_counter()
+                got = engine.run(feeds)
+                seconds += time.perf_counter() - start
+                comparison.add(expected, got)
         tolerances = TOLERANCES[candidate.precision] if candidate.record is None else candidate.record.tolerances
         return EngineReport(
             engine=candidate.name,

@@ -6,9 +6,30 @@ from pathlib import Path
 from labelmint_export.errors import BuildError
 from labelmint_export.placing import placed_whole
 from labelmint_export.targets.deployed import TargetModel
+from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.protocol import Target
 from labelmint_export.targets.record import RECORD_NAME, target_name, write_record
 from labelmint_export.targets.settings import TargetSettings
+
+
+def target_folder(target: Target, precision: Precision, out: Path, *, overwrite: bool = False) -> Path:
+    """The folder that a target gets.
+
+    Args:
+        target: From the registry.
+        precision: Of its feature maps.
+        out: Folder of all targets of a bundle.
+        overwrite: Whether a target that is there may be replaced.
+
+    Raises:
+        BuildError: Something is there that may not be replaced.
+    """
+    folder = out / target_name(target.name, precision)
+    if folder.exists() and not overwrite:
+        raise BuildError(f"{folder} exists; give another --out, or --overwrite to replace it", field="out")
+    if folder.exists() and not (folder / RECORD_NAME).is_file():
+        raise BuildError(f"{folder} exists and is no target, so it is not replaced; give another --out", field="out")
+    return folder
 
 
 def write_target(
@@ -36,11 +57,7 @@ def write_target(
     Raises:
         BuildError: The target is there already, its tools are missing, or they do not take the model.
     """
-    folder = out / target_name(target.name, model.precision)
-    if folder.exists() and not overwrite:
-        raise BuildError(f"{folder} exists; give another --out, or --overwrite to replace it", field="out")
-    if folder.exists() and not (folder / RECORD_NAME).is_file():
-        raise BuildError(f"{folder} exists and is no target, so it is not replaced; give another --out", field="out")
+    folder = target_folder(target, model.precision, out, overwrite=overwrite)
     with placed_whole(folder) as staging:
         written = target.write(model, settings, staging)
         write_record(staging, target, model, settings, written, sources)

@@ -1,11 +1,16 @@
-"""Figures over many samples do not depend on how the samples were cut into batches."""
+"""Figures over many samples: batches do not matter, and every kind of error misses a tolerance."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from labelmint_export.targets.comparing import Comparison
+from labelmint_export.targets.precision import PRECISIONS, TOLERANCES, Precision
 from tests.export.built_bundle import Arrays
 
 COUNT = 8
@@ -39,3 +44,30 @@ def test_short_last_batch_counts_by_its_samples(batch: int) -> None:
     whole, parts = measure(COUNT), measure(batch)
     assert whole["finite"] == 7 / 8
     assert parts == pytest.approx(whole, rel=1e-12)
+
+
+# What is wrong with an output -> the figures that must tell, in every precision.
+DAMAGES: dict[str, tuple[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]], str]] = {
+    "brighter": ("image", lambda image: np.where(image > 127, image - 3, image + 3), "image_mean_error_levels"),
+    "other labels": ("label", lambda label: (label + 1) % 3, "label_agreement"),
+    "less sure": ("uncertainty_map", lambda uncertainty: uncertainty + 0.02, "uncertainty_mean_error"),
+    "shifted points": ("keypoints", lambda points: points + np.array([0.7, 0, 0, 0]), "keypoints_within"),
+    "hidden points": ("keypoints", lambda points: points * np.array([1, 1, 1, 0]), "keypoint_visibility_agreement"),
+    "not finite": ("finite", np.zeros_like, "finite"),
+    "no numbers": ("uncertainty_map", lambda uncertainty: uncertainty * np.nan, "uncertainty_mean_error"),
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_kind_of_error_misses_its_tolerance(precision: Precision, damage: str) -> None:
+    outputs = make_outputs(1) | {"finite": np.ones(COUNT, bool)}
+    whole, damaged = Comparison(), Comparison()
+    whole.add(outputs, outputs)
+    assert all(check.holds for check in whole.checks(TOLERANCES[precision]))
+    name, change, told = DAMAGES[damage]
+    damaged.add(outputs, outputs | {name: change(outputs[name])})
+    missed = [check.name for check in damaged.checks(TOLERANCES[precision]) if not check.holds]
+    assert missed
+    assert any(check.startswith(told) for check in missed)
+    assert all(check.split("_")[0].removesuffix("s") == told.split("_")[0].removesuffix("s") for check in missed)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import shutil
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from labelmint_export.targets.onnx_target import MODEL_FILE
 from labelmint_export.targets.record import RECORD_NAME
@@ -92,16 +100,124 @@ def test_half_precision_that_is_not_rounded_here_brings_its_emulation(
         assert measured["image_mean_error_levels"] > 0
 
 
+class Damaged(torch.nn.Module):
+    """A program one of whose outputs is wrong."""
+
+    def __init__(self, program: torch.nn.Module, output: str) -> None:
+        super().__init__()
+        self.program, self.output = program, output
+
+    def forward(self, z: torch.Tensor, psi: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        image, label, uncertainty, keypoints, finite = self.program(z, psi)
+        x, rest, visible = keypoints.split([1, 2, 1], dim=2)
+        if self.output == "image":
+            image = 255 - image
+        elif self.output == "label":
+            label = 3 - label
+        elif self.output == "uncertainty_map":
+            uncertainty = uncertainty * torch.nan
+        elif self.output == "keypoints":
+            x = x + 1
+        else:
+            visible = 1 - visible
+        return image, label, uncertainty, torch.cat([x, rest, visible], dim=2), finite
+
+
+def seal(folder: Path, change: Callable[[dict[str, Any]], object] = lambda record: None) -> None:
+    """Describe a changed target anew, so that hashes cannot tell."""
+    record = json.loads((folder / RECORD_NAME).read_text())
+    for file in record["files"]:
+        content = (folder / file["path"]).read_bytes()
+        file["num_bytes"], file["sha256"] = len(content), hashlib.sha256(content).hexdigest()
+    change(record)
+    (folder / RECORD_NAME).write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("image", "image_mean_error_levels"),
+        ("label", "label_agreement"),
+        ("uncertainty_map", "uncertainty_mean_error"),
+        ("keypoints", "keypoints_within_0_05_px"),
+        ("visibility", "keypoint_visibility_agreement"),
+    ],
+)
+def test_target_with_one_wrong_output_fails(
+    copy: Path, plain_built: BuiltBundle, sources: list[str], output: str, told: str
+) -> None:
+    folder, report = copy / "torchscript-float32", copy / "report.json"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about TorchScript
+        program = torch.jit.load(folder / "model.pt")  # type: ignore[no-untyped-call]  # torch.jit has no types
+        inputs = torch.zeros(2, 8), torch.ones(2)
+        traced = torch.jit.trace(Damaged(program, output), inputs, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, folder / "model.pt")
+    seal(folder)
+    engine = ["--engine", "torchscript-float32", "--targets", copy, "--samples", 3, "--json", report]
+    status, _, complained = run_command("verify", plain_built.path, *sources, *engine)
+    assert status == 1
+    assert "miss a tolerance" in complained
+    checks = json.loads(report.read_text(), parse_constant=pytest.fail)["engines"][0]["checks"]  # JSON has no NaN
+    missed = {check["name"]: check["measured"] for check in checks if not check["holds"]}
+    assert told in missed
+    assert (missed[told] is None) == (output == "uncertainty_map")
+
+
+@pytest.mark.parametrize("name", ["torchscript-float32", "onnx-float32"])
+def test_target_that_does_not_load_fails_among_all_others_too(
+    copy: Path, plain_built: BuiltBundle, sources: list[str], name: str
+) -> None:
+    for path in copy.iterdir():
+        if path.name != name:
+            shutil.rmtree(path)
+    record = json.loads((copy / name / RECORD_NAME).read_text())
+    model = copy / name / record["files"][0]["path"]
+    model.write_bytes(model.read_bytes()[:1000])
+    seal(copy / name)
+    status, _, complained = run_command(
+        "verify", plain_built.path, *sources, "--engine", "all", "--targets", copy, "--samples", 1
+    )
+    assert status == 1
+    assert "export it anew" in complained or "does not load model.onnx" in complained
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda record: record["tolerances"].pop("label_agreement"), "tolerance label_agreement in "),
+        (
+            lambda record: record["tolerances"]["label_agreement"].update(bound="max"),
+            "expected a number with bound min",
+        ),
+        (lambda record: record["tolerances"]["label_agreement"].update(tolerance=math.nan), "is nan with bound min"),
+        (lambda record: record["files"][0].update(num_bytes=math.inf), "describes no target"),
+        (lambda record: record.update(precision=["float32"]), "expected one of"),
+        (
+            lambda record: record.update(format_version=2),
+            "expected 'labelmint-target' version 1; write the target anew",
+        ),
+        (lambda record: record.update(padding=" " * (16 << 20)), "more than 16777216 bytes"),
+    ],
+)
+def test_manifest_that_proves_nothing_is_refused(
+    copy: Path, plain_built: BuiltBundle, sources: list[str], change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    seal(copy / "torchscript-float32", change)
+    status, _, complained = run_command(
+        "verify", plain_built.path, *sources, "--engine", "torchscript-float32", "--targets", copy
+    )
+    assert status == 1
+    assert told in complained
+
+
 def test_target_of_other_weights_misses_its_tolerance(copy: Path, plain_built: BuiltBundle, sources: list[str]) -> None:
     """Sealed anew, so that only the comparison can tell."""
     folder = copy / "onnx-float32"
     weights = bytearray((folder / "weights.bin").read_bytes())
     weights[3::4] = bytes(byte ^ 0x80 for byte in weights[3::4])
     (folder / "weights.bin").write_bytes(weights)
-    record = json.loads((folder / RECORD_NAME).read_text())
-    for file in record["files"]:
-        file["sha256"] = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
-    (folder / RECORD_NAME).write_text(json.dumps(record))
+    seal(folder)
     status, _, complained = run_command(
         "verify", plain_built.path, *sources, "--engine", "onnx-float32", "--targets", copy, "--samples", 2
     )
@@ -154,6 +270,68 @@ def test_target_that_is_there_is_kept(targets: Path, plain_built: BuiltBundle, s
     assert status == 1
     assert "--overwrite" in complained
     assert (targets / "torchscript-float32" / RECORD_NAME).read_bytes() == before
+
+
+def test_place_that_is_taken_is_refused_before_other_targets_are_written(
+    copy: Path, plain_built: BuiltBundle, sources: list[str]
+) -> None:
+    shutil.rmtree(copy / "onnx-float32")
+    status, _, complained = run_command(
+        "export", plain_built.path, *sources, "--target", "onnx", "torchscript", "--out", copy
+    )
+    assert status == 1
+    assert "torchscript-float32 exists" in complained
+    assert not (copy / "onnx-float32").exists()
+
+
+@pytest.mark.parametrize("engine", ["all", "onnx-float32"])
+def test_folder_without_targets_is_no_success(
+    plain_built: BuiltBundle, sources: list[str], tmp_path: Path, engine: str
+) -> None:
+    status, _, complained = run_command(
+        "verify", plain_built.path, *sources, "--engine", engine, "--targets", tmp_path / "typo"
+    )
+    assert status == 1
+    assert "typo, expected a folder that `labelmint-export export` wrote" in complained
+
+
+@pytest.mark.parametrize("option", ["targets", "json"])
+def test_options_of_engines_without_an_engine_are_refused(
+    plain_built: BuiltBundle, sources: list[str], tmp_path: Path, option: str
+) -> None:
+    status, _, complained = run_command("verify", plain_built.path, *sources, f"--{option}", tmp_path / "x")
+    assert status == 1
+    assert f"{option} is given and engine is not" in complained
+
+
+def test_other_mean_w_than_the_bundles_is_refused(plain_built: BuiltBundle, tmp_path: Path) -> None:
+    """As where the mean latent of DatasetGAN's StyleGAN1, which lies in a file of its own, was forgotten."""
+    generator = deepcopy(plain_built.generator)
+    generator.mapping.w_avg.add_(0.01)
+    other = save_sources(replace(plain_built, generator=generator), tmp_path)
+    for command in (["export", "--target", "torchscript", "--out", tmp_path / "out"], ["verify", "--engine", "bundle"]):
+        status, _, complained = run_command(command[0], plain_built.path, *other, *command[1:])
+        assert status == 1
+        assert "mean_latent is not given, and the generator's mean w is not the bundle's" in complained
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["torchscript", "program"])
+def test_full_disk_is_reported_and_nothing_is_left(
+    plain_built: BuiltBundle, sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Given a path, torch ends the process instead, from the destructor of its archive."""
+
+    def fill_up(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    status, _, complained = run_command(
+        "export", plain_built.path, *sources, "--target", target, "--out", tmp_path / "out"
+    )
+    assert status == 1
+    assert "No space left on device" in complained
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_failed_export_leaves_nothing(plain_built: BuiltBundle, sources: list[str], tmp_path: Path) -> None:

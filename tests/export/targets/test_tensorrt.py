@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +21,8 @@ from labelmint_export.targets.onnx_target import MODEL_FILE
 from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
-from labelmint_export.targets.tensorrt_plans import (
-    NATIVE,
-    PLAN_FILE,
-    import_tensorrt,
-    read_timing_cache,
-    rejected_nodes,
-)
+from labelmint_export.targets.tensorrt_builder import NATIVE, import_tensorrt, read_timing_cache, rejected_nodes
+from labelmint_export.targets.tensorrt_plans import PLAN_FILE
 from labelmint_service.settings import EMBEDDED_BUNDLE
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import make_model, onnx_once
@@ -146,6 +142,20 @@ def test_timing_cache_is_read_or_refused_by_name(tmp_path: Path) -> None:
 def test_plan_does_not_run_on_a_processor(plain_built: BuiltBundle, tmp_path: Path) -> None:
     with pytest.raises(CannotRunError, match="NVIDIA GPU"):
         find_target("tensorrt-rtx", "float32").load(tmp_path, make_model(plain_built, "float32"), "cpu")
+
+
+def test_plan_without_its_library_is_no_failure_of_the_others(
+    plain_built: BuiltBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU: `verify --engine all` says that it did not run, and goes on."""
+
+    def fail(*_: object) -> None:
+        raise ImportError("no such library")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(CannotRunError, match="TensorRT-RTX is not installed"):
+        find_target("tensorrt-rtx", "float32").load(tmp_path, make_model(plain_built, "float32"), "cuda")
 
 
 def test_missing_library_says_how_to_get_it() -> None:

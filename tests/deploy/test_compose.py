@@ -52,7 +52,7 @@ def test_server_is_watched_by_its_own_command_and_stopped_before_it_is_ready_too
     assert SERVICES["labelmint"]["init"] is True
 
 
-@pytest.mark.parametrize("name", set(SERVICES) - {"labelmint"})
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"labelmint"}))
 def test_image_of_others_is_named_by_digest(name: str) -> None:
     assert re.fullmatch(r"[a-z/]+@sha256:[0-9a-f]{64}", SERVICES[name]["image"])
 

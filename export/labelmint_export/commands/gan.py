@@ -205,12 +205,13 @@ def run_train(arguments: argparse.Namespace) -> str:
     )
     pictures = open_pictures(arguments.pictures)
     device = _device_of(arguments.device)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = _start_state(arguments, device)
     _check_pictures(pictures, state.config.generator)
     evaluate: Evaluation | None = None
     if arguments.feature_network is not None:
-        network = load_segmenter(arguments.feature_network)
+        network = load_segmenter(arguments.feature_network).to(device)
         count = min(at_least(2, arguments, "frechet_images"), len(pictures))
         reference = statistics_of(network, pictures[:count], state.config.generator.resolution)
         evaluate = FrechetEvaluation(network, reference, count)

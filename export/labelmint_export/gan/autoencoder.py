@@ -63,10 +63,10 @@ class Encoder(PictureTrunk):
 class Reconstruction:
     """How well the pictures of one step came back."""
 
-    distance: float
-    """Laplacian and weighted squared distance, colour units of [-1, 1]."""
-    divergence: float
-    """Kullback-Leibler divergence from the standard normal distribution, nats a picture."""
+    distance: torch.Tensor
+    """float [], Laplacian and weighted squared distance, colour units of [-1, 1]."""
+    divergence: torch.Tensor
+    """float [], Kullback-Leibler divergence from the standard normal distribution, nats a picture."""
 
 
 def divergence_from_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
@@ -144,4 +144,4 @@ def reconstruction_step(
     distance = picture_distance(image, real)
     divergence = divergence_from_normal(mean, log_variance)
     (distance + kl_weight * divergence).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    return Reconstruction(float(distance.detach()), float(divergence.detach()))
+    return Reconstruction(distance.detach(), divergence.detach())

@@ -81,7 +81,7 @@ def code_step(
     visits: int,
     rate_share: float,
     config: TrainConfig,
-) -> float:
+) -> torch.Tensor:
     """Move synthesis and the codes of some pictures one step towards these.
 
     Args:
@@ -94,7 +94,7 @@ def code_step(
         config: Rates and dtype.
 
     Returns:
-        Distance, as the autoencoder's.
+        Distance, as the autoencoder's: float [].
     """
     w = codes.w[indices]
     w = (w + DEVIATION * torch.randn_like(w)).requires_grad_(True)
@@ -111,7 +111,7 @@ def code_step(
     codes.optimizer.step()
     assert w.grad is not None
     _move(codes, indices, w.grad * len(indices), visits, rate_share * config.code_rate)
-    return float(distance.detach())
+    return distance.detach()
 
 
 @torch.no_grad()

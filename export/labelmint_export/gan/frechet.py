@@ -32,7 +32,7 @@ def features_of(network: Segmenter, pictures: npt.NDArray[np.uint8], resolution:
     """Compute features.
 
     Args:
-        network: In evaluation mode.
+        network: In evaluation mode; computes where it lies.
         pictures: uint8 [N, H, W, 3]; larger than `resolution` by a whole factor, or equal.
         resolution: Pictures are averaged down to this side first.
 
@@ -47,12 +47,13 @@ def features_of(network: Segmenter, pictures: npt.NDArray[np.uint8], resolution:
         raise DatasetError(f"pictures are {side} pixels wide, expected a multiple of {resolution}", field="pictures")
     parts = []
     for start in range(0, len(pictures), 50):
-        x = normalize(torch.from_numpy(np.array(pictures[start : start + 50])))  # a copy: mapped files are read-only
+        part = torch.from_numpy(np.array(pictures[start : start + 50]))  # a copy: mapped files are read-only
+        x = normalize(part.to(network.head.weight.device))
         if side != resolution:
             x = torch.nn.functional.avg_pool2d(x, side // resolution)
         levels = network.encode(x.contiguous(memory_format=torch.channels_last))
         moments = [moment for level in levels for moment in (level.mean(dim=[2, 3]), _deviation(level))]
-        parts.append(torch.cat(moments, dim=1).double().numpy())
+        parts.append(torch.cat(moments, dim=1).double().cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -57,7 +57,7 @@ def sample_ws(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_a
 
 def generator_step(
     context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float
-) -> tuple[float, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Back-propagate softplus(-D(G(z))) into the generator.
 
     Args:
@@ -67,19 +67,19 @@ def generator_step(
         w_avg_beta: Decay of the running mean of w.
 
     Returns:
-        The loss, and the pictures that were painted, float32 [N, C, H, W], detached.
+        The loss, float [], and the pictures that were painted, float32 [N, C, H, W], detached.
     """
     ws = sample_ws(context, z, c, w_avg_beta)
     image = context.generator.synthesis(ws, "random", compute_dtype=context.compute_dtype).image
     logits = context.discriminator(augment(image, context.augment_p), c, context.compute_dtype)
     loss = functional.softplus(-logits).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    return float(loss.detach()), image.detach()
+    return loss.detach(), image.detach()
 
 
 def discriminator_step(
     context: LossContext, real: torch.Tensor, fake: torch.Tensor, c: torch.Tensor | None
-) -> tuple[float, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Back-propagate softplus(D(fake)) + softplus(-D(real)) into the discriminator.
 
     Args:
@@ -89,7 +89,7 @@ def discriminator_step(
         c: float32 [N, c_dim] or None.
 
     Returns:
-        The loss, and the logits of the real pictures, float32 [N].
+        The loss, float [], and the logits of the real pictures, float32 [N].
     """
     fake_logits = context.discriminator(augment(fake, context.augment_p), c, context.compute_dtype)
     fake_loss = functional.softplus(fake_logits).mean()
@@ -97,22 +97,24 @@ def discriminator_step(
     real_logits = context.discriminator(augment(real, context.augment_p), c, context.compute_dtype)
     real_loss = functional.softplus(-real_logits).mean()
     real_loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    return float((fake_loss + real_loss).detach()), real_logits.detach()
+    return (fake_loss + real_loss).detach(), real_logits.detach()
 
 
-def r1_step(context: LossContext, real: torch.Tensor, c: torch.Tensor | None, gamma: float, interval: int) -> float:
+def r1_step(
+    context: LossContext, real: torch.Tensor, c: torch.Tensor | None, gamma: float, interval: int
+) -> torch.Tensor:
     """Back-propagate gamma / 2 * |grad D(real)|^2 (Mescheder et al. 2018), in float32; returns the mean square."""
     real = augment(real, context.augment_p).detach().requires_grad_(True)
     logits = context.discriminator(real, c)
     (gradient,) = torch.autograd.grad(logits.sum(), [real], create_graph=True)
     penalty = gradient.square().sum(dim=[1, 2, 3]).mean()
     (penalty * (gamma / 2 * interval)).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    return float(penalty.detach())
+    return penalty.detach()
 
 
 def path_length_step(
     context: LossContext, z: torch.Tensor, c: torch.Tensor | None, mean: torch.Tensor, weight: float, interval: int
-) -> float:
+) -> torch.Tensor:
     """Back-propagate (|J_w^T y| - a)^2 into the generator, in float32, and move the mean a.
 
     Args:
@@ -124,7 +126,7 @@ def path_length_step(
         interval: Steps between two calls.
 
     Returns:
-        Mean path length.
+        Mean path length, float [].
     """
     ws = sample_ws(context, z, c, None)
     image = context.generator.synthesis(ws, "random").image
@@ -134,4 +136,4 @@ def path_length_step(
     mean.copy_(mean.lerp(lengths.detach().mean(), 0.01))
     penalty = (lengths - mean).square().mean()
     (penalty * (weight * interval)).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    return float(lengths.detach().mean())
+    return lengths.detach().mean()

@@ -261,7 +261,7 @@ def _descend(
     """Minimise along a cosine schedule; the module ends with its averaged weights. Gives the last mean loss."""
     groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     average = [parameter.detach().clone() for parameter in module.parameters()]
-    last: list[float] = []
+    last: list[torch.Tensor] = []
     for step in tqdm(range(steps), desc=name, unit="step", mininterval=2.0):
         share = min(1.0, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group, rate in groups:
@@ -275,8 +275,8 @@ def _descend(
         with torch.no_grad():
             torch._foreach_lerp_(average, [parameter.detach() for parameter in module.parameters()], 1.0 - decay)
         if step >= steps - max(1, steps // 10):
-            last.append(float(loss.detach()))
+            last.append(loss.detach())
     with torch.no_grad():
         for parameter, averaged in zip(module.parameters(), average, strict=True):
             parameter.copy_(averaged)
-    return sum(last) / len(last)
+    return sum(float(loss) for loss in last) / len(last)

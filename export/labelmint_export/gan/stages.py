@@ -15,33 +15,45 @@ import torch
 from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import reconstruction_step
 from labelmint_export.gan.codes import DEVIATION, code_step, make_codes, share_of_rate
+from labelmint_export.gan.feeding import Feed
 from labelmint_export.gan.losses import LossContext, discriminator_step, generator_step, path_length_step, r1_step
 from labelmint_export.gan.prior import Posterior, encode_set, fit_mapping
 from labelmint_export.gan.state import TrainState
-from labelmint_export.pictures import to_range
 
 
 @dataclass(slots=True)
 class Averages:
     """Means since the last log line."""
 
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    """float64 [] each, where the values were: reading one from a GPU waits for all that the GPU has yet to do."""
     counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, name: str, value: float) -> None:
-        """Count a value in.
+    def add(self, name: str, value: torch.Tensor) -> None:
+        """Count a value in: float [].
 
         Raises:
-            TrainingError: It is not finite.
+            TrainingError: It is not finite. On a GPU `check` says so.
         """
-        if not math.isfinite(value):
-            raise _diverged(name, value)
-        self.sums[name] = self.sums.get(name, 0.0) + value
+        if value.device.type == "cpu" and not math.isfinite(value):
+            raise _diverged(name, float(value))
+        total = value.detach().double()
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.counts[name] = self.counts.get(name, 0) + 1
+
+    def check(self) -> None:
+        """See that all values were finite.
+
+        Raises:
+            TrainingError: One was not.
+        """
+        for name, total in self.sums.items():
+            if not math.isfinite(total):
+                raise _diverged(name, float(total))
 
     def take(self) -> dict[str, float]:
         """Give the means, and begin anew."""
-        means = {name: self.sums[name] / self.counts[name] for name in self.sums}
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         self.sums, self.counts = {}, {}
         return means
 
@@ -105,6 +117,7 @@ class Course:
         self.averages = Averages()
         self._state = state
         self._pictures = pictures
+        self._feed = Feed(pictures, state.config.generator.resolution, state.path_length_mean.device)
         self._order = _order(state, pictures)
 
     def step(self) -> None:
@@ -122,11 +135,12 @@ class Course:
 
     def _learn(self, indices: list[int]) -> None:
         state, config = self._state, self._state.config
-        real = to_range(self._pictures[indices], config.generator.resolution, state.path_length_mean.device)
+        placed = self._feed.place(indices)
+        real = self._feed.take(indices, placed)
         if state.images_seen < config.autoencoder_images:
             _reconstruct(state, real, 1.0, self.averages)
         elif state.images_seen < config.unfitted_images:
-            _learn_codes(state, indices, real, self.averages)
+            _learn_codes(state, placed, real, self.averages)
         else:
             _adversarial_step(state, real, self.averages)
             if config.reconstructs_at(state.step):
@@ -152,14 +166,14 @@ def _begin_codes(state: TrainState, pictures: npt.NDArray[np.uint8]) -> None:
     state.codes = make_codes(torch.cat(parts), state.generator, state.config)
 
 
-def _learn_codes(state: TrainState, indices: list[int], real: torch.Tensor, averages: Averages) -> None:
+def _learn_codes(state: TrainState, indices: torch.Tensor, real: torch.Tensor, averages: Averages) -> None:
     assert state.codes is not None
     config = state.config
     seen = state.images_seen - config.first_code_image
     distance = code_step(
         state.generator,
         state.codes,
-        torch.tensor(indices, device=real.device),
+        indices,
         real,
         visits=seen // state.codes.count,
         rate_share=share_of_rate(seen / config.code_images),
@@ -188,8 +202,8 @@ def _fit_mapping(state: TrainState, pictures: npt.NDArray[np.uint8], averages: A
         posterior = Posterior(state.codes.w, torch.full_like(state.codes.w, DEVIATION))
     dtype = getattr(torch, config.compute_dtype)
     fit = fit_mapping(mapping, posterior, steps=config.prior_steps, compute_dtype=dtype)
-    averages.add("flow_loss", fit.flow_loss)
-    averages.add("mapping_error", fit.mapping_error)
+    averages.add("flow_loss", torch.tensor(fit.flow_loss, dtype=torch.float64))
+    averages.add("mapping_error", torch.tensor(fit.mapping_error, dtype=torch.float64))
     state.ema.mapping.load_state_dict(mapping.state_dict())
     if state.autoencoding is not None:
         state.discriminator.blocks.load_state_dict(state.autoencoding.encoder.blocks.state_dict())
@@ -254,7 +268,7 @@ def _adversarial_step(state: TrainState, real: torch.Tensor, averages: Averages)
         state.discriminator_optimizer.step()
 
     if (state.step + 1) % config.ada_interval == 0:
-        averages.add("sign_real", state.adaptive.update())
+        averages.add("sign_real", torch.tensor(state.adaptive.update(), dtype=torch.float64))
 
 
 @torch.no_grad()
@@ -265,5 +279,4 @@ def _average_generator(state: TrainState) -> None:
     averaged: list[torch.Tensor] = list(state.ema.parameters())
     current: list[torch.Tensor] = list(state.generator.parameters())
     torch._foreach_lerp_(averaged, current, 1.0 - decay)
-    for target, source in zip(state.ema.buffers(), state.generator.buffers(), strict=True):
-        target.copy_(source)
+    torch._foreach_copy_(list(state.ema.buffers()), list(state.generator.buffers()))

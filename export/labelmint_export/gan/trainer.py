@@ -37,7 +37,8 @@ class Schedule:
     snapshot_images: int = 20_000
     """Pictures between two snapshots, grids and log lines, at least 1."""
     state_images: int = 5_000
-    """Pictures between two writes of the resumable state, at least 1: what an interruption costs at most."""
+    """Pictures between two writes of the resumable state, at least 1: what an interruption costs at most. A GPU that
+    sees thousands a second writes too often unless it is given more."""
     max_seconds: float | None = None
     """Stop, with the state written, after this time."""
 
@@ -143,6 +144,7 @@ def train(
             logs = last or seen - logged_at >= schedule.snapshot_images
             saves = last or seen - saved_at >= schedule.state_images
             if logs or saves:
+                course.averages.check()
                 check_finite(state)
             if logs:
                 record = _measure(state, course, evaluate) | {"seconds": seconds}

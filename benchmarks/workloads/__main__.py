@@ -16,6 +16,7 @@ from benchmarks.workloads.plots import plot_stages
 from benchmarks.workloads.shapes import WORKLOADS
 from benchmarks.workloads.summary import draw_page, draw_table, summarize
 from labelmint.errors import LabelmintError
+from labelmint_export.bundle.settings import BUNDLE_PRECISIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures=parsed.pictures or (256 if on_gpu else 4),
         torch_pictures=4 if on_gpu else 1,
         batch_size=parsed.batch_size or (8 if on_gpu else 1),
+        precision=parsed.precision or ("float16" if on_gpu else "float32"),
         cache=parsed.cache,
     )
     name = "workloads-cuda" if on_gpu else "workloads"
@@ -100,6 +102,11 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pictures", type=positive_int, help="of an engine's turn, at least (default 4, on cuda 256)")
     parser.add_argument("--batch-size", type=positive_int, help="of the bundles it makes (default 1, on cuda 8)")
+    parser.add_argument(
+        "--precision",
+        choices=BUNDLE_PRECISIONS,
+        help="of the generator in the bundles it makes (default float32, on cuda float16)",
+    )
     parser.add_argument(
         "--cache", type=result_folder, default=defaults.cache, help="folder for the bundles (default %(default)s)"
     )

@@ -57,7 +57,7 @@ def _prepare() -> tuple[Document, Answer]:
         }
 
     described = {"digest": model.bundle.digest, "numerics": json.loads(model.numerics.document)}
-    return {**described, "batch_size": engine.batch_size}, answer
+    return {**described, "precision": manifest.precision, "batch_size": engine.batch_size}, answer
 
 
 if __name__ == "__main__":

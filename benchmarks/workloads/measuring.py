@@ -15,6 +15,7 @@ from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import Labels, load_labels
 from benchmarks.workloads.parts import write_bundle
 from benchmarks.workloads.shapes import WORKLOADS
+from labelmint_export.targets.precision import Precision
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 CONTENDERS = ("reference", "compiled", "onnxruntime", "fused", "fused-cuda")
@@ -41,6 +42,7 @@ class WorkloadSettings:
         pictures: Of a turn of an engine, which fills them up to whole runs: it computes all rows of a run anyway.
         torch_pictures: Of a turn of torch's contenders.
         batch_size: Rows, of the bundles that are made; the embedded one has its own.
+        precision: Of the bundles that are made; torch's contenders compute in float32.
         cache: Folder for the bundles.
         seed: Of the addresses.
     """
@@ -51,6 +53,7 @@ class WorkloadSettings:
     pictures: int = 4
     torch_pictures: int = 1
     batch_size: int = 1
+    precision: Precision = "float32"
     cache: Path
     seed: int = 1
 
@@ -101,7 +104,7 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
         )
     bundle = EMBEDDED_BUNDLE
     if workload.family and any(one not in TORCH for one in contenders):
-        bundle = write_bundle(name, workload, settings.cache, settings.batch_size)
+        bundle = write_bundle(name, workload, settings.cache, settings.batch_size, settings.precision)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="labelmint-bench-")))
         seen: dict[str, Contender] = {}

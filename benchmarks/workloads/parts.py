@@ -20,6 +20,7 @@ from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig
 from labelmint_export.interpreter.reference import concatenate_taps
 from labelmint_export.interpreter.taps import select_taps
 from labelmint_export.placing import placed_whole
+from labelmint_export.targets.precision import Precision
 
 LATENT_WIDTH = 512
 MAPPING_LAYERS = 8
@@ -79,7 +80,9 @@ def _settle(ensemble: PixelEnsemble, pixels: torch.Tensor) -> None:
     ensemble.linear3.bias.sub_(ensemble.linear3(x).mean(dim=1))
 
 
-def write_bundle(name: str, workload: Workload, folder: Path, batch_size: int) -> Path:
+def write_bundle(
+    name: str, workload: Workload, folder: Path, batch_size: int, precision: Precision = "float32"
+) -> Path:
     """Write a workload's bundle, unless it is there. It is not calibrated: nobody filters its samples.
 
     Args:
@@ -87,11 +90,12 @@ def write_bundle(name: str, workload: Workload, folder: Path, batch_size: int) -
         workload: Its shape.
         folder: Holds the bundles of all workloads.
         batch_size: Rows of a run.
+        precision: Of feature maps and taps.
 
     Returns:
         The bundle.
     """
-    target = folder / f"{name}-{batch_size}"
+    target = folder / (f"{name}-{batch_size}" if precision == "float32" else f"{name}-{batch_size}-{precision}")
     if (target / MANIFEST_NAME).exists():
         return target
     generator = make_generator(workload)
@@ -109,6 +113,7 @@ def write_bundle(name: str, workload: Workload, folder: Path, batch_size: int) -
         data_licence="CC0-1.0",
         attribution="Nobody; random numbers",
         batch_size=batch_size,
+        precision=precision,
         crop=CropWindow(top=workload.first_row, left=0, height=workload.num_rows, width=workload.resolution),
     )
     folder.mkdir(parents=True, exist_ok=True)

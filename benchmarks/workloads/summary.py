@@ -30,6 +30,7 @@ def summarize(name: str, seen: Mapping[str, Contender], settings: WorkloadSettin
         floor = floor_of_device if _DEVICES.get(one, settings.device) == settings.device else {}
         entry: dict[str, Any] = {
             "batch_size": contender.description.get("batch_size"),
+            "precision": _precision(contender),
             "ms_a_picture": summarize_durations(contender.runs_ns),
             "pictures_a_second": round(1e9 / median, 3),
             "stages_ms": _median_stages(contender),
@@ -102,8 +103,8 @@ def _beside_their_floors(
 ) -> dict[str, Any]:
     """Form of the kernel, and how many times what their arithmetic takes, at the rate of large products, stages take.
 
-    Synthesis multiplies in float32, the interpreter in what its kernel does (the small last layer in float32). Nothing
-    is said of a dtype that is emulated here.
+    Synthesis multiplies in the precision of the bundle, the interpreter in what its kernel does (the small last layer
+    in float32). Nothing is said of a dtype that is emulated here.
     """
     kernel = contender.description.get("numerics", {}).get("engine", {}).get("kernel")
     if kernel is None:
@@ -111,12 +112,18 @@ def _beside_their_floors(
     if not floor:
         return {"kernel": kernel}
     dtype = next((dtype for ending, dtype in _KERNEL_DTYPES.items() if kernel.endswith(ending)), "float32")
-    dtypes = {"synthesis": "float32", "interpreter": dtype}
+    dtypes = {"synthesis": _precision(contender), "interpreter": dtype}
     operations = {"synthesis": floor["generator_operations"], "interpreter": floor["interpreter_operations"]}
     rates = {stage: floor["rates"].get(f"gemm_{dtype}") for stage, dtype in dtypes.items()}
     least_ms = {stage: 1e3 * operations[stage] / rate for stage, rate in rates.items() if rate}
     times = {stage: round(stages_ms[stage] / least, 2) for stage, least in least_ms.items() if stage in stages_ms}
     return {"kernel": kernel, "times_their_floor": times}
+
+
+def _precision(contender: Contender) -> str:
+    """Of its generator; torch's contenders compute in float32."""
+    precision: str = contender.description.get("precision", "float32")
+    return precision
 
 
 def _median_stages(contender: Contender) -> dict[str, float]:
@@ -125,8 +132,10 @@ def _median_stages(contender: Contender) -> dict[str, float]:
 
 
 def draw_table(document: Mapping[str, Any]) -> str:
-    """A Markdown table of all workloads."""
+    """A Markdown table of all workloads; precisions are named where one is not float32."""
     rows = []
+    entries = [entry for part in document["workloads"].values() for entry in part["contenders"].values()]
+    is_mixed = any(entry.get("precision", "float32") != "float32" for entry in entries)
     for workload, part in document["workloads"].items():
         for name, entry in part["contenders"].items():
             memory, on_device = entry["peak_rss_bytes"], entry["peak_device_bytes"]
@@ -134,6 +143,7 @@ def draw_table(document: Mapping[str, Any]) -> str:
                 (
                     workload,
                     name,
+                    *([entry.get("precision", "float32")] if is_mixed else []),
                     f"{entry['ms_a_picture']['p50']:,.{0 if on_device is None else 2}f}",
                     f"{entry['pictures_a_second']:.2f}",
                     f"{entry['times_the_reference']:.1f}" if "times_the_reference" in entry else "",
@@ -147,6 +157,7 @@ def draw_table(document: Mapping[str, Any]) -> str:
     header = (
         "workload",
         "contender",
+        *(["precision"] if is_mixed else []),
         "ms",
         "pictures/s",
         "x reference",

@@ -71,7 +71,9 @@ def _compile(
         target = GPUTarget("cuda", architecture, WARP_SIZE)
         source = _source(getattr(kernels, form.kernel), form)
         compiled = triton.compile(
-            source, target=target, options={"num_warps": form.num_warps, "enable_fp_fusion": True}
+            source,
+            target=target,
+            options={"num_warps": form.num_warps, "num_stages": form.stages_on(architecture), "enable_fp_fusion": True},
         )
         metadata = compiled.metadata
         if metadata.global_scratch_size or metadata.profile_scratch_size:
@@ -148,7 +150,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TARGET, help="archive to write (default: the service's)")
     parser.add_argument("--forms", nargs="+", help="names of forms (default: all)")
     parsed = parser.parse_args()
-    chosen = [form for form in forms.all_forms() if not parsed.forms or form.name in parsed.forms]
+    known = {form.name: form for form in forms.all_forms()}
+    unknown = [name for name in parsed.forms or [] if name not in known]
+    if unknown:
+        parser.error(f"there is no form {unknown[0]!r}, expected some of {', '.join(known)}")
+    chosen = [form for form in known.values() if not parsed.forms or form.name in parsed.forms]
     content = compile_all(chosen)
     parsed.out.write_bytes(content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -141,21 +141,23 @@ def raise_fine(
     total_channels,
     resolution,
     size,
+    first_row,  # of those that are wanted
     blocks,  # of COLUMNS pixels, in a row of the picture
     COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
     """Program (row and block of columns, channel block, picture); bilinear, align_corners false."""
-    y, x0 = tl.program_id(0) // blocks, tl.program_id(0) % blocks * COLUMNS
-    x = x0 + tl.arange(0, COLUMNS)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    y, x0 = first_row + tl.program_id(0) // blocks, tl.program_id(0) % blocks * COLUMNS
+    # Columns come last, so that neighbouring threads read neighbouring pixels.
+    x = (x0 + tl.arange(0, COLUMNS))[None, :]
+    channel = (tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS))[:, None]
     n = tl.program_id(2).to(tl.int64)
-    fits = (x[:, None] < size) & (channel[None, :] < channels)
-    written = (x[:, None] < size) & (first_channel + channel[None, :] < total_channels)
-    plane = taps + (n * channels + channel[None, :]) * (resolution * resolution)
-    value = tl.zeros((COLUMNS, CHANNELS), tl.float32)
+    fits = (x < size) & (channel < channels)
+    written = (x < size) & (first_channel + channel < total_channels)
+    plane = taps + (n * channels + channel) * (resolution * resolution)
+    value = tl.zeros((CHANNELS, COLUMNS), tl.float32)
     if resolution == size:
-        value += tl.load(plane + (y * size + x)[:, None], mask=fits, other=0.0).to(tl.float32)
+        value += tl.load(plane + y * size + x, mask=fits, other=0.0).to(tl.float32)
     else:
         scale = _ratio(resolution, size)
         top, bottom, v = _between((y.to(tl.float32) + 0.5) * scale - 0.5, resolution)
@@ -164,27 +166,10 @@ def raise_fine(
             row = bottom if corner // 2 else top
             column = right if corner % 2 else left
             share = (v if corner // 2 else 1.0 - v) * (h if corner % 2 else 1.0 - h)
-            place = plane + (row * resolution + column)[:, None]
-            value += share[:, None] * tl.load(place, mask=fits, other=0.0).to(tl.float32)
-    place = (n * size * size + y * size + x[:, None]) * total_channels + first_channel + channel[None, :]
+            value += share * tl.load(plane + row * resolution + column, mask=fits, other=0.0).to(tl.float32)
+    place = (n * size * size + y * size + x) * total_channels + first_channel + channel
     # Behind the last level's channels come those of the padding, which are zero; the next level overwrites its own.
     tl.store(fine + place, value.to(fine.dtype.element_ty), mask=written)
-
-
-@triton.jit
-def _add_quarter(total, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, quarter):
-    """The sums of a tile and the level of q, float32 [P, units of one member]."""
-    # Samples of q lie at 2 + 4 i: 4 rows and 6 columns of them, the outermost repeated at borders.
-    k = tl.arange(0, 32)
-    point_row, point_column = y0 // 4 - 1 + k // 6, x0 // 4 - 1 + k % 6
-    v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - 0.5 - point_row.to(tl.float32)[None, :])
-    h = 1.0 - tl.abs((x0 + columns + 0.5) / 4 - 0.5 - point_column.to(tl.float32)[None, :])
-    share = tl.where((k < 24)[None, :], tl.maximum(v, 0.0) * tl.maximum(h, 0.0), 0.0)
-    row = tl.minimum(tl.maximum(point_row, 0), quarter - 1)
-    column = tl.minimum(tl.maximum(point_column, 0), quarter - 1)
-    place = (n * total_area + first_of_quarter + row * quarter + column)[:, None] * units + unit[None, :]
-    values = tl.load(planes + place, mask=(k < 24)[:, None], other=0.0)
-    return tl.dot(share.to(values.dtype), values, total)
 
 
 @triton.jit
@@ -201,27 +186,77 @@ def _coarse_sums(
     first_of_quarter,
     total_area,
     quarter,
-    has_quarter,
 ):
-    """Sums of the levels up to q at the pixels of a tile, float32 [P, units of one member]."""
+    """Sums of the levels up to q at the pixels of a tile, float32 [P, units of one member], by one product."""
+    k = tl.arange(0, 64)
+    y, x = (y0 + rows + 0.5) / 4, (x0 + columns + 0.5) / 4  # [P, 1]
     # The grid has a point every 4 pixels: the tile lies between 3 rows and 5 columns of them.
     side = quarter + 1
-    k = tl.arange(0, 16)
-    point_row, point_column = k // 5, k % 5
-    v = 1.0 - tl.abs((y0 + rows + 0.5) / 4 - (y0 // 4 + point_row).to(tl.float32)[None, :])
-    h = 1.0 - tl.abs((x0 + columns + 0.5) / 4 - (x0 // 4 + point_column).to(tl.float32)[None, :])
-    share = tl.maximum(v, 0.0) * tl.maximum(h, 0.0)
-    row, column = y0 // 4 + point_row, x0 // 4 + point_column
-    there = (k < 15) & (row < side) & (column < side)
-    place = (n * side * side + row * side + column)[:, None] * units + unit[None, :]
-    values = tl.load(grid + place, mask=there[:, None], other=0.0)
-    share = tl.where(there[None, :], share, 0.0)
-    total = tl.dot(share.to(values.dtype), values)
-    if has_quarter != 0:
-        total = _add_quarter(
-            total, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, quarter
-        )
-    return total
+    row, column = y0 // 4 + k // 5, x0 // 4 + k % 5
+    on_grid = (k < 15) & (row < side) & (column < side)
+    v = 1.0 - tl.abs(y - row.to(tl.float32)[None, :])
+    h = 1.0 - tl.abs(x - column.to(tl.float32)[None, :])
+    share = tl.where(on_grid[None, :], tl.maximum(v, 0.0) * tl.maximum(h, 0.0), 0.0)
+    place = grid + (n * side * side + row * side + column) * units
+    # Samples of q lie at 2 + 4 i: 4 rows and 6 columns of them, the outermost repeated at borders.
+    of_quarter = (k >= 16) & (k < 40)
+    point_row, point_column = y0 // 4 - 1 + (k - 16) // 6, x0 // 4 - 1 + (k - 16) % 6
+    v = 1.0 - tl.abs(y - 0.5 - point_row.to(tl.float32)[None, :])
+    h = 1.0 - tl.abs(x - 0.5 - point_column.to(tl.float32)[None, :])
+    share += tl.where(of_quarter[None, :], tl.maximum(v, 0.0) * tl.maximum(h, 0.0), 0.0)
+    row = tl.minimum(tl.maximum(point_row, 0), quarter - 1)
+    column = tl.minimum(tl.maximum(point_column, 0), quarter - 1)
+    sample = planes + (n * total_area + first_of_quarter + row * quarter + column) * units
+    place = tl.multiple_of(tl.where(of_quarter, sample, place), 16)[:, None] + unit[None, :]
+    values = tl.load(place, mask=(on_grid | of_quarter)[:, None], other=0.0)
+    return tl.dot(share.to(values.dtype), values)
+
+
+@triton.jit
+def _tile(n, y0, x0, size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rows and columns of a tile's pixels from its corner on, their places in a picture, and whether they are inside it.
+
+    All [P, 1].
+    """
+    p = tl.arange(0, ROWS * COLUMNS)
+    rows, columns = (p // COLUMNS)[:, None], (p % COLUMNS)[:, None]
+    pixel = (n * size + y0 + rows) * size + x0 + columns
+    return rows, columns, pixel, (y0 + rows < size) & (x0 + columns < size)
+
+
+@triton.jit
+def _rectified(x, dtype):
+    """Its positive part in the dtype of the products. NaN survives: it is how a picture that is none is found out."""
+    return tl.maximum(x.to(dtype), 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _fine_taps(fine, pixel, inside, fine_channels, start, FINE_STEP: tl.constexpr):
+    """FINE_STEP channels of the fine taps at the pixels of a tile, [P, FINE_STEP]."""
+    f = start + tl.arange(0, FINE_STEP)
+    return tl.load(fine + pixel * fine_channels + f[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _fine_weights(weight1, unit, units, start, FINE_STEP: tl.constexpr):
+    """Weights of these channels for one member's hidden units, [FINE_STEP, H1]."""
+    f = start + tl.arange(0, FINE_STEP)
+    return tl.load(weight1 + f[:, None] * units + unit[None, :])
+
+
+@triton.jit
+def _kept_taps(fine, pixel, inside, fine_channels, FINE_STEP: tl.constexpr, KEPT: tl.constexpr):
+    """All fine taps of a tile if their number is compiled in, so that each is read once: pieces of two steps, then one.
+
+    A product waits for the one before, so a few large ones are faster.
+    """
+    kept = ()
+    for pair in tl.static_range(KEPT // 2):
+        kept = kept + (_fine_taps(fine, pixel, inside, fine_channels, pair * 2 * FINE_STEP, 2 * FINE_STEP),)  # noqa: RUF005
+    if KEPT % 2:
+        first: tl.constexpr = (KEPT - 1) * FINE_STEP
+        kept = kept + (_fine_taps(fine, pixel, inside, fine_channels, first, FINE_STEP),)  # noqa: RUF005
+    return kept
 
 
 @triton.jit
@@ -231,6 +266,7 @@ def _member_outputs(
     n,
     y0,
     x0,
+    kept,  # of _kept_taps
     grid,
     planes,
     fine,
@@ -243,37 +279,46 @@ def _member_outputs(
     first_of_quarter,
     total_area,
     size,
-    has_quarter,
     fine_channels,
+    outputs,
     FINE_STEP: tl.constexpr,
+    KEPT: tl.constexpr,
+    PART: tl.constexpr,
     H1: tl.constexpr,
     H2: tl.constexpr,
     OUTPUTS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Outputs of one member at the pixels of a tile, float32 [P, K]."""
-    p = tl.arange(0, ROWS * COLUMNS)
-    rows, columns = (p // COLUMNS)[:, None], (p % COLUMNS)[:, None]
-    unit = first_unit + tl.arange(0, H1)
-    hidden = _coarse_sums(
-        grid, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, size // 4, has_quarter
-    )
-    pixel = (n * size + y0 + rows) * size + x0 + columns  # [P, 1]
-    inside = (y0 + rows < size) & (x0 + columns < size)
-    for start in range(0, fine_channels, FINE_STEP):
-        f = start + tl.arange(0, FINE_STEP)
-        x = tl.load(fine + pixel * fine_channels + f[None, :], mask=inside, other=0.0)
-        w = tl.load(weight1 + f[:, None] * units + unit[None, :])
-        hidden = tl.dot(x, w, hidden)
-    # NaN must survive: it is how a picture that is none is found out.
-    hidden = tl.where(hidden < 0.0, 0.0, hidden)
-    i, j, k = tl.arange(0, H1), tl.arange(0, H2), tl.arange(0, OUTPUTS)
-    w2 = tl.load(weight2 + (m * H1 + i[:, None]) * H2 + j[None, :])
-    second = tl.dot(hidden.to(w2.dtype), w2) + tl.load(bias2 + m * H2 + j)[None, :]
-    second = tl.where(second < 0.0, 0.0, second)
+    """Outputs of one member at the pixels of a tile, float32 [P, K]; those behind `outputs` are about -1e30."""
+    rows, columns, pixel, inside = _tile(n, y0, x0, size, ROWS, COLUMNS)
+    j, k = tl.arange(0, H2), tl.arange(0, OUTPUTS)
+    second = tl.zeros((ROWS * COLUMNS, H2), tl.float32)
+    # Hidden units come in parts that fit into registers.
+    for first in tl.static_range(0, H1, PART):
+        i = first + tl.arange(0, PART)
+        unit = first_unit + m * H1 + i
+        hidden = _coarse_sums(
+            grid, planes, n, y0, x0, rows, columns, unit, units, first_of_quarter, total_area, size // 4
+        )
+        if KEPT:
+            for pair in tl.static_range(KEPT // 2):
+                weight = _fine_weights(weight1, unit, units, pair * 2 * FINE_STEP, 2 * FINE_STEP)
+                hidden = tl.dot(kept[pair], weight, hidden)
+            if KEPT % 2:
+                weight = _fine_weights(weight1, unit, units, (KEPT - 1) * FINE_STEP, FINE_STEP)
+                hidden = tl.dot(kept[KEPT // 2], weight, hidden)
+        else:
+            for start in range(0, fine_channels, FINE_STEP):
+                x = _fine_taps(fine, pixel, inside, fine_channels, start, FINE_STEP)
+                hidden = tl.dot(x, _fine_weights(weight1, unit, units, start, FINE_STEP), hidden)
+        w2 = tl.load(weight2 + (m * H1 + i[:, None]) * H2 + j[None, :])
+        second = tl.dot(_rectified(hidden, w2.dtype), w2, second)
+    second += tl.load(bias2 + m * H2 + j)[None, :]
     w3 = tl.load(weight3 + (m * H2 + j[:, None]) * OUTPUTS + k[None, :])
-    return tl.dot(second.to(w3.dtype), w3) + tl.load(bias3 + m * OUTPUTS + k)[None, :]
+    # No vote, sum or mean sees the outputs of the padding.
+    bias = tl.load(bias3 + m * OUTPUTS + k, mask=k < outputs, other=-1e30)
+    return tl.dot(_rectified(second, w3.dtype), w3) + bias[None, :]
 
 
 @triton.jit
@@ -293,12 +338,13 @@ def label(
     total_area,
     first_row,  # of the picture that is wanted, a multiple of ROWS
     size,
-    has_quarter,
     fine_channels,
     members,
     classes,
     rule,  # 0 majority, 1 mean probability, 2 mean logits
     FINE_STEP: tl.constexpr,
+    KEPT: tl.constexpr,  # steps of FINE_STEP fine channels that are kept; 0 if their number is not compiled in
+    PART: tl.constexpr,  # of H1
     H1: tl.constexpr,
     H2: tl.constexpr,
     OUTPUTS: tl.constexpr,
@@ -308,43 +354,40 @@ def label(
     """Program (tile column, tile row, picture)."""
     n = tl.program_id(2).to(tl.int64)
     y0, x0 = first_row + tl.program_id(1) * ROWS, tl.program_id(0) * COLUMNS
+    _, _, pixel, inside = _tile(n, y0, x0, size, ROWS, COLUMNS)
+    kept = _kept_taps(fine, pixel, inside, fine_channels, FINE_STEP, KEPT)
     c = tl.arange(0, OUTPUTS)[None, :]
-    is_class = c < classes
     votes = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
     mean = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
     entropy = tl.zeros((ROWS * COLUMNS,), tl.float32)
     for m in range(members):
         logits = _member_outputs(
-            m, m * H1, n, y0, x0, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
-            first_of_quarter, total_area, size, has_quarter, fine_channels, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
+            m, 0, n, y0, x0, kept, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
+            first_of_quarter, total_area, size, fine_channels, classes,
+            FINE_STEP, KEPT, PART, H1, H2, OUTPUTS, ROWS, COLUMNS,
         )  # fmt: skip
-        shown = tl.where(is_class, logits, -float("inf"))
-        largest = tl.max(shown, axis=1)[:, None]
-        below = tl.where(is_class, logits - largest, 0.0)
-        e = tl.where(is_class, tl.exp(below), 0.0)
-        total = tl.sum(e, axis=1)
-        mean += e / total[:, None]
-        entropy += tl.log(total) - tl.sum(e * below, axis=1) / total
+        largest = tl.max(logits, axis=1)[:, None]
+        below = logits - largest
+        e = tl.exp(below)
+        share = 1.0 / tl.sum(e, axis=1)
+        mean += e * share[:, None]
+        # The logarithm of the sum is that of its inverse, below zero.
+        entropy -= tl.log(share) + tl.sum(e * below, axis=1) * share
         if rule == 0:
             # The lowest of equal logits, as argmax has it.
-            winner = tl.min(tl.where(shown == largest, c, OUTPUTS), axis=1)[:, None]
+            winner = tl.min(tl.where(logits == largest, c, OUTPUTS), axis=1)[:, None]
             votes += tl.where(c == winner, 1.0, 0.0)
         elif rule == 2:
-            votes += tl.where(is_class, logits, 0.0)
+            votes += logits
     score = tl.where(rule == 1, mean, votes)
-    score = tl.where(is_class, score, -float("inf"))
     best = tl.max(score, axis=1)[:, None]
-    winner = tl.min(tl.where(score == best, c, OUTPUTS), axis=1)
+    winner = tl.min(tl.where(score == best, c, OUTPUTS), axis=1)[:, None]
     mean = mean / members
-    of_mean = -tl.sum(tl.where(is_class, mean * tl.log(tl.maximum(mean, 1e-30)), 0.0), axis=1)
+    of_mean = -tl.sum(mean * tl.log(tl.maximum(mean, 1e-30)), axis=1)
     spread = of_mean - entropy / members
-    spread = tl.where(spread <= 0.0, 0.0, spread)
-    p = tl.arange(0, ROWS * COLUMNS)
-    row, column = y0 + p // COLUMNS, x0 + p % COLUMNS
-    inside = (row < size) & (column < size)
-    place = (n * size + row) * size + column
-    tl.store(labels + place, winner.to(tl.uint8), mask=inside)
-    tl.store(divergence + place, spread, mask=inside)
+    spread = tl.where(spread <= 0.0, 0.0, spread)[:, None]
+    tl.store(labels + pixel, winner.to(tl.uint8), mask=inside)
+    tl.store(divergence + pixel, spread, mask=inside)
 
 
 @triton.jit
@@ -363,11 +406,12 @@ def heatmaps(
     first_of_quarter,
     total_area,
     size,
-    has_quarter,
     fine_channels,
     members,
     points,
     FINE_STEP: tl.constexpr,
+    KEPT: tl.constexpr,
+    PART: tl.constexpr,
     H1: tl.constexpr,
     H2: tl.constexpr,
     OUTPUTS: tl.constexpr,
@@ -377,17 +421,18 @@ def heatmaps(
     """Sum of the regressors' outputs; program (tile column, tile row, picture)."""
     n = tl.program_id(2).to(tl.int64)
     y0, x0 = tl.program_id(1) * ROWS, tl.program_id(0) * COLUMNS
+    rows, columns, pixel, inside = _tile(n, y0, x0, size, ROWS, COLUMNS)
+    kept = _kept_taps(fine, pixel, inside, fine_channels, FINE_STEP, KEPT)
     total = tl.zeros((ROWS * COLUMNS, OUTPUTS), tl.float32)
     for m in range(members):
         total += _member_outputs(
-            m, first_unit + m * H1, n, y0, x0, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
-            first_of_quarter, total_area, size, has_quarter, fine_channels, FINE_STEP, H1, H2, OUTPUTS, ROWS, COLUMNS,
+            m, first_unit, n, y0, x0, kept, grid, planes, fine, weight1, weight2, bias2, weight3, bias3, units,
+            first_of_quarter, total_area, size, fine_channels, points,
+            FINE_STEP, KEPT, PART, H1, H2, OUTPUTS, ROWS, COLUMNS,
         )  # fmt: skip
-    p = tl.arange(0, ROWS * COLUMNS)[:, None]
     k = tl.arange(0, OUTPUTS)[None, :]
-    row, column = y0 + p // COLUMNS, x0 + p % COLUMNS
-    place = ((n * points + k) * size + row) * size + column
-    tl.store(heat + place, total, mask=(k < points) & (row < size) & (column < size))
+    place = ((n * points + k) * size + y0 + rows) * size + x0 + columns
+    tl.store(heat + place, total, mask=(k < points) & inside)
 
 
 @triton.jit

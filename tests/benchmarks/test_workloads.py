@@ -74,6 +74,58 @@ def test_contenders_of_a_tiny_workload_label_alike(tmp_path: Path) -> None:
         np.testing.assert_allclose(batch.uncertainty_map[0].reshape(-1), divergence.numpy(), atol=2e-3)
 
 
+def test_bundles_of_each_precision_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    smaller = replace(TINY, resolution=8, first_row=2, num_rows=4, num_features=2048)
+    paths = [write_bundle("tiny", smaller, tmp_path, 1, precision) for precision in ("float32", "float16")]
+    assert [path.name for path in paths] == ["tiny-1", "tiny-1-float16"]
+    models = [load_model(path) for path in paths]
+    assert [model.bundle.manifest.precision for model in models] == ["float32", "float16"]
+    inputs = LatentInputs(z=latents(1, np.arange(1, dtype=np.uint64), 512), truncation_psi=np.ones(1, np.float32))
+    [wide, half] = [model.engine.run(inputs).label for model in models]
+    assert (wide == half).mean() >= 0.98
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([], "float32"), (["--device", "cuda"], "float16"), (["--device", "cuda", "--precision", "float32"], "float32")],
+)
+def test_generator_is_in_float16_on_a_gpu_unless_asked_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], expected: str
+) -> None:
+    asked = []
+
+    def measure(_: str, settings: WorkloadSettings) -> dict[str, Contender]:
+        asked.append(settings.precision)
+        return {"onnxruntime": Contender(description={"precision": settings.precision}, turns_ns=[[1]])}
+
+    monkeypatch.setattr(command, "measure", measure)
+    assert main(["cat-256", "--out", str(tmp_path), *given]) == 0
+    assert asked == [expected]
+    [result] = tmp_path.glob("*.json")
+    entry = json.loads(result.read_text(encoding="utf-8"))["workloads"]["cat-256"]["contenders"]["onnxruntime"]
+    assert entry["precision"] == expected
+
+
+def test_table_names_precisions_where_they_differ(tmp_path: Path) -> None:
+    seen = {
+        "reference": Contender(
+            description={**RATES, "rates": {**RATES["rates"], "gemm_float16": 1e10}}, turns_ns=[[9]]
+        ),
+        "fused-cuda": Contender(
+            description={"precision": "float16", "numerics": {"engine": {"kernel": "gpu-float16"}}},
+            turns_ns=[[3]],
+            stages_ns=[{"synthesis": 80_000_000, "interpreter": 20_000_000}],
+        ),
+    }
+    settings = WorkloadSettings(cache=tmp_path, device="cuda", precision="float16")
+    document = summarize("cat-256", seen, settings)
+    assert document["contenders"]["fused-cuda"]["times_their_floor"] == {"synthesis": 2.0, "interpreter": 2.0}
+    table = draw_table({"workloads": {"cat-256": document}})
+    assert [line.split("|")[3].strip() for line in table.splitlines() if "cat-256" in line] == ["float32", "float16"]
+    del seen["fused-cuda"]
+    assert "precision" not in draw_table({"workloads": {"cat-256": summarize("cat-256", seen, settings)}})
+
+
 def test_operations_of_the_interpreter_by_hand() -> None:
     config = make_interpreter(TINY, make_generator(TINY)).config
     units, pixels = 3 * 8, 8 * 16
@@ -164,7 +216,7 @@ def test_summary_on_a_gpu_has_its_own_goals_and_floor(tmp_path: Path) -> None:
     assert "reaches_goal" not in summarize("toonhead", {"fused-cuda": fused}, settings)
 
 
-RATES = {
+RATES: Document = {
     "rates": {"gemm_float32": 1e9, "copy_bytes": 1e9},
     "generator_operations": 4e8,
     "interpreter_operations": 1e8,

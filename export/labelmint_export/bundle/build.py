@@ -10,6 +10,7 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema
 from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.bundle.graphs import InterpreterGraph, MappingGraph, SynthesisGraph, bake_gains
+from labelmint_export.bundle.half import check_range, make_half_synthesis
 from labelmint_export.bundle.onnx_graphs import compose_model, export_module, write_graphs
 from labelmint_export.bundle.parity import failed_checks, measure_parity
 from labelmint_export.bundle.quantiles import CalibrationPlan, calibrate_scores
@@ -18,7 +19,9 @@ from labelmint_export.bundle.settings import BuildSettings, check_parts, crop_of
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.placing import check_folder_place, placed_whole
+from labelmint_export.targets.precision import DTYPES
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -116,11 +119,12 @@ def _write_graph_files(
     folder: Path,
 ) -> list[bundle_pb2.Table]:
     """Write the graphs, and return where the interpreter's weights are."""
-    baked = bake_gains(generator)
-    crop = crop_of(generator, settings)
+    crop, dtype = crop_of(generator, settings), DTYPES[settings.precision]
+    baked, make_synthesis = bake_gains(generator), SynthesisGraph if dtype == torch.float32 else make_half_synthesis
     mapping = MappingGraph(baked, settings.truncation_cutoff or None)
-    synthesis = SynthesisGraph(baked, interpreter.config.taps, settings.noise_mode, crop)
-    labels = InterpreterGraph(interpreter, settings.vote_rule, generator.config.resolution, crop)
+    synthesis = make_synthesis(baked, interpreter.config.taps, settings.noise_mode, crop)
+    labels = InterpreterGraph(interpreter, settings.vote_rule, generator.config.resolution, crop, dtype)
+    check_range(labels)
     examples: dict[str, torch.Tensor] = {
         "z": torch.randn(2, generator.config.z_dim),
         "truncation_psi": torch.tensor([0.7, 1.0]),
@@ -136,7 +140,9 @@ def _write_graph_files(
             "interpreter": export_module(labels, tuple(stacks), labels.input_names, labels.output_names),
         }
     graphs["model"] = compose_model(graphs["mapping"], graphs["synthesis"], graphs["interpreter"], labels.input_names)
-    return write_graphs(graphs, folder, labels.fused.tables())
+    # Kernels round by themselves, those of processors not at all.
+    exact = labels.fused if dtype == torch.float32 else FusedInterpreter(interpreter, settings.vote_rule)
+    return write_graphs(graphs, folder, exact.tables())
 
 
 def _describe(
@@ -159,7 +165,7 @@ def _describe(
         vote_rule=settings.vote_rule,
         uncertainty_rule="js_divergence",
         noise_mode=settings.noise_mode,
-        precision="float32",
+        precision=settings.precision,
         provenance=provenance,
     )
     manifest.backbone.CopyFrom(

@@ -80,6 +80,7 @@ class SynthesisGraph(nn.Module):
         noise_mode: NoiseMode,
         crop: CropWindow,
         compute_dtype: torch.dtype = torch.float32,
+        tap_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if noise_mode == "random":
@@ -91,6 +92,7 @@ class SynthesisGraph(nn.Module):
         self.noise_mode: NoiseMode = noise_mode
         self.crop = crop
         self.compute_dtype = compute_dtype
+        self.tap_dtype = tap_dtype or compute_dtype
         self.resolutions = sorted({tap.resolution for tap in taps})
 
     @property
@@ -99,17 +101,20 @@ class SynthesisGraph(nn.Module):
         return ["image", *(stack_name(r) for r in self.resolutions), "finite"]
 
     def forward(self, ws: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Paint float32 [N, L, D]: image uint8 [N, H, W, 3], stacks [N, C_r, r, r] in the compute dtype, finite."""
+        """Paint float32 [N, L, D]: image uint8 [N, H, W, 3], stacks [N, C_r, r, r] in the taps' dtype, finite."""
         output = self.synthesis(ws, self.noise_mode, compute_dtype=self.compute_dtype)
         image = output.image
-        finite = ((image - image) == 0).flatten(1).all(dim=1)
+        # A sum of zeros: on a GPU onnxruntime reduces truths in float64 by a single block.
+        finite = (image - image).flatten(1).sum(dim=1) == 0
         crop = self.crop
         image = image[:, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         image = torch.floor((image * 127.5 + 128.0).clamp(0, 255))
         if image.shape[1] == 1:
             image = image.expand(-1, 3, -1, -1)
-        stacks = stack_taps(output.features, self.taps)
-        return (image.permute(0, 2, 3, 1).to(torch.uint8), *stacks.values(), finite)
+        stacks = list(stack_taps(output.features, self.taps).values())
+        if self.tap_dtype != self.compute_dtype:
+            stacks = [stack.to(self.tap_dtype) for stack in stacks]
+        return (image.permute(0, 2, 3, 1).to(torch.uint8), *stacks, finite)
 
 
 class InterpreterGraph(nn.Module):

@@ -1,7 +1,8 @@
 """Does the bundle compute what was trained? Measured at the build, recorded in the manifest, checked again by verify.
 
 The truth is float64: the generator, then the reference algorithm with its full-resolution concatenation and separate
-MLPs.
+MLPs. A bundle in float16 is measured twice: its graph in onnxruntime, which computes float16 in float32 on a processor,
+and in torch, which rounds each operation as a device does that has float16.
 
 Legend: N images, K keypoints, H rows, W columns.
 """
@@ -14,16 +15,20 @@ import numpy.typing as npt
 import torch
 
 from labelmint.v1 import bundle_pb2
-from labelmint_export.bundle.graphs import crop_of_manifest, noise_of_manifest
+from labelmint_export.bundle.graphs import ModelGraph, crop_of_manifest, noise_of_manifest
+from labelmint_export.bundle.half import make_half_model
 from labelmint_export.bundle.quantiles import RunModel, make_feeds
+from labelmint_export.bundle.rounding import ProductsInFloat32
 from labelmint_export.bundle.runtime import Arrays
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter, stack_taps
 from labelmint_export.interpreter.reference import interpret_reference
 from labelmint_export.reserved_seeds import PARITY_SEED
+from labelmint_export.targets import precision
 
-KEYPOINT_TOLERANCE_PIXELS = 0.05
+HALF_TARGET = precision.TOLERANCES["float16"]
+DEPLOYED, ROUNDED = "onnx_vs_reference", "rounded_vs_reference"
 
 # name -> (tolerance, bound)
 TOLERANCES: dict[str, tuple[float, str]] = {
@@ -35,6 +40,26 @@ TOLERANCES: dict[str, tuple[float, str]] = {
     "onnx_vs_reference.uncertainty_max_error": (5e-3, "max"),
     "onnx_vs_reference.keypoints_within_0_05_px": (0.995, "min"),
 }
+HALF_TOLERANCES: dict[str, tuple[float, str]] = {
+    **{name: value for name, value in TOLERANCES.items() if name.startswith("fused_vs_separate.")},
+    **{
+        f"{prefix}.{name}": value
+        for prefix in (DEPLOYED, ROUNDED)
+        for name, value in {
+            "finite_share": (1.0, "min"),
+            "image_mean_error_levels": HALF_TARGET["image_mean_error_levels"],
+            "label_agreement": HALF_TARGET["label_agreement"],
+            "uncertainty_mean_error": HALF_TARGET["uncertainty_mean_error"],
+            "keypoints_within_0_5_px": HALF_TARGET["keypoints_within_0_5_px"],
+        }.items()
+    },
+}
+"""Of bundles in float16: those of targets."""
+
+
+def tolerances_of(manifest: bundle_pb2.Manifest) -> Mapping[str, tuple[float, str]]:
+    """What is measured of a bundle, and how far it may be off: name -> (tolerance, bound)."""
+    return HALF_TOLERANCES if manifest.precision == "float16" else TOLERANCES
 
 
 @torch.no_grad()
@@ -121,7 +146,9 @@ def measure_parity(
     double_generator, double_interpreter = copy.deepcopy(generator).double(), copy.deepcopy(interpreter).double()
     fused = FusedInterpreter(interpreter, manifest.vote_rule, torch.float32)
     batch = manifest.runtime.batch_size
-    errors: dict[str, list[float]] = {name: [] for name in TOLERANCES}
+    half = make_half_model(generator, interpreter, manifest) if manifest.precision == "float16" else None
+    tolerances = tolerances_of(manifest)
+    errors: dict[str, list[float]] = {name: [] for name in tolerances}
     psis = sorted({table.truncation_psi for table in manifest.score_quantiles}) or [manifest.truncation.default_psi]
     for start in range(0, num_samples, batch):
         indices = np.arange(start, start + batch, dtype=np.uint64)
@@ -131,10 +158,12 @@ def measure_parity(
         for row in range(min(batch, num_samples - start)):
             one = {name: array[row : row + 1] for name, array in feeds.items()}
             expected, taps = reference_outputs(double_generator, double_interpreter, manifest, one)
-            _compare(errors, expected, {name: array[row : row + 1] for name, array in deployed.items()})
+            _compare(errors, DEPLOYED, expected, {name: array[row : row + 1] for name, array in deployed.items()})
+            if half is not None:
+                _compare(errors, ROUNDED, expected, _run_rounded(half, one))
             _compare_fused(errors, fused, taps, double_interpreter, manifest.vote_rule)
     parity = bundle_pb2.Parity(num_samples=num_samples)
-    for name, (tolerance, bound) in TOLERANCES.items():
+    for name, (tolerance, bound) in tolerances.items():
         if errors[name]:
             values = np.asarray(errors[name])
             share = name.endswith(("agreement", "share", "_px"))
@@ -143,18 +172,37 @@ def measure_parity(
     return parity
 
 
-def _compare(errors: dict[str, list[float]], expected: Arrays, got: Arrays) -> None:
+def _compare(errors: dict[str, list[float]], prefix: str, expected: Arrays, got: Arrays) -> None:
+    """Add the figures of one sample; those that are not asked for are left out."""
     image_error = np.abs(expected["image"].astype(np.float64) - got["image"].astype(np.float64))
-    errors["onnx_vs_reference.image_max_error_levels"].append(float(image_error.max()))
-    errors["onnx_vs_reference.image_equal_share"].append(float((image_error == 0).mean()))
-    errors["onnx_vs_reference.label_agreement"].append(float((expected["label"] == got["label"]).mean()))
     difference = np.abs(expected["uncertainty_map"].astype(np.float64) - got["uncertainty_map"].astype(np.float64))
-    errors["onnx_vs_reference.uncertainty_max_error"].append(float(difference.max()))
+    figures = {
+        "finite_share": [float(np.asarray(got["finite"]).mean())],
+        "image_max_error_levels": [float(image_error.max())],
+        "image_mean_error_levels": [float(image_error.mean())],
+        "image_equal_share": [float((image_error == 0).mean())],
+        "label_agreement": [float((expected["label"] == got["label"]).mean())],
+        "uncertainty_max_error": [float(difference.max())],
+        "uncertainty_mean_error": [float(difference.mean())],
+    }
     if "keypoints" in expected:
         places, wanted = (arrays["keypoints"][..., :2].astype(np.float64) for arrays in (got, expected))
         distance = np.abs(places - wanted).max(axis=-1)
         seen = expected["keypoints"][..., 3].astype(np.float64) > 0.5  # the place of an unseen one is that of noise
-        errors["onnx_vs_reference.keypoints_within_0_05_px"] += (distance[seen] <= KEYPOINT_TOLERANCE_PIXELS).tolist()
+        figures["keypoints_within_0_05_px"] = (distance[seen] <= 0.05).tolist()
+        figures["keypoints_within_0_5_px"] = (distance[seen] <= 0.5).tolist()
+    for name, values in figures.items():
+        if f"{prefix}.{name}" in errors:
+            errors[f"{prefix}.{name}"] += values
+
+
+@torch.no_grad()
+def _run_rounded(model: ModelGraph, feeds: Mapping[str, npt.NDArray[np.float32]]) -> Arrays:
+    """Run a model by torch, which rounds the result of every operation to its dtype."""
+    order = [name for name in ("z", "truncation_psi", "c") if name in feeds]
+    with ProductsInFloat32():  # type: ignore[no-untyped-call]  # torch does not annotate it
+        outputs = model(*(torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in order))
+    return {name: output.numpy() for name, output in zip(model.output_names, outputs, strict=True)}
 
 
 def _compare_fused(

@@ -9,9 +9,12 @@ from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone, NoiseMode, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.ranges import require_at_least
+from labelmint_export.targets.precision import Precision
 
 MAX_BATCH_SIZE = 1024
 DISTRIBUTION_TOLERANCE = 1e-6
+BUNDLE_PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
+"""Of a bundle's feature maps and taps: those that the kernels of the fused engine read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +55,8 @@ class BuildSettings:
     """Probability of each class of a conditional generator; empty means all alike."""
     crop: CropWindow | None = None
     """Part of the picture that is delivered; None delivers all."""
+    precision: Precision = "float32"
+    """Of feature maps, taps and the interpreter's large products, one of `BUNDLE_PRECISIONS`; float16 is for GPUs."""
 
 
 def check_parts(
@@ -68,6 +73,12 @@ def check_parts(
     Raises:
         BuildError: Names the first field that does not fit.
     """
+    if settings.precision not in BUNDLE_PRECISIONS:
+        raise BuildError(
+            f"precision is {settings.precision!r}, expected {' or '.join(BUNDLE_PRECISIONS)}: engines read no other "
+            "taps; `labelmint-export export` writes graphs in bfloat16",
+            field="precision",
+        )
     _check_terms(settings)
     _check_counts(generator, settings)
     _check_psi(settings)

@@ -16,6 +16,10 @@ from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.reserved_seeds import BUNDLE_SEED
 
+HALF_DIFFERENCES = {"image": 1.0, "uncertainty_map": 0.02, "keypoints": 0.5}
+"""What counts as agreement of graphs in half precision, in levels, nats and pixels: taps between two graphs are
+rounded, inside one they may not be."""
+
 
 def verify_bundle(
     path: Path, parts: tuple[Backbone, Interpreter] | None = None, num_samples: int = 8
@@ -65,6 +69,7 @@ def _run_graphs(
     batch = manifest.runtime.batch_size
     psi = manifest.truncation.default_psi
     scores: list[float] = []
+    allowed, least = ({}, 0.999) if manifest.precision == "float32" else (HALF_DIFFERENCES, 0.98)
     for start in range(0, num_samples, batch):
         indices = np.arange(start, start + batch, dtype=np.uint64)
         feeds = make_feeds(manifest.backbone, BUNDLE_SEED, indices, psi, None, list(manifest.class_distribution))
@@ -75,12 +80,14 @@ def _run_graphs(
         if not bool(whole["finite"].all()):
             raise BuildError(f"a sample of seed {BUNDLE_SEED} is not finite", field="finite")
         for name, got in ({"image": painted["image"]} | labelled).items():
-            if name != "finite" and not np.array_equal(got, whole[name]):
-                share = float((np.asarray(got) == np.asarray(whole[name])).mean())
-                if share < 0.999:
-                    raise BuildError(
-                        f"model and its parts agree on {share:.4f} of {name}, expected 0.999", field="graphs"
-                    )
+            if name == "finite":
+                continue
+            difference = np.abs(np.asarray(got, np.float64) - np.asarray(whole[name], np.float64))
+            share = float((difference <= allowed.get(name, 0.0)).mean())
+            if difference.size and share < least:
+                raise BuildError(
+                    f"model and its parts agree on {share:.4f} of {name}, expected {least:g}", field="graphs"
+                )
         if int(np.asarray(whole["label"]).max()) >= len(manifest.classes):
             raise BuildError("a label lies outside the classes of the manifest", field="classes")
         scores += image_score(np.asarray(whole["uncertainty_map"], np.float16)).tolist()

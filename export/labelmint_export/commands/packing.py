@@ -9,7 +9,7 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.annotations import AnnotationSchema, files_of, read_joined
 from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.graphs import CropWindow
-from labelmint_export.bundle.settings import BuildSettings
+from labelmint_export.bundle.settings import BUNDLE_PRECISIONS, BuildSettings
 from labelmint_export.bundle.verify import verify_bundle
 from labelmint_export.commands.checkpoints import add_generator, read_generator
 from labelmint_export.commands.naming import name_classes
@@ -66,6 +66,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     build.add_argument(
         "--class-distribution", type=float, nargs="+", metavar="P", help="of a conditional generator; all alike"
+    )
+    build.add_argument(
+        "--precision",
+        choices=BUNDLE_PRECISIONS,
+        default="float32",
+        help="of feature maps, taps and the interpreter's large products; float16 is for GPUs (default float32)",
     )
     build.add_argument("--commit", default="", help="revision of the sources, for the manifest")
     build.add_argument("--overwrite", action="store_true", help="replace an existing folder")
@@ -126,6 +132,7 @@ def _settings_of(arguments: argparse.Namespace) -> BuildSettings:
         batch_size=arguments.batch_size,
         class_distribution=tuple(arguments.class_distribution or ()),
         crop=crop,
+        precision=arguments.precision,
     )
 
 

@@ -11,7 +11,7 @@ from labelmint_export.bundle.onnx_graphs import OPSET, export_module, write_grap
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.targets.deployed import TargetModel
-from labelmint_export.targets.precision import Precision
+from labelmint_export.targets.precision import NOT_ROUNDED, Precision
 from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import TargetSettings
 
@@ -63,7 +63,7 @@ def load_onnx(path: Path, precision: Precision, device: Device) -> Engine:
         raise
     computes = f"onnxruntime, {device}"
     if device == "cpu" and precision == "float16":
-        computes += ", in float32 (no float16 arithmetic on this device)"
+        computes += f", {NOT_ROUNDED}"
     return Engine(run=runner.run, computes=computes, rounds=device == "cuda" or precision == "float32")
 
 

@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 import torch
 
+from labelmint_export.errors import BuildError
+
 Precision = Literal["float32", "float16", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -12,6 +14,22 @@ DTYPES: dict[Precision, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+NOT_ROUNDED = "in float32 (no float16 arithmetic on this device)"
+"""How onnxruntime computes a graph in float16 on a processor."""
+
+
+def find_precision(name: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        BuildError: There is none.
+    """
+    for precision in PRECISIONS:
+        if precision == name:
+            return precision
+    raise BuildError(f"precision is {name!r}, expected one of {', '.join(PRECISIONS)}", field="precision")
+
 
 FLOAT32_PARTS = (
     "mapping and truncation",

@@ -21,7 +21,7 @@ from labelmint_export.reserved_seeds import ENGINES_SEED
 from labelmint_export.targets.comparing import Check, Comparison
 from labelmint_export.targets.deployed import TargetModel, make_target_model
 from labelmint_export.targets.emulation import emulate
-from labelmint_export.targets.precision import PRECISIONS, TOLERANCES, Precision
+from labelmint_export.targets.precision import NOT_ROUNDED, PRECISIONS, TOLERANCES, Precision, find_precision
 from labelmint_export.targets.protocol import Device, Engine
 from labelmint_export.targets.record import RECORD_NAME, TargetRecord, read_record
 from labelmint_export.targets.registry import find_target
@@ -162,7 +162,7 @@ class EngineVerification:
 
     def _find(self, name: str) -> _Candidate:
         if name == BUNDLE_ENGINE:
-            return _Candidate(name=name, precision="float32")
+            return _Candidate(name=name, precision=find_precision(self._manifest.precision))
         if name in EMULATED:
             return _Candidate(name=name, precision=EMULATED[name])
         if self._targets is None or name not in list_engines(self._targets):
@@ -213,7 +213,8 @@ class EngineVerification:
         if candidate.name == BUNDLE_ENGINE:
             path = self._bundle.path_of(self._manifest.graphs.model)
             runner = GraphRunner(path, self._manifest.runtime.onnxruntime)
-            return Engine(run=runner.run, computes="onnxruntime, cpu", rounds=True)
+            computes, rounds = "onnxruntime, cpu", candidate.precision == "float32"
+            return Engine(run=runner.run, computes=computes if rounds else f"{computes}, {NOT_ROUNDED}", rounds=rounds)
         model = self._model(candidate.precision)
         if candidate.record is None:
             return emulate(model)

@@ -15,6 +15,7 @@ import onnxruntime
 
 from labelmint.bundle import Bundle
 from labelmint.graphs import TensorSpec, input_specs, output_specs, stack_name
+from labelmint.v1 import bundle_pb2
 from labelmint_service.engine.fused.bundles import LabelFrame, read_weights
 from labelmint_service.engine.fused.kernel import LEAST_AGREEMENT, InterpreterKernel, KernelOutput
 from labelmint_service.engine.fused.native import EXACT, Variant, find_variant, library_sha256, variants
@@ -32,6 +33,9 @@ from labelmint_service.engine.graph_runs import (
 from labelmint_service.engine.processor import describe_processor, num_usable
 from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
 from labelmint_service.engine.sessions import check_signature, describe_options, find_provider, open_session
+from labelmint_service.errors import EngineStartError
+
+TAP_DTYPES = ("float32", "float16")
 
 
 class FusedEngine:
@@ -54,8 +58,9 @@ class FusedEngine:
         provider, options = find_provider("cpu"), manifest.runtime.onnxruntime
         self._options = options
         weights = read_weights(bundle)
+        dtype = _tap_dtype(manifest)
         self._stacks = {
-            r: TensorSpec(stack_name(r), "float32", (table.shape[1], r, r)) for r, table in weights.levels.items()
+            r: TensorSpec(stack_name(r), dtype, (table.shape[1], r, r)) for r, table in weights.levels.items()
         }
         painted = (spec for spec in output_specs(manifest) if spec.name in {"image", "finite"})
         self._painted = (*painted, *self._stacks.values())
@@ -130,10 +135,10 @@ class FusedEngine:
         return batch
 
     def _paint(self, ws: npt.NDArray[np.float32]) -> GraphArrays:
-        """Pictures, whether they are finite, and taps of styles [B, L, w_dim]."""
+        """Pictures, whether they are finite, and taps, which the kernel reads in float32, of styles [B, L, w_dim]."""
         arrays = run_graph(self._synthesis, [spec.name for spec in self._painted], {"ws": ws})
         check_shapes(arrays, self._painted, len(ws))
-        return arrays
+        return arrays | {s.name: arrays[s.name].astype(np.float32, copy=False) for s in self._stacks.values()}
 
     def _deliver(
         self, output: KernelOutput, image: npt.NDArray[np.uint8], painted: npt.NDArray[np.bool_]
@@ -170,3 +175,18 @@ class FusedEngine:
         stacks = {r: arrays[spec.name] for r, spec in self._stacks.items()}
         equal = reference.run(stacks, self._rows).label == fast.run(stacks, self._rows).label
         return float(equal[:, self._rows.start : self._rows.stop].mean())
+
+
+def _tap_dtype(manifest: bundle_pb2.Manifest) -> str:
+    """What the synthesis graph of a bundle gives its taps in.
+
+    Raises:
+        EngineStartError: It is none that this engine reads.
+    """
+    if manifest.precision not in TAP_DTYPES:
+        raise EngineStartError(
+            f"precision of bundle {manifest.name!r} is {manifest.precision!r}, expected {' or '.join(TAP_DTYPES)}; "
+            "build it again in one of these, or choose engine 'onnxruntime'",
+            field="precision",
+        )
+    return manifest.precision

@@ -110,15 +110,17 @@ class _Planner:
         self._coarse = [r for r in weights.levels if r <= self._quarter]
         self._fine = [r for r in weights.levels if r > self._quarter]
         self._ensembles = weights.ensembles
+        channels = sum(weights.levels[r].shape[1] for r in self._fine)
+        self._fine_channels = -(-max(channels, 1) // FINE_STEP) * FINE_STEP
+        fine_steps = self._fine_channels // FINE_STEP if self._fine else 0
         self._forms = [
-            forms.fit_form(kernel, members.width1, members.weight2.shape[1], members.weight3.shape[1])
+            forms.fit_form(kernel, members.width1, members.weight2.shape[1], members.weight3.shape[1], fine_steps)
             for kernel, members in zip(("label", "heatmaps"), self._ensembles, strict=False)
         ]
         self._widths = [form.constants["H1"] for form in self._forms]
         self._units = sum(e.num_members * width for e, width in zip(self._ensembles, self._widths, strict=True))
-        self._area = max(sum(r * r for r in self._coarse), 1)
-        channels = sum(weights.levels[r].shape[1] for r in self._fine)
-        self._fine_channels = -(-max(channels, 1) // FINE_STEP) * FINE_STEP
+        # The level of q always has a plane, which is zero without taps.
+        self._area = sum(r * r for r in {*self._coarse, self._quarter})
         # The highest point of a heatmap may lie outside the frame, but labels are wanted inside it alone.
         self._first_row = frame.top // TILE_ROWS * TILE_ROWS
         self._rows = frame.top + frame.height - self._first_row
@@ -174,13 +176,14 @@ class _Planner:
     def _coarse_launches(self) -> list[Launch]:
         form = forms.with_taps(forms.PROJECT, self._tap_dtype)
         launches, first = [], 0
-        for r in self._coarse:
+        for r in sorted({*self._coarse, self._quarter}):
             grid = (_parts(r * r, form.constants["PIXELS"]), _parts(self._units, form.constants["UNITS"]), self._num)
-            channels = self._weights.levels[r].shape[1]
+            if r in self._coarse:
+                names, channels = (stack_name(r), f"project_r{r}"), self._weights.levels[r].shape[1]
+            else:
+                names, channels = (stack_name(next(iter(self._weights.levels))), "weight1"), 0
             numbers = (channels, r * r, self._units, first, self._area)
-            launches.append(
-                Launch(form=form, grid=grid, arguments=(stack_name(r), f"project_r{r}", "planes", *numbers))
-            )
+            launches.append(Launch(form=form, grid=grid, arguments=(*names, "planes", *numbers)))
             first += r * r
         below = [r for r in self._coarse if r < self._quarter]
         coarsest = below[0] if below else max(self._quarter, 1)
@@ -195,12 +198,14 @@ class _Planner:
         form = forms.with_taps(forms.RAISE, self._tap_dtype)
         launches, first = [], 0
         blocks = _parts(self._size, form.constants["COLUMNS"])
+        everywhere = self._weights.regressors is not None
+        first_row, num_rows = (0, self._size) if everywhere else (self._first_row, self._rows)
         for r in self._fine:
             channels = self._weights.levels[r].shape[1]
             # The last level also writes the channels of the padding: they are multiplied, if only by zeros.
             written = channels if r != self._fine[-1] else self._fine_channels - first
-            grid = (self._size * blocks, _parts(written, form.constants["CHANNELS"]), self._num)
-            numbers = (channels, first, self._fine_channels, r, self._size, blocks)
+            grid = (num_rows * blocks, _parts(written, form.constants["CHANNELS"]), self._num)
+            numbers = (channels, first, self._fine_channels, r, self._size, first_row, blocks)
             launches.append(Launch(form=form, grid=grid, arguments=(stack_name(r), "fine", *numbers)))
             first += channels
         return launches
@@ -208,9 +213,8 @@ class _Planner:
     def _places(self) -> tuple[int, int, int]:
         return (self._units, sum(r * r for r in self._coarse if r < self._quarter), self._area)
 
-    def _picture(self, members: int) -> tuple[int, int, int, int]:
-        fine_channels = self._fine_channels if self._fine else 0
-        return (self._size, int(self._quarter in self._coarse), fine_channels, members)
+    def _picture(self, members: int) -> tuple[int, int, int]:
+        return (self._size, self._fine_channels if self._fine else 0, members)
 
     def _label_launch(self) -> Launch:
         members = self._weights.classifiers

@@ -17,6 +17,7 @@ from benchmarks.workloads.shapes import WORKLOADS
 from benchmarks.workloads.summary import draw_page, draw_table, summarize
 from labelmint.errors import LabelmintError
 from labelmint_export.bundle.settings import BUNDLE_PRECISIONS
+from labelmint_service.engine.loading import ALGORITHMS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch_size=parsed.batch_size or (8 if on_gpu else 1),
         precision=parsed.precision or ("float16" if on_gpu else "float32"),
         cache=parsed.cache,
+        algorithms=parsed.algorithms,
     )
     name = "workloads-cuda" if on_gpu else "workloads"
     document: Document = {}
@@ -101,6 +103,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--rounds", type=positive_int, default=defaults.rounds, help="turns of each (default %(default)s)"
     )
     parser.add_argument("--pictures", type=positive_int, help="of an engine's turn, at least (default 4, on cuda 256)")
+    parser.add_argument(
+        "--algorithms", choices=ALGORITHMS, default=defaults.algorithms, help="of cuDNN (default %(default)s)"
+    )
     parser.add_argument("--batch-size", type=positive_int, help="of the bundles it makes (default 1, on cuda 8)")
     parser.add_argument(
         "--precision",

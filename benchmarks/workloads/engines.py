@@ -13,7 +13,7 @@ from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import RunAnswer, save_labels
 from labelmint_service.engine import EngineChoice
 from labelmint_service.engine.fused.gpu.driver import CudaDevice
-from labelmint_service.engine.loading import ENGINES
+from labelmint_service.engine.loading import ALGORITHMS, ENGINES
 from labelmint_service.engine.sessions import find_provider
 from labelmint_service.models.latents import latents_at
 from labelmint_service.models.served import load_model
@@ -25,11 +25,17 @@ def _prepare() -> tuple[Document, Answer]:
     parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--kernel", default="auto")
     parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--algorithms", choices=ALGORITHMS, default="fast")
     arguments = parser.parse_args()
     find_provider(arguments.provider)  # says what is missing, before the driver does
     gpu = CudaDevice() if arguments.provider == "cuda" else None
     held_by_others = gpu.allocated_bytes() if gpu else 0
-    choice = EngineChoice(engine=arguments.engine, provider=arguments.provider, kernel=arguments.kernel)
+    choice = EngineChoice(
+        engine=arguments.engine,
+        provider=arguments.provider,
+        kernel=arguments.kernel,
+        algorithms=arguments.algorithms,
+    )
     model = load_model(arguments.bundle, choice)
     # An engine takes all that it needs when it is loaded and run once; later the other contenders may take more, too.
     peak_device_bytes = gpu.allocated_bytes() - held_by_others if gpu else None

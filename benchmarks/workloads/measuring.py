@@ -15,7 +15,7 @@ from benchmarks.reporting.files import Document
 from benchmarks.workloads.answers import Labels, load_labels
 from benchmarks.workloads.parts import write_bundle
 from benchmarks.workloads.shapes import WORKLOADS
-from labelmint_export.targets.precision import Precision
+from labelmint_export.precision import Precision
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 CONTENDERS = ("reference", "compiled", "onnxruntime", "fused", "fused-cuda")
@@ -45,6 +45,7 @@ class WorkloadSettings:
         precision: Of the bundles that are made; torch's contenders compute in float32.
         cache: Folder for the bundles.
         seed: Of the addresses.
+        algorithms: How cuDNN computes for engines on a GPU.
     """
 
     contenders: Sequence[str] = USUAL["cpu"]
@@ -56,6 +57,7 @@ class WorkloadSettings:
     precision: Precision = "float32"
     cache: Path
     seed: int = 1
+    algorithms: str = "fast"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,7 +113,7 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
         truth: Labels | None = None
         workers = {}
         for one in contenders:
-            workers[one] = stack.enter_context(_start(one, name, bundle, settings.device))
+            workers[one] = stack.enter_context(_start(one, name, bundle, settings))
             seen[one] = Contender(description=workers[one].description)
             path = folder / f"{one}.npz"
             _ask(workers[one], {"seed": settings.seed, "first_index": 0, "count": 1, "labels": str(path)})
@@ -127,14 +129,15 @@ def measure(name: str, settings: WorkloadSettings) -> dict[str, Contender]:
         return seen
 
 
-def _start(contender: str, workload: str, bundle: Path, device: str) -> Worker:
+def _start(contender: str, workload: str, bundle: Path, settings: WorkloadSettings) -> Worker:
     if contender in TORCH:
-        arguments = ["--workload", workload, "--device", device]
+        arguments = ["--workload", workload, "--device", settings.device]
         arguments += ["--compiled"] if contender == "compiled" else []
         return Worker("benchmarks.workloads.reference", arguments, timeout_s=_TIMEOUT_S)
     engine, _, provider = contender.partition("-")
-    provider = device if contender == "onnxruntime" else provider or "cpu"
+    provider = settings.device if contender == "onnxruntime" else provider or "cpu"
     arguments = ["--bundle", str(bundle.resolve()), "--engine", engine, "--provider", provider]
+    arguments += ["--algorithms", settings.algorithms]
     return Worker("benchmarks.workloads.engines", arguments, timeout_s=_TIMEOUT_S)
 
 

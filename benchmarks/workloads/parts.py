@@ -20,7 +20,7 @@ from labelmint_export.interpreter.ensemble import Interpreter, InterpreterConfig
 from labelmint_export.interpreter.reference import concatenate_taps
 from labelmint_export.interpreter.taps import select_taps
 from labelmint_export.placing import placed_whole
-from labelmint_export.targets.precision import Precision
+from labelmint_export.precision import Precision
 
 LATENT_WIDTH = 512
 MAPPING_LAYERS = 8

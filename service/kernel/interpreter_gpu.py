@@ -214,10 +214,7 @@ def _coarse_sums(
 
 @triton.jit
 def _tile(n, y0, x0, size, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Rows and columns of a tile's pixels from its corner on, their places in a picture, and whether they are inside it.
-
-    All [P, 1].
-    """
+    """Of a tile's pixels: rows and columns from its corner on, places in the batch, whether they are inside. [P, 1]."""
     p = tl.arange(0, ROWS * COLUMNS)
     rows, columns = (p // COLUMNS)[:, None], (p % COLUMNS)[:, None]
     pixel = (n * size + y0 + rows) * size + x0 + columns

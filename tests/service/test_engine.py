@@ -18,6 +18,7 @@ from labelmint.bundle import open_bundle, write_manifest
 from labelmint.errors import IntegrityError
 from labelmint.v1 import bundle_pb2
 from labelmint_service.engine import Engine, EngineChoice, LatentInputs, load_engine
+from labelmint_service.engine.sessions import find_provider
 from labelmint_service.errors import EngineStartError, StartError
 from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.numerics import describe_numerics
@@ -110,6 +111,22 @@ def test_provider_that_is_not_installed_stops_the_start(bundles: dict[str, Path]
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(EngineStartError, match=r"CUDAExecutionProvider, but onnxruntime .* has .*CPUExecutionProvider"):
         load_engine(open_bundle(bundles["tiny"]), EngineChoice(provider="cuda"))
+
+
+@pytest.mark.parametrize(("algorithms", "search"), [("repeatable", "DEFAULT"), ("fast", "HEURISTIC")])
+def test_algorithms_are_those_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, algorithms: str, search: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    options = find_provider("cuda", algorithms=algorithms).options
+    assert dict(options) == {"use_tf32": "0", "cudnn_conv_algo_search": search}
+    assert find_provider("cuda", 1).place == {"device_id": "1"}
+
+
+def test_unknown_algorithms_stop_the_start(bundles: dict[str, Path]) -> None:
+    with pytest.raises(EngineStartError, match="algorithms is 'magic', expected one of repeatable, fast"):
+        load_engine(open_bundle(bundles["tiny"]), EngineChoice(algorithms="magic"))
 
 
 def test_engine_that_is_not_installed_names_the_extra(

@@ -17,7 +17,7 @@ from labelmint_service.errors import EngineStartError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "service/kernel/compile_gpu.py"
-MAX_ARCHIVE_BYTES = 1_500_000
+MAX_ARCHIVE_BYTES = 3_000_000
 FORMS = {form.name: form for form in all_forms()}
 BINARIES = [pytest.param(binary, id=binary.file) for form in read_archive().binaries.values() for binary in form]
 _PARAMETER_INFO = 0x1704  # EIATTR_KPARAM_INFO: index, ordinal and offset, size
@@ -149,23 +149,43 @@ def test_archive_with_a_damaged_byte_is_refused(tmp_path: Path, at: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("widths", "name"),
+    ("widths", "fine_steps", "name"),
     [
-        ((12, 6, 4), "label-32-32-16"),
-        ((32, 33, 16), "label-256-128-16"),
-        ((128, 32, 17), "label-128-32-32"),
-        ((200, 32, 34), "label-256-128-64"),
+        ((12, 6, 4), 0, "label-32-32-16"),
+        ((12, 6, 4), 4, "label-32-32-16-keep4"),
+        ((12, 6, 4), 5, "label-32-32-16"),
+        ((32, 33, 16), 1, "label-256-128-16"),
+        ((128, 32, 17), 3, "label-128-32-32-keep3"),
+        ((128, 32, 17), 4, "label-128-32-32"),
+        ((32, 32, 33), 1, "label-32-32-64"),
+        ((200, 32, 34), 0, "label-256-128-64"),
     ],
 )
-def test_narrowest_form_that_holds_the_members_is_taken(widths: tuple[int, int, int], name: str) -> None:
-    assert fit_form("label", *widths).name == name
+def test_narrowest_form_that_holds_the_members_is_taken(
+    widths: tuple[int, int, int], fine_steps: int, name: str
+) -> None:
+    assert fit_form("label", *widths, fine_steps).name == name
+
+
+@pytest.mark.parametrize(("architecture", "most"), [(80, 163 * 1024), (90, 227 * 1024)])
+def test_programs_have_the_shared_memory_that_they_want(architecture: int, most: int) -> None:
+    for binaries in read_archive().binaries.values():
+        for binary in binaries:
+            assert binary.architecture != architecture or binary.shared_bytes <= most, binary.file
+
+
+def test_programs_with_members_of_up_to_128_units_fit_into_small_gpus() -> None:
+    """Of compute capability 8.6 and 8.9."""
+    for form, binaries in read_archive().binaries.items():
+        if FORMS[form].constants.get("H1", 0) <= 128:
+            assert all(one.shared_bytes <= 99 * 1024 for one in binaries if one.architecture == 80), form
 
 
 def test_members_that_no_form_holds_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"members of 300 and 32 hidden units and 9 outputs, expected at most 256, 128"
     ):
-        fit_form("label", 300, 32, 9)
+        fit_form("label", 300, 32, 9, 0)
 
 
 @pytest.mark.parametrize("change", [{"units": 24}, {"units": -16}, {"planes": 8}])

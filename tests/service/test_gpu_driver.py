@@ -58,7 +58,7 @@ def test_device_is_freed_whatever_keeps_its_engine_from_starting(
         def close(self) -> None:
             closed.append(self)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(sessions, "find_provider", lambda _: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -223,6 +224,43 @@ def test_replica_whose_warm_up_gives_other_bits_is_refused_although_its_id_is_th
     made = [serve_bundle(bundle, load_engine(bundle)), serve_bundle(bundle, OtherImage(load_engine(bundle)))]
     with pytest.raises(EngineStartError, match="outputs in the warm-up"):
         join_replicas(made)
+
+
+class Drifting(ScriptedEngine):
+    """One bit of one pixel is another in every run, as where a GPU adds up in the order in which it gets done."""
+
+    count = 0
+
+    def run(self, inputs: LatentInputs) -> EngineBatch:
+        batch = super().run(inputs)
+        self.count += 1
+        image = batch.image.copy()
+        image[0, 0, 0, 0] ^= self.count % 2
+        return replace(batch, image=image)
+
+
+def test_bits_that_are_promised_on_a_gpu_have_to_repeat(bundles: dict[str, Path]) -> None:
+    bundle = open_bundle(bundles["tiny"])
+    repeatable = EngineChoice(provider="cuda")
+    with pytest.raises(EngineStartError, match=r"[12] of 4 rows .* 'repeatable'; choose 'fast'") as caught:
+        serve_bundle(bundle, Drifting(load_engine(bundle)), repeatable)
+    assert caught.value.field == "algorithms"
+    model = serve_bundle(bundle, load_engine(bundle), repeatable)
+    assert model.numerics == serve_bundle(bundle, load_engine(bundle)).numerics
+
+
+def test_bits_that_are_not_promised_may_differ_and_the_numerics_say_so(bundles: dict[str, Path]) -> None:
+    bundle = open_bundle(bundles["tiny"])
+    fast = EngineChoice(provider="cuda", algorithms="fast")
+    engines = [Drifting(load_engine(bundle)) for _ in range(2)]
+    engines[1].count = 1
+    models = [serve_bundle(bundle, engine, fast) for engine in engines]
+    assert models[0].probe.digests != models[1].probe.digests
+    join_replicas(models)
+    assert json.loads(models[0].numerics.document)["repeatable"] is False
+    assert models[0].numerics.id != serve_bundle(bundle, load_engine(bundle)).numerics.id
+    assert models[0].probe.matches(models[1].probe.digests)
+    assert not models[0].probe.matches((None, *models[1].probe.digests[1:]))
 
 
 def test_device_without_a_gpu_provider_stops_the_start(bundles: dict[str, Path]) -> None:

@@ -21,7 +21,7 @@ from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter
 from labelmint_export.placing import check_folder_place, placed_whole
-from labelmint_export.targets.precision import DTYPES
+from labelmint_export.precision import DTYPES
 
 VERSIONED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from labelmint.v1 import bundle_pb2
+from labelmint_export.bundle.deployed_conv import DeployedConv
 from labelmint_export.bundle.graphs import (
     CropWindow,
     InterpreterGraph,
@@ -33,7 +34,6 @@ from labelmint_export.generator.layers import LRELU_SLOPE
 from labelmint_export.generator.stylegan1 import Convolution, Epilogue, UpsamplingConvolution
 from labelmint_export.generator.stylegan2 import ModulatedConv, SynthesisLayer, Upsampling1x1
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.targets.deployed import DeployedConv
 
 HALF = torch.float16
 FLOAT32_UP_TO = 16

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from labelmint.v1 import bundle_pb2
+from labelmint_export import precision
 from labelmint_export.bundle.graphs import ModelGraph, crop_of_manifest, noise_of_manifest
 from labelmint_export.bundle.half import make_half_model
 from labelmint_export.bundle.quantiles import RunModel, make_feeds
@@ -25,7 +26,6 @@ from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.fused import FusedInterpreter, stack_taps
 from labelmint_export.interpreter.reference import interpret_reference
 from labelmint_export.reserved_seeds import PARITY_SEED
-from labelmint_export.targets import precision
 
 HALF_TARGET = precision.TOLERANCES["float16"]
 DEPLOYED, ROUNDED = "onnx_vs_reference", "rounded_vs_reference"

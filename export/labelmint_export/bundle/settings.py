@@ -8,8 +8,8 @@ from labelmint_export.bundle.graphs import CropWindow
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone, NoiseMode, TapSpec
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.precision import PRECISIONS, Precision
 from labelmint_export.ranges import require_at_least
-from labelmint_export.targets.precision import Precision
 
 MAX_BATCH_SIZE = 1024
 DISTRIBUTION_TOLERANCE = 1e-6
@@ -170,3 +170,15 @@ def _check_class_distribution(generator: Backbone, settings: BuildSettings) -> N
             "probabilities, whose sum is 1; leave it out for classes that are all alike",
             field="class_distribution",
         )
+
+
+def find_precision(name: str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        BuildError: There is none.
+    """
+    for precision in PRECISIONS:
+        if precision == name:
+            return precision
+    raise BuildError(f"precision is {name!r}, expected one of {', '.join(PRECISIONS)}", field="precision")

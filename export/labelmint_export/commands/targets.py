@@ -14,10 +14,10 @@ from labelmint_export.errors import BuildError
 from labelmint_export.interpreter.ensemble import Interpreter
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.placing import check_file_place, check_folder_place
+from labelmint_export.precision import PRECISIONS
 from labelmint_export.reserved_seeds import BUNDLE_SEED
 from labelmint_export.stored import write_json
 from labelmint_export.targets.deployed import make_target_model
-from labelmint_export.targets.precision import PRECISIONS
 from labelmint_export.targets.registry import TARGETS, find_target
 from labelmint_export.targets.reporting import format_table, to_record
 from labelmint_export.targets.settings import BatchProfile, TargetSettings

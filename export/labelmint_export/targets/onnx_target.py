@@ -10,8 +10,8 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.onnx_graphs import OPSET, export_module, write_graphs
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.errors import BuildError, CannotRunError
+from labelmint_export.precision import NOT_ROUNDED, Precision
 from labelmint_export.targets.deployed import TargetModel
-from labelmint_export.targets.precision import NOT_ROUNDED, Precision
 from labelmint_export.targets.protocol import Device, Engine, Target, Written
 from labelmint_export.targets.settings import TargetSettings
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from labelmint_export.bundle.quantiles import RunModel
+from labelmint_export.precision import PRECISIONS, Precision
 from labelmint_export.targets.deployed import TargetModel
-from labelmint_export.targets.precision import PRECISIONS, Precision
 from labelmint_export.targets.settings import TargetSettings
 
 Device = Literal["cpu", "cuda"]

@@ -10,9 +10,9 @@ from typing import Any
 from labelmint.bundle import sha256_of_file
 from labelmint.graphs import BATCH_DIMENSION, TensorSpec, input_specs, output_specs
 from labelmint_export.errors import BuildError
+from labelmint_export.precision import FLOAT32_PARTS, PRECISIONS, TOLERANCES, Precision
 from labelmint_export.stored import read_json, write_json
 from labelmint_export.targets.deployed import TargetModel
-from labelmint_export.targets.precision import FLOAT32_PARTS, PRECISIONS, TOLERANCES, Precision
 from labelmint_export.targets.protocol import Target, Written
 from labelmint_export.targets.settings import TargetSettings
 

@@ -1,8 +1,8 @@
 """Every target, by name."""
 
 from labelmint_export.errors import BuildError
+from labelmint_export.precision import Precision
 from labelmint_export.targets import aot_inductor, exported_program, onnx_target, tensorrt_plans, torchscript, triton
-from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.protocol import Target
 
 TARGETS: dict[str, Target] = {

@@ -14,14 +14,15 @@ from labelmint.bundle import Bundle
 from labelmint_export.bundle.parity import reference_outputs
 from labelmint_export.bundle.quantiles import make_feeds
 from labelmint_export.bundle.runtime import Arrays, GraphRunner
+from labelmint_export.bundle.settings import find_precision
 from labelmint_export.errors import BuildError, CannotRunError, ExportError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
+from labelmint_export.precision import NOT_ROUNDED, PRECISIONS, TOLERANCES, Precision
 from labelmint_export.reserved_seeds import ENGINES_SEED
 from labelmint_export.targets.comparing import Check, Comparison
 from labelmint_export.targets.deployed import TargetModel, make_target_model
 from labelmint_export.targets.emulation import emulate
-from labelmint_export.targets.precision import NOT_ROUNDED, PRECISIONS, TOLERANCES, Precision, find_precision
 from labelmint_export.targets.protocol import Device, Engine
 from labelmint_export.targets.record import RECORD_NAME, TargetRecord, read_record
 from labelmint_export.targets.registry import find_target

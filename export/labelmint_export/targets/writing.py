@@ -5,8 +5,8 @@ from pathlib import Path
 
 from labelmint_export.errors import BuildError
 from labelmint_export.placing import placed_whole
+from labelmint_export.precision import Precision
 from labelmint_export.targets.deployed import TargetModel
-from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.protocol import Target
 from labelmint_export.targets.record import RECORD_NAME, target_name, write_record
 from labelmint_export.targets.settings import TargetSettings

@@ -9,6 +9,8 @@ from labelmint_service.engine.protocol import Engine
 from labelmint_service.errors import EngineStartError
 
 ENGINES = ("onnxruntime", "fused")
+ALGORITHMS = ("repeatable", "fast")
+"""How cuDNN computes on a GPU: so that bits repeat, or as its heuristics choose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,13 +21,20 @@ class EngineChoice:
         engine: One of `ENGINES`.
         provider: "cpu" or "cuda".
         kernel: Form of the fused engine's kernel on a processor; "auto" chooses.
+        algorithms: One of `ALGORITHMS`; a processor's bits always repeat.
         devices: Number of the GPU of each engine; None for the first, or on a processor.
     """
 
     engine: str = "onnxruntime"
     provider: str = "cpu"
     kernel: str = "auto"
+    algorithms: str = "repeatable"
     devices: tuple[int | None, ...] = (None,)
+
+    @property
+    def promises_bits(self) -> bool:
+        """Whether the same latents always give the same bits."""
+        return self.provider == "cpu" or self.algorithms == "repeatable"
 
 
 DEFAULT_CHOICE = EngineChoice()
@@ -49,6 +58,10 @@ def load_engine(bundle: Bundle, choice: EngineChoice = DEFAULT_CHOICE, device: i
         )
     if choice.engine not in ENGINES:
         raise EngineStartError(f"engine is {choice.engine!r}, expected one of {', '.join(ENGINES)}", field="engine")
+    if choice.algorithms not in ALGORITHMS:
+        raise EngineStartError(
+            f"algorithms is {choice.algorithms!r}, expected one of {', '.join(ALGORITHMS)}", field="algorithms"
+        )
     try:
         if choice.engine == "fused":
             return _load_fused(bundle, choice, device or 0)
@@ -59,7 +72,7 @@ def load_engine(bundle: Bundle, choice: EngineChoice = DEFAULT_CHOICE, device: i
             "place of cpu for CUDA",
             field="engine",
         ) from error
-    return OnnxRuntimeEngine(bundle, provider=choice.provider, device=device)
+    return OnnxRuntimeEngine(bundle, provider=choice.provider, device=device, algorithms=choice.algorithms)
 
 
 def _load_fused(bundle: Bundle, choice: EngineChoice, ordinal: int) -> Engine:
@@ -88,7 +101,7 @@ def _load_fused(bundle: Bundle, choice: EngineChoice, ordinal: int) -> Engine:
     find_provider(provider)
     device = CudaDevice(ordinal)
     try:
-        return GpuEngine(bundle, device)
+        return GpuEngine(bundle, device, algorithms=choice.algorithms)
     except BaseException:
         device.close()
         raise

@@ -29,6 +29,7 @@ class OnnxRuntimeEngine:
         bundle: Verified bundle.
         provider: "cpu" or "cuda". It runs, or the engine does not start.
         device: Number of the GPU; None for the first, or on a processor.
+        algorithms: How cuDNN computes on a GPU.
 
     Raises:
         EngineStartError: The provider is missing, or a graph does not load or does not fit the manifest.
@@ -36,13 +37,15 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, *, provider: str = "cpu", device: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, provider: str = "cpu", device: int | None = None, algorithms: str = "repeatable"
+    ) -> None:
         manifest = bundle.manifest
         self.batch_size = manifest.runtime.batch_size
         self.stages_ns: dict[str, int] = {}
         self._bundle = bundle
         self._provider_name = provider
-        self._provider = find_provider(provider, device)
+        self._provider = find_provider(provider, device, algorithms)
         graphs = manifest.graphs
         self._outputs = output_specs(manifest)
         dtypes = {spec.name: spec.dtype for spec in self._outputs}

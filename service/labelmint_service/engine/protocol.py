@@ -29,6 +29,10 @@ class _RowArrays:
         """Rows first to last (exclusive), as views."""
         return self._make(lambda name: None if (array := getattr(self, name)) is None else array[first:last])
 
+    def reversed_rows(self) -> Self:
+        """The last row first, as copies."""
+        return self._make(lambda name: None if (array := getattr(self, name)) is None else array[::-1].copy())
+
     def _make(self, array: Callable[[str], npt.NDArray[Any] | None]) -> Self:  # Any: of every dtype
         make: Callable[..., Self] = type(self)
         return make(**{field.name: array(field.name) for field in fields(self)})

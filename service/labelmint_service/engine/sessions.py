@@ -52,7 +52,7 @@ class Provider:
 
     Attributes:
         onnxruntime_name: Name in onnxruntime.
-        options: Its options. On CUDA: no TF32 for float32, no choice of algorithms by timing.
+        options: Its options. On CUDA: no TF32 for float32.
         place: Options that say where it runs and change no bit.
     """
 
@@ -66,19 +66,24 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         "cpu": Provider(onnxruntime_name="CPUExecutionProvider", options=MappingProxyType({})),
         "cuda": Provider(
             onnxruntime_name="CUDAExecutionProvider",
-            options=MappingProxyType({"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+            options=MappingProxyType({"use_tf32": "0"}),
         ),
     },
 )
 """Providers by the name that settings use."""
 
+_SEARCHES: Mapping[str, str] = MappingProxyType({"repeatable": "DEFAULT", "fast": "HEURISTIC"})
+"""Choice of cuDNN's algorithms, none of them by timing. What its heuristics choose adds up in an order that differs
+from run to run, and no other option of onnxruntime keeps it from that."""
 
-def find_provider(name: str, device: int | None = None) -> Provider:
+
+def find_provider(name: str, device: int | None = None, algorithms: str = "repeatable") -> Provider:
     """The provider of that name, if this machine's onnxruntime has it.
 
     Args:
         name: As settings have it.
         device: Number of the GPU; None for the first, or on a processor.
+        algorithms: As settings have it; on a processor there is no choice.
 
     Raises:
         EngineStartError: It is unknown or not installed.
@@ -99,6 +104,8 @@ def find_provider(name: str, device: int | None = None) -> Provider:
     if name == "cuda":
         # Where CUDA's libraries come from PyPI, the loader finds them only once they are loaded.
         onnxruntime.preload_dlls()
+        options = {**provider.options, "cudnn_conv_algo_search": _SEARCHES[algorithms]}
+        provider = replace(provider, options=MappingProxyType(options))
     return provider if device is None else replace(provider, place=MappingProxyType({"device_id": str(device)}))
 
 

@@ -26,10 +26,17 @@ class Numerics:
     document: str
 
 
-def describe_numerics(bundle: Bundle, engine: Engine) -> Numerics:
-    """Name the numerics of an engine that runs a bundle on this machine."""
+def describe_numerics(bundle: Bundle, engine: Engine, *, promises_bits: bool = True) -> Numerics:
+    """Name the numerics of an engine that runs a bundle on this machine.
+
+    Args:
+        bundle: What is run.
+        engine: What runs it.
+        promises_bits: Whether the same latents always give the same bits; if not, the document says so.
+    """
+    described = {"bundle_digest": bundle.digest, "precision": bundle.manifest.precision, "engine": engine.describe()}
     document = json.dumps(
-        {"bundle_digest": bundle.digest, "precision": bundle.manifest.precision, "engine": engine.describe()},
+        described if promises_bits else {**described, "repeatable": False},
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=True,

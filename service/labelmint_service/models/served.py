@@ -26,10 +26,18 @@ class Probe:
     Attributes:
         inputs: A whole batch.
         digests: Of the outputs of each row; None for rows that come out non-finite.
+        promises_bits: Whether they come out with these bits every time.
     """
 
     inputs: LatentInputs
     digests: tuple[bytes | None, ...]
+    promises_bits: bool = True
+
+    def matches(self, digests: tuple[bytes | None, ...]) -> bool:
+        """Whether outputs of these digests are what the rows have to give."""
+        if self.promises_bits:
+            return digests == self.digests
+        return [digest is None for digest in digests] == [digest is None for digest in self.digests]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +115,7 @@ def load_model(
         for device in choice.devices:
             engines.append(load_engine(bundle, choice, device))  # noqa: PERF401 - those made before a failure have to be closed
         on_made()
-        model = join_replicas([serve_bundle(bundle, made) for made in engines])
+        model = join_replicas([serve_bundle(bundle, made, choice) for made in engines])
         release_freed_memory()
         used = max(0, resident_bytes() - before)
         _check_memory(bundle, memory_limit_bytes, used, f"loading and warming it took {used:,} bytes")
@@ -126,7 +134,7 @@ def join_replicas(models: Sequence[ServedModel]) -> ServedModel:
     """
     first, *twins = models
     for number, twin in enumerate(twins, start=1):
-        if twin.numerics.id != first.numerics.id or twin.probe.digests != first.probe.digests:
+        if twin.numerics.id != first.numerics.id or not first.probe.matches(twin.probe.digests):
             what = "numerics id" if twin.numerics.id != first.numerics.id else "outputs in the warm-up"
             raise EngineStartError(
                 f"replica {number} of model {first.name!r} has other {what} than replica 0 ({twin.numerics.id} and "
@@ -146,16 +154,23 @@ def _check_memory(bundle: Bundle, limit_bytes: int | None, used_bytes: int, what
         )
 
 
-def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
+def serve_bundle(bundle: Bundle, engine: Engine, choice: EngineChoice = DEFAULT_CHOICE) -> ServedModel:
     """Warm an engine up and join it with its bundle.
 
+    Args:
+        bundle: What is run.
+        engine: What runs it.
+        choice: How it was chosen.
+
     Raises:
-        EngineStartError: The first run fails.
+        EngineStartError: The first run fails, or bits that are promised do not repeat on a GPU.
     """
     manifest = bundle.manifest
     inputs = latents_at(manifest, _PROBE_SEED, np.arange(engine.batch_size, dtype=np.uint64), class_index=0)
     try:
         digests = engine.run(inputs).digests()
+        if choice.provider != "cpu" and choice.promises_bits:
+            _check_repetition(bundle, engine, inputs, digests)
         average_style = engine.average_style()
         engine.run_styles(np.tile(average_style, (1, manifest.backbone.num_ws, 1)))  # the other entry, warm as well
     except EngineRunError as error:
@@ -165,7 +180,24 @@ def serve_bundle(bundle: Bundle, engine: Engine) -> ServedModel:
     return ServedModel(
         bundle=bundle,
         engine=engine,
-        numerics=describe_numerics(bundle, engine),
+        numerics=describe_numerics(bundle, engine, promises_bits=choice.promises_bits),
         average_style=average_style,
-        probe=Probe(inputs=inputs, digests=digests),
+        probe=Probe(inputs=inputs, digests=digests, promises_bits=choice.promises_bits),
     )
+
+
+def _check_repetition(bundle: Bundle, engine: Engine, inputs: LatentInputs, digests: tuple[bytes | None, ...]) -> None:
+    """Run the rows in reverse order: where a row lies in a batch, and when it is run, must not matter.
+
+    Raises:
+        EngineStartError: It does.
+    """
+    again = engine.run(inputs.reversed_rows()).digests()[::-1]
+    differing = sum(one != other for one, other in zip(digests, again, strict=True))
+    if differing:
+        raise EngineStartError(
+            f"{differing} of {len(digests)} rows of bundle {bundle.name!r} had other bits when they were run again, in "
+            "reverse order, but algorithms is 'repeatable'; choose 'fast' and do without the same bits, or provider "
+            "'cpu'",
+            field="algorithms",
+        )

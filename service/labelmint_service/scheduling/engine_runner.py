@@ -229,7 +229,7 @@ class EngineRunner:
         except EngineRunError as error:
             log_event(_log, logging.WARNING, "engine.probe_failed", error=error, model=self._model.name)
             return False
-        if digests != self._model.probe.digests:
+        if not self._model.probe.matches(digests):
             message = "the rows differ from those at the start"
             log_event(_log, logging.WARNING, "engine.probe_failed", model=self._model.name, message=message)
             return False

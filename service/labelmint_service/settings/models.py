@@ -44,6 +44,11 @@ class ModelSettings(BaseSettings):
         default="cpu",
         description="What the engine runs on. It runs there or the server does not start.",
     )
+    algorithms: Literal["repeatable", "fast"] = Field(
+        default="repeatable",
+        description="How cuDNN computes, with provider cuda. repeatable: the same latents always give the same bits, "
+        "or the server does not start. fast: last bits may differ from run to run.",
+    )
     replicas: int = Field(
         default=1,
         ge=1,
@@ -102,4 +107,10 @@ class ModelSettings(BaseSettings):
     def engine_choice(self) -> EngineChoice:
         """The engines of each version."""
         devices = tuple(device for device in (self.devices or (None,)) for _ in range(self.replicas))
-        return EngineChoice(engine=self.engine, provider=self.provider, kernel=self.kernel, devices=devices)
+        return EngineChoice(
+            engine=self.engine,
+            provider=self.provider,
+            kernel=self.kernel,
+            algorithms=self.algorithms,
+            devices=devices,
+        )

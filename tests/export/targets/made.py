@@ -14,9 +14,9 @@ from labelmint_export.cli import main
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import save_generator
 from labelmint_export.interpreter.storage import save_interpreter
+from labelmint_export.precision import Precision
 from labelmint_export.targets.deployed import TargetModel, make_target_model
 from labelmint_export.targets.onnx_target import write_onnx
-from labelmint_export.targets.precision import Precision
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
 from tests.shared_work import made_once
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from labelmint_export.precision import PRECISIONS, TOLERANCES, Precision
 from labelmint_export.targets.comparing import Comparison
-from labelmint_export.targets.precision import PRECISIONS, TOLERANCES, Precision
 from tests.export.built_bundle import Arrays
 
 COUNT = 8

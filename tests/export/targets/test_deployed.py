@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from labelmint_export.bundle.deployed_conv import DeployedConv, phase_weight
 from labelmint_export.generator.stylegan2 import ModulatedConv
-from labelmint_export.targets.deployed import DeployedConv, phase_weight
-from labelmint_export.targets.precision import DTYPES, Precision
+from labelmint_export.precision import DTYPES, Precision
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import WatchedOperations, make_model, run_module
 

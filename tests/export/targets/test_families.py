@@ -15,8 +15,8 @@ import torch
 
 from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.generator import Backbone
+from labelmint_export.precision import DTYPES, Precision
 from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
-from labelmint_export.targets.precision import DTYPES, Precision
 from labelmint_export.targets.tensorrt_builder import rejected_nodes
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
 from tests.export.plain_interpreter import plain_labels

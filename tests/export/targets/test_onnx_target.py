@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto
 
 from labelmint_export.errors import CannotRunError
+from labelmint_export.precision import Precision
 from labelmint_export.targets.onnx_target import MODEL_FILE, load_onnx
-from labelmint_export.targets.precision import Precision
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import make_model, onnx_once, run_module
 

@@ -17,8 +17,8 @@ from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.generator.stylegan3 import StyleGAN3Generator
 from labelmint_export.generator.stylegan3_config import StyleGAN3Config
+from labelmint_export.precision import Precision
 from labelmint_export.targets.onnx_target import MODEL_FILE
-from labelmint_export.targets.precision import Precision
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
 from labelmint_export.targets.tensorrt_builder import NATIVE, import_tensorrt, read_timing_cache, rejected_nodes

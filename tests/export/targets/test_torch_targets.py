@@ -9,7 +9,7 @@ import pytest
 from torch._inductor import config
 
 from labelmint_export.errors import BuildError, CannotRunError
-from labelmint_export.targets.precision import Precision
+from labelmint_export.precision import Precision
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import TargetSettings
 from tests.export.built_bundle import BuiltBundle

@@ -73,6 +73,7 @@ class GpuEngine:
         bundle: Verified bundle with tables of the interpreter.
         device: What it runs on; closed with the engine.
         archive: Binaries of the kernels; by default those that the package brings along.
+        algorithms: How cuDNN computes.
 
     Raises:
         EngineStartError: The bundle has no tables, the device no binaries or not enough memory, a graph does not load,
@@ -81,7 +82,9 @@ class GpuEngine:
 
     name = "fused"
 
-    def __init__(self, bundle: Bundle, device: Device, archive: KernelArchive | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, archive: KernelArchive | None = None, *, algorithms: str = "repeatable"
+    ) -> None:
         manifest = bundle.manifest
         self._manifest, self._device = manifest, device
         self._archive = archive or read_archive()
@@ -91,8 +94,11 @@ class GpuEngine:
         weights = read_weights(bundle)
         self._frame = LabelFrame(manifest, weights.size)
         self._size, self._has_keypoints = weights.size, weights.regressors is not None
-        self._mapping = DeviceGraph(bundle, manifest.graphs.mapping, device.place, self._rows)
-        self._synthesis = DeviceGraph(bundle, manifest.graphs.synthesis, device.place, self._rows)
+        self._provider = find_provider(device.place.provider, algorithms=algorithms)
+        self._mapping, self._synthesis = (
+            DeviceGraph(bundle, relative, self._provider, device.place, self._rows)
+            for relative in (manifest.graphs.mapping, manifest.graphs.synthesis)
+        )
         taps = {self._synthesis.output_dtypes.get(stack_name(r), "missing") for r in weights.levels}
         try:
             tap_dtype = taps.pop() if len(taps) == 1 else f"{sorted(taps)}"
@@ -114,7 +120,6 @@ class GpuEngine:
 
     def describe(self) -> Mapping[str, JsonValue]:
         """Everything about the engine and this machine that the output bits depend on."""
-        provider = find_provider(self._device.place.provider)
         return {
             "engine": self.name,
             "kernel": f"gpu-{self._device.half.name}",
@@ -123,8 +128,8 @@ class GpuEngine:
             "version": onnxruntime.__version__,
             "build": onnxruntime.get_build_info().strip(),
             "cuda": str(getattr(onnxruntime, "cuda_version", "")),
-            "provider": provider.onnxruntime_name,
-            "provider_options": dict(provider.options),
+            "provider": self._provider.onnxruntime_name,
+            "provider_options": dict(self._provider.options),
             "recorded_graphs": [self._mapping.is_recorded, self._synthesis.is_recorded],
             "batch_size": self._rows,
             "session_options": describe_options(self._manifest.runtime.onnxruntime),

@@ -12,7 +12,7 @@ import onnxruntime
 from labelmint.bundle import Bundle
 from labelmint.graphs import BATCH_DIMENSION
 from labelmint_service.engine.fused.gpu.device import DeviceArray, SessionPlace
-from labelmint_service.engine.sessions import Provider, check_signature, find_provider, open_session, output_dtypes
+from labelmint_service.engine.sessions import Provider, check_signature, open_session, output_dtypes
 from labelmint_service.errors import EngineRunError, EngineStartError
 from labelmint_service.structured_logs import log_event
 
@@ -25,21 +25,21 @@ class DeviceGraph:
     Args:
         bundle: Verified bundle.
         relative: Path of the graph inside it.
+        provider: What runs it.
         place: How onnxruntime works on the device.
         batch_size: Rows of a run.
 
     Raises:
-        EngineStartError: The graph does not load, or the provider is missing.
+        EngineStartError: The graph does not load.
 
     Attributes:
         is_recorded: Whether the provider records the graph's launches and replays them.
         output_dtypes: As `sessions.output_dtypes` gives them.
     """
 
-    def __init__(self, bundle: Bundle, relative: str, place: SessionPlace, batch_size: int) -> None:
+    def __init__(self, bundle: Bundle, relative: str, provider: Provider, place: SessionPlace, batch_size: int) -> None:
         self._relative = relative
         self._place = place
-        provider = find_provider(place.provider)
         options = bundle.manifest.runtime.onnxruntime
         fixed = {BATCH_DIMENSION: batch_size}
         plain = {**provider.options, **place.private_options}

@@ -847,7 +847,8 @@ def test_help_of_a_training_is_what_its_settings_say(capsys: pytest.CaptureFixtu
         "Weight of the R1 penalty, half of which times the squared gradient of D at real pictures joins D's loss.",
         "Share of pictures painted with two styles, the second from a random layer on, 0 to 1 (default 0.9)",
         "Length of the intermediate latent (default 128)",
-        "at least 1: what an interruption costs at most (default 5000)",
+        "at least 1: what an interruption costs at most. A GPU that sees thousands",
+        "unless it is given more (default 5000)",
     ):
         assert expected in text
 

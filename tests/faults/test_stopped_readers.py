@@ -85,17 +85,16 @@ def test_stopped_readers_cost_little_and_others_read_on(tmp_path: Path) -> None:
 def test_stopped_readers_cost_little_and_slow_nobody(tmp_path: Path) -> None:
     """Beside a server without them, in turns: the machine's own speed changes by more than they may cost."""
     with ExitStack() as stack:
-        servers = []
+        workers = []
         for name in ("alone", "beside"):
             (tmp_path / name).mkdir()
-            worker = stack.enter_context(replaying(tmp_path / name))
-            address, model = worker.description["address"], worker.description["model"]
-            servers.append((stack.enter_context(Client(address)), model))
-        process = psutil.Process(worker.description["pid"])
+            workers.append(stack.enter_context(replaying(tmp_path / name)).description)
+        servers = [(stack.enter_context(Client(worker["address"])), worker["model"]) for worker in workers]
         for client, model in servers:
             rate_of(client, model)  # buffers grow to their size
+        process = psutil.Process(workers[1]["pid"])
         before_bytes = settled_memory(process)
-        stop_readers(stack, address, model, NUM_STOPPED)
+        stop_readers(stack, workers[1]["address"], workers[1]["model"], NUM_STOPPED)
         grown = settled_memory(process) - before_bytes
         assert grown < NUM_STOPPED * MOST_BYTES, f"{grown / NUM_STOPPED / 2**20:.1f} MiB a stopped reader"
 

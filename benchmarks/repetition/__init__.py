@@ -1,0 +1,1 @@
+"""Which outputs of a generator have the same bits every time, and under which options."""

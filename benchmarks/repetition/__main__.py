@@ -18,27 +18,26 @@ from benchmarks.reporting.command import run_benchmark
 from benchmarks.reporting.files import RESULTS_FOLDER, Document
 from benchmarks.reporting.tables import markdown_table
 from labelmint.bundle import Bundle, open_bundle
-from labelmint.v1 import bundle_pb2
 from labelmint_service.engine.graph_runs import run_graph
+from labelmint_service.engine.loading import ALGORITHMS
 from labelmint_service.engine.sessions import PROVIDERS, Provider, find_provider, open_session
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 Outputs = Mapping[str, npt.NDArray[Any]]  # Any: of the output's dtype
 Paint = Callable[[npt.NDArray[np.float32]], Outputs]
 
-OPTIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
+OPTIONS: Mapping[str, Mapping[str, tuple[str, Mapping[str, str]]]] = MappingProxyType(
     {
-        "cpu": {"as served": {}},
+        "cpu": {"as served": ("repeatable", {})},
         "cuda": {
-            "repeatable": {"cudnn_conv_algo_search": "DEFAULT"},
-            "fast": {"cudnn_conv_algo_search": "HEURISTIC"},
-            "timed": {"cudnn_conv_algo_search": "EXHAUSTIVE"},
-            "fast, small workspace": {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "0"},
-            "fast, channels last": {"cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "1"},
+            **{name: (name, {}) for name in ALGORITHMS},
+            "timed": ("fast", {"cudnn_conv_algo_search": "EXHAUSTIVE"}),
+            "fast, small workspace": ("fast", {"cudnn_conv_use_max_workspace": "0"}),
+            "fast, channels last": ("fast", {"prefer_nhwc": "1"}),
         },
     }
 )
-"""Provider -> name -> options in front of those that are always set."""
+"""Provider -> name -> the service's algorithms, and options in place of or beside those that they set."""
 _RUNS = 5
 _SEED = 3
 
@@ -59,19 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
 
     def measure() -> Document:
-        bundle, usual = open_bundle(parsed.bundle), find_provider(parsed.provider)
-        entries = {
-            name: measure_repetition(_open(bundle, usual, options), make_styles(bundle))
-            for name, options in OPTIONS[parsed.provider].items()
-        }
+        bundle, entries = open_bundle(parsed.bundle), {}
+        for name, (algorithms, options) in OPTIONS[parsed.provider].items():
+            served = find_provider(parsed.provider, algorithms=algorithms)
+            provider = replace(served, options={**served.options, **options})
+            entries[name] = measure_repetition(_open(bundle, provider), make_styles(bundle))
         return {"model": bundle.name, "digest": bundle.digest, "provider": parsed.provider, "options": entries}
 
     return run_benchmark("repetition", arguments, measure, draw_summary, parsed.out)
 
 
-def _open(bundle: Bundle, usual: Provider, options: Mapping[str, str]) -> Paint:
+def _open(bundle: Bundle, provider: Provider) -> Paint:
     manifest = bundle.manifest
-    provider = replace(usual, options={**usual.options, **options})
     session = open_session(bundle, manifest.graphs.synthesis, manifest.runtime.onnxruntime, provider)
     names = [output.name for output in session.get_outputs()]
     return lambda ws: run_graph(session, names, {"ws": ws})
@@ -79,7 +77,7 @@ def _open(bundle: Bundle, usual: Provider, options: Mapping[str, str]) -> Paint:
 
 def make_styles(bundle: Bundle) -> npt.NDArray[np.float32]:
     """As many different rows as a run has: float32 [B, L, w_dim]."""
-    backbone: bundle_pb2.Backbone = bundle.manifest.backbone
+    backbone = bundle.manifest.backbone
     shape = (bundle.manifest.runtime.batch_size, backbone.num_ws, backbone.w_dim)
     return np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
 

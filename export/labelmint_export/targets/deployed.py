@@ -1,7 +1,4 @@
-"""The one definition of the graph that every target is written from.
-
-Legend: N images, I and O channels, H rows, W columns, k side of a kernel.
-"""
+"""The one definition of the graph that every target is written from."""
 
 from dataclasses import dataclass
 

@@ -15,7 +15,7 @@ import torch
 
 from labelmint_export.gan.autoencoder import decode, decoding_parameters, make_adam, picture_distance
 from labelmint_export.gan.config import TrainConfig
-from labelmint_export.gan.muon import KernelDescent
+from labelmint_export.gan.muon import Muon
 from labelmint_export.generator import Generator
 
 CUBE_WEIGHT = 30.0
@@ -40,7 +40,7 @@ class Codes:
     """float32 [P, D], Adam's running mean of each code's gradient."""
     square: torch.Tensor
     """float32 [P, D], Adam's running mean of its square."""
-    kernels: KernelDescent
+    kernels: Muon
     """Of the kernels of synthesis that see more than a pixel: with Muon, for the loss falls faster than with Adam."""
     optimizer: torch.optim.Adam
     """Of the rest of synthesis, without its noise."""
@@ -64,7 +64,7 @@ def make_codes(w: torch.Tensor, generator: Generator, config: TrainConfig) -> Co
     for parameter in decoding_parameters(generator):
         (kernels if parameter.ndim == 4 and parameter.shape[-1] > 1 else others).append(parameter)
     optimizer = make_adam(others, config.learning_rate)
-    return Codes(w.clone(), torch.zeros_like(w), torch.zeros_like(w), KernelDescent(kernels), optimizer)
+    return Codes(w.clone(), torch.zeros_like(w), torch.zeros_like(w), Muon(kernels, config.learning_rate), optimizer)
 
 
 def share_of_rate(progress: float) -> float:
@@ -98,17 +98,17 @@ def code_step(
     """
     w = codes.w[indices]
     w = (w + DEVIATION * torch.randn_like(w)).requires_grad_(True)
-    codes.kernels.zero_grad()
+    codes.kernels.zero_grad(set_to_none=True)
     codes.optimizer.zero_grad(set_to_none=True)
     image = decode(generator, w, getattr(torch, config.compute_dtype))
     distance = picture_distance(image, real)
     loss = distance + CUBE_WEIGHT * (image - real).abs().pow(3).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
     rate = rate_share * config.learning_rate
-    codes.kernels.step(rate)
-    for group in codes.optimizer.param_groups:
-        group["lr"] = rate
-    codes.optimizer.step()
+    for optimizer in (codes.kernels, codes.optimizer):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
     assert w.grad is not None
     _move(codes, indices, w.grad * len(indices), visits, rate_share * config.code_rate)
     return distance.detach()

@@ -24,17 +24,24 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import Encoder
-from labelmint_export.gan.muon import make_muon
+from labelmint_export.gan.muon import Muon
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.layers import normalize_second_moment
 from labelmint_export.pictures import to_range
 
 BATCH = 512
+NUM_TIMES = 64
+"""Of a batch of the field, one in each of so many equal parts of [0, 1]: what depends on the time alone is computed once for
+several vectors, and no part is missed."""
 WIDTH = 512
 NUM_BLOCKS = 4
 FREQUENCIES = 32
-FLOW_RATE = 1e-3
+FLOW_RATE = 2e-3
+FLOW_BETAS = (0.9, 0.99)
+LARGEST_GRADIENT = 1.0
+"""Longer ones of the field are cut to this length."""
 MAPPING_RATE = 2.0
 """Root mean square by which a step after the warm-up changes the weights of a matrix, and Adam's rate for the biases;
 the mapping multiplies weights by 0.01 / sqrt(inputs)."""
@@ -95,19 +102,19 @@ class VelocityField(nn.Module):
 
         Args:
             x: float32 [N, D].
-            time: float32 [N], [0, 1].
+            time: float32 [T], [0, 1], where N is a multiple of T: each is that of N / T vectors that follow each other.
 
         Returns:
             float [N, D].
         """
         angles = time[:, None] * self.frequencies
         now = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
-        y = self.inward(x)
+        y = self.inward(x).unflatten(0, [len(time), -1])
         for block in self.blocks:
             assert isinstance(block, nn.ModuleList)
             normalise, first, condition, second = block
-            y = y + second(functional.silu(first(normalise(y)) + condition(now)))
-        velocity: torch.Tensor = self.outward(y)
+            y = y + second(functional.silu(first(normalise(y)) + condition(now)[:, None]))
+        velocity: torch.Tensor = self.outward(y).flatten(0, 1)
         return velocity
 
 
@@ -188,13 +195,14 @@ def fit_field(
         noise = torch.randn([BATCH, dim], device=device)
         end = posterior.mean[chosen] + posterior.deviation[chosen] * noise
         begin = normalize_second_moment(torch.randn([BATCH, dim], device=device))
-        time = torch.rand([BATCH], device=device)
+        time = (torch.arange(NUM_TIMES, device=device) + torch.rand([NUM_TIMES], device=device)) / NUM_TIMES
+        share = time.repeat_interleave(BATCH // NUM_TIMES)[:, None]
         with _computing_in(compute_dtype, device):
-            velocity: torch.Tensor = field(begin + (end - begin) * time[:, None], time)
+            velocity: torch.Tensor = field(begin + (end - begin) * share, time)
         return (velocity.float() - (end - begin)).square().mean()
 
-    adam = torch.optim.Adam(field.parameters(), lr=FLOW_RATE, foreach=True)
-    return field, _descend(field, loss, [adam], steps, "velocity field")
+    adam = torch.optim.Adam(field.parameters(), lr=FLOW_RATE, betas=FLOW_BETAS, foreach=True)
+    return field, _descend(field, loss, [adam], steps, "velocity field", LARGEST_GRADIENT)
 
 
 @torch.no_grad()
@@ -214,7 +222,7 @@ def follow(field: VelocityField, begin: torch.Tensor, compute_dtype: torch.dtype
     for x in tqdm(torch.split(begin, 2_000), desc="paths", unit="batch", mininterval=2.0):
         place = x
         for index in range(PATH_STEPS):
-            time = x.new_full([len(x)], index * step)
+            time = x.new_full([1], index * step)
             with _computing_in(compute_dtype, begin.device):
                 first = field(place, time).float()
                 second = field(place + step * first, time + step).float()
@@ -246,7 +254,7 @@ def _make_mapping_optimizers(mapping: MappingNetwork) -> list[torch.optim.Optimi
     matrices = [parameter for parameter in mapping.parameters() if parameter.ndim == 2]
     others = [parameter for parameter in mapping.parameters() if parameter.ndim != 2]
     return [
-        make_muon(matrices, MAPPING_RATE),
+        Muon(matrices, MAPPING_RATE),
         torch.optim.Adam(others, lr=MAPPING_RATE, foreach=True),
     ]
 
@@ -257,26 +265,45 @@ def _descend(
     optimizers: Sequence[torch.optim.Optimizer],
     steps: int,
     name: str,
+    largest_gradient: float = math.inf,
 ) -> float:
-    """Minimise along a cosine schedule; the module ends with its averaged weights. Gives the last mean loss."""
+    """Minimise along a cosine schedule; the module ends with its averaged weights. Gives the mean loss of the last tenth.
+
+    Raises:
+        TrainingError: It is twice that of an earlier tenth: the descent has diverged.
+    """
     groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     average = [parameter.detach().clone() for parameter in module.parameters()]
-    last: list[torch.Tensor] = []
-    for step in tqdm(range(steps), desc=name, unit="step", mininterval=2.0):
+    tenth = max(1, steps // 10)
+    losses: list[float] = []
+    recent = torch.zeros([], device=average[0].device)
+    bar = tqdm(range(steps), desc=name, unit="step", mininterval=2.0)
+    for step in bar:
         share = min(1.0, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group, rate in groups:
             group["lr"] = rate * share
         module.zero_grad(set_to_none=True)
         loss = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
+        if math.isfinite(largest_gradient):
+            nn.utils.clip_grad_norm_(module.parameters(), largest_gradient, foreach=True)
         for optimizer in optimizers:
             optimizer.step()
         decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, [parameter.detach() for parameter in module.parameters()], 1.0 - decay)
-        if step >= steps - max(1, steps // 10):
-            last.append(loss.detach())
+        recent += loss.detach() / tenth
+        if (steps - 1 - step) % tenth == 0 and step + 1 >= tenth:
+            losses.append(float(recent))
+            recent.zero_()
+            bar.set_postfix(loss=f"{losses[-1]:.4f}")
     with torch.no_grad():
         for parameter, averaged in zip(module.parameters(), average, strict=True):
             parameter.copy_(averaged)
-    return sum(float(loss) for loss in last) / len(last)
+    if not losses[-1] <= 2.0 * min(losses):
+        raise TrainingError(
+            f"the loss of the {name} ended at {losses[-1]:.3g} and had been {min(losses):.3g}: it has diverged; resume with "
+            "other prior_steps",
+            field="prior_steps",
+        )
+    return losses[-1]

@@ -165,7 +165,7 @@ def save_state(state: TrainState, folder: Path) -> None:
     if state.codes is not None:
         tensors |= {f"codes.{name}": getattr(state.codes, name) for name in CODE_TENSORS}
         tensors |= _optimizer_tensors("code_optimizer", state.codes.optimizer)
-        tensors |= _optimizer_tensors("kernel_optimizer", state.codes.kernels.optimizer)
+        tensors |= _optimizer_tensors("kernel_optimizer", state.codes.kernels)
     tensors["path_length_mean"] = state.path_length_mean
     tensors["random.cpu"] = torch.get_rng_state()
     if state.path_length_mean.is_cuda:
@@ -307,5 +307,5 @@ def _load_codes(state: TrainState, tensors: dict[str, torch.Tensor], path: Path)
     codes = make_codes(found["w"].to(device), state.generator, state.config)
     codes.mean, codes.square = found["mean"].to(device), found["square"].to(device)
     _restore_optimizer("code_optimizer", codes.optimizer, tensors, path, stepped=True)
-    _restore_optimizer("kernel_optimizer", codes.kernels.optimizer, tensors, path, stepped=True)
+    _restore_optimizer("kernel_optimizer", codes.kernels, tensors, path, stepped=True)
     return codes

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from labelmint_export.errors import TrainingError
+from labelmint_export.gan import prior
 from labelmint_export.gan.prior import Posterior, VelocityField, fit_field, fit_mapping, follow
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.config import GeneratorConfig
@@ -32,6 +34,23 @@ def test_constant_velocity_is_followed_exactly() -> None:
         field.outward.bias.copy_(torch.arange(DIM) / 4)
     begin = torch.randn(5000, DIM)
     torch.testing.assert_close(follow(field, begin), begin + torch.arange(DIM) / 4, rtol=0, atol=1e-5)
+
+
+def test_a_time_holds_for_the_vectors_that_follow_each_other() -> None:
+    field = VelocityField(DIM, WIDTH)
+    torch.nn.init.normal_(field.outward.weight)
+    x, times = torch.randn(6, DIM), torch.tensor([0.2, 0.9])
+    each = torch.cat([field(one[None], time[None]) for one, time in zip(x, times.repeat_interleave(3), strict=True)])
+    torch.testing.assert_close(field(x, times), each)
+
+
+def test_divergence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prior, "FLOW_RATE", 100.0)
+    monkeypatch.setattr(prior, "WARMUP_STEPS", 40)
+    torch.manual_seed(0)
+    with pytest.raises(TrainingError, match=r"velocity field ended at .* expected a descent") as caught:
+        fit_field(make_clusters(), 60, WIDTH)
+    assert caught.value.field == "prior_steps"
 
 
 def test_paths_lead_to_a_normal_distribution() -> None:

@@ -26,7 +26,7 @@ class Muon(torch.optim.Optimizer):
     product where they are as large as each other.
 
     Args:
-        parameters: Each [outputs, ...], of two dimensions or more, taken as a matrix of `outputs` rows; all on one device.
+        parameters: Each [outputs, ...], of two dimensions or more, taken as a matrix of `outputs` rows; on one device.
         lr: Root mean square by which a step moves the weights.
     """
 

@@ -33,8 +33,8 @@ from labelmint_export.pictures import to_range
 
 BATCH = 512
 NUM_TIMES = 64
-"""Of a batch of the field, one in each of so many equal parts of [0, 1]: what depends on the time alone is computed once for
-several vectors, and no part is missed."""
+"""Of a batch of the field, one in each of so many equal parts of [0, 1]: what depends on the time alone is computed
+once for several vectors, and no part is missed."""
 WIDTH = 512
 NUM_BLOCKS = 4
 FREQUENCIES = 32
@@ -267,7 +267,7 @@ def _descend(
     name: str,
     largest_gradient: float = math.inf,
 ) -> float:
-    """Minimise along a cosine schedule; the module ends with its averaged weights. Gives the mean loss of the last tenth.
+    """Minimise along a cosine schedule; the module ends with its averaged weights. Gives the last tenth's mean loss.
 
     Raises:
         TrainingError: It is twice that of an earlier tenth: the descent has diverged.
@@ -293,17 +293,18 @@ def _descend(
         with torch.no_grad():
             torch._foreach_lerp_(average, [parameter.detach() for parameter in module.parameters()], 1.0 - decay)
         recent += loss.detach() / tenth
-        if (steps - 1 - step) % tenth == 0 and step + 1 >= tenth:
-            losses.append(float(recent))
+        if (steps - 1 - step) % tenth == 0:
+            if step + 1 >= tenth:
+                losses.append(float(recent))
+                bar.set_postfix(loss=f"{losses[-1]:.4f}")
             recent.zero_()
-            bar.set_postfix(loss=f"{losses[-1]:.4f}")
     with torch.no_grad():
         for parameter, averaged in zip(module.parameters(), average, strict=True):
             parameter.copy_(averaged)
     if not losses[-1] <= 2.0 * min(losses):
         raise TrainingError(
-            f"the loss of the {name} ended at {losses[-1]:.3g} and had been {min(losses):.3g}: it has diverged; resume with "
-            "other prior_steps",
+            f"the loss of the {name} ended at {losses[-1]:.3g} and had been {min(losses):.3g}, expected a descent; "
+            "start again from these networks with other prior_steps",
             field="prior_steps",
         )
     return losses[-1]

@@ -7,6 +7,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WAIT_SECONDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _ENGINE_ERROR_KINDS = ("run", "memory", "non_finite", "lost")
+_REFUSING_LIMITS = (
+    *("max_streams", "max_waiting_streams", "max_wait_s", "deadline"),
+    *("client max_streams", "client samples_per_day"),
+)
 _FILL_RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
@@ -154,6 +158,8 @@ class ServiceMetrics:
             metric.labels(model)
         for kind in _ENGINE_ERROR_KINDS:
             self.engine_errors.labels(model, kind)
+        for limit in _REFUSING_LIMITS:
+            self.streams_refused.labels(model, limit)
 
     def note_reload(self, files: str, *, is_ok: bool) -> None:
         """Count that files which had changed were read again, or could not be.

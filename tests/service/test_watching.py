@@ -188,3 +188,11 @@ def test_what_is_counted_of_a_model_is_there_before_its_first_stream(bundles: di
         "non_finite",
         "lost",
     }
+    assert {key[1]: value for key, value in metrics.items() if key[0] == "labelmint_streams_refused_total"} == {
+        "max_streams": 0,
+        "max_waiting_streams": 0,
+        "max_wait_s": 0,
+        "deadline": 0,
+        "client max_streams": 0,
+        "client samples_per_day": 0,
+    }

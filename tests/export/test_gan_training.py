@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
-from labelmint_export.gan.curve import read_log
+from labelmint_export.gan.curve import read_log, save_curve
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.stages import picture_order
@@ -309,6 +309,16 @@ def test_line_under_way_is_left_out_of_a_curve(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"images": 8, "resolution": 16}\n{"images": 16, "res')
     assert [record["images"] for record in read_log(path)] == [8]
+
+
+def test_single_distance_is_no_course(tmp_path: Path) -> None:
+    bare = [{"images": 1000.0 * n, "resolution": 16.0, "reconstruction": 1.0 / n} for n in range(1, 4)]
+    drawn = []
+    for distances in (0, 1, 2):
+        records = [record | ({"frechet": 0.5} if n < distances else {}) for n, record in enumerate(bare)]
+        save_curve([records], tmp_path / "curve.png")
+        drawn.append((tmp_path / "curve.png").read_bytes())
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize(

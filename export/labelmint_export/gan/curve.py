@@ -74,14 +74,15 @@ def save_curve(logs: Sequence[Sequence[dict[str, float]]], path: Path) -> None:
 
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
-    has_distance = any(math.isfinite(r.get("frechet", math.nan)) for records in logs for r in records)
+    # A single distance is no course.
+    has_distance = sum(math.isfinite(r.get("frechet", math.nan)) for records in logs for r in records) > 1
     # Any: matplotlib types the result of subplots as object.
     axes: Any = figure.subplots(2 if has_distance else 1, 1, sharex=True, squeeze=False)[:, 0]
     top, bottom = axes[0], axes[-1]
     for records in logs:
         label = f"{records[0]['resolution']:.0f} x {records[0]['resolution']:.0f}"
         measured = [r for r in records if math.isfinite(r.get("frechet", math.nan))]
-        if measured:
+        if has_distance and measured:
             top.plot([r["images"] / 1000 for r in measured], [r["frechet"] for r in measured], marker="o", label=label)
         for axis in axes:
             axis.axvline(records[-1]["images"] / 1000, color="0.85", linewidth=1)

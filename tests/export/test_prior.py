@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from labelmint_export.errors import TrainingError
-from labelmint_export.gan import prior
+from labelmint_export.gan import descent, prior
 from labelmint_export.gan.prior import Posterior, VelocityField, fit_field, fit_mapping, follow
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.config import GeneratorConfig
@@ -46,7 +46,7 @@ def test_a_time_holds_for_the_vectors_that_follow_each_other() -> None:
 
 def test_divergence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior, "FLOW_RATE", 100.0)
-    monkeypatch.setattr(prior, "WARMUP_STEPS", 40)
+    monkeypatch.setattr(descent, "WARMUP_STEPS", 40)
     torch.manual_seed(0)
     with pytest.raises(TrainingError, match=r"velocity field ended at .* expected a descent") as caught:
         fit_field(make_clusters(), 60, WIDTH)

@@ -14,7 +14,6 @@ Legend: N vectors, D w_dim, which is z_dim too: a path does not leave its space.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,8 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from labelmint_export.errors import TrainingError
 from labelmint_export.gan.autoencoder import Encoder
+from labelmint_export.gan.descent import descend
 from labelmint_export.gan.muon import Muon
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.layers import normalize_second_moment
@@ -45,8 +44,6 @@ LARGEST_GRADIENT = 1.0
 MAPPING_RATE = 2.0
 """Root mean square by which a step after the warm-up changes the weights of a matrix, and Adam's rate for the biases;
 the mapping multiplies weights by 0.01 / sqrt(inputs)."""
-WARMUP_STEPS = 200
-AVERAGE_DECAY = 0.999
 PATH_STEPS = 16
 PAIRS_PER_STEP = 20
 """New pairs (z, w) for each step of the mapping, up to MAX_PAIRS."""
@@ -202,7 +199,7 @@ def fit_field(
         return (velocity.float() - (end - begin)).square().mean()
 
     adam = torch.optim.Adam(field.parameters(), lr=FLOW_RATE, betas=FLOW_BETAS, foreach=True)
-    return field, _descend(field, loss, [adam], steps, "velocity field", LARGEST_GRADIENT)
+    return field, descend(field, loss, [adam], steps, "velocity field", largest_gradient=LARGEST_GRADIENT)
 
 
 @torch.no_grad()
@@ -244,7 +241,7 @@ def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, sca
         chosen = torch.randint(count, [BATCH], device=z.device)
         return ((mapping.map_to_w(z[chosen]) - w[chosen]) / scale).square().mean()
 
-    _descend(mapping, loss, _make_mapping_optimizers(mapping), steps, "mapping")
+    descend(mapping, loss, _make_mapping_optimizers(mapping), steps, "mapping")
     with torch.no_grad():
         return float(((mapping.map_to_w(z[count:]) - w[count:]) / scale).square().mean())
 
@@ -257,54 +254,3 @@ def _make_mapping_optimizers(mapping: MappingNetwork) -> list[torch.optim.Optimi
         Muon(matrices, MAPPING_RATE),
         torch.optim.Adam(others, lr=MAPPING_RATE, foreach=True),
     ]
-
-
-def _descend(
-    module: nn.Module,
-    loss_of: Callable[[], torch.Tensor],
-    optimizers: Sequence[torch.optim.Optimizer],
-    steps: int,
-    name: str,
-    largest_gradient: float = math.inf,
-) -> float:
-    """Minimise along a cosine schedule; the module ends with its averaged weights. Gives the last tenth's mean loss.
-
-    Raises:
-        TrainingError: It is twice that of an earlier tenth: the descent has diverged.
-    """
-    groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
-    average = [parameter.detach().clone() for parameter in module.parameters()]
-    tenth = max(1, steps // 10)
-    losses: list[float] = []
-    recent = torch.zeros([], device=average[0].device)
-    bar = tqdm(range(steps), desc=name, unit="step", mininterval=2.0)
-    for step in bar:
-        share = min(1.0, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        for group, rate in groups:
-            group["lr"] = rate * share
-        module.zero_grad(set_to_none=True)
-        loss = loss_of()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-        if math.isfinite(largest_gradient):
-            nn.utils.clip_grad_norm_(module.parameters(), largest_gradient, foreach=True)
-        for optimizer in optimizers:
-            optimizer.step()
-        decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(average, [parameter.detach() for parameter in module.parameters()], 1.0 - decay)
-        recent += loss.detach() / tenth
-        if (steps - 1 - step) % tenth == 0:
-            if step + 1 >= tenth:
-                losses.append(float(recent))
-                bar.set_postfix(loss=f"{losses[-1]:.4f}")
-            recent.zero_()
-    with torch.no_grad():
-        for parameter, averaged in zip(module.parameters(), average, strict=True):
-            parameter.copy_(averaged)
-    if not losses[-1] <= 2.0 * min(losses):
-        raise TrainingError(
-            f"the loss of the {name} ended at {losses[-1]:.3g} and had been {min(losses):.3g}, expected a descent; "
-            "start again from these networks with other prior_steps",
-            field="prior_steps",
-        )
-    return losses[-1]

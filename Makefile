@@ -41,7 +41,7 @@ PROTOS_STAMP := $(PROTOS_VENV)/.labelmint-installed
 PROTO_FILES := $(sort $(wildcard protos/labelmint/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-gpu test-thorough test-faults soak lint types contracts pytest fuzz fuzz-requests fuzz-manifests \
+.PHONY: help demo serve dev test test-gpu test-thorough test-faults soak lint types contracts pytest fuzz fuzz-requests fuzz-manifests \
 	fuzz-checkpoints load bench bench-gpu kernel kernel-gpu chart-schema protos \
 	check-protos clean python-is-there
 .DELETE_ON_ERROR:
@@ -56,6 +56,8 @@ demo: $(DEMO_STAMP) ## Serve the embedded model, stream 256 labelled samples int
 
 serve: $(DEMO_STAMP) ## Serve the embedded model until Ctrl-C.
 	$(DEMO_VENV)/bin/labelmint-serve $(SERVE_ARGS)
+
+dev: $(DEV_STAMP) ## Install everything into .venv-dev: labelmint-export, tests and benchmarks.
 
 test: lint types contracts pytest ## Install everything, then run lint, types, import contracts and the test suite.
 

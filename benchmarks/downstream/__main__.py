@@ -24,6 +24,7 @@ from benchmarks.downstream.training import (
 from benchmarks.reporting.environment import describe_command, describe_environment
 from benchmarks.reporting.files import RESULTS_FOLDER, write_text
 from labelmint.errors import LabelmintError
+from labelmint_export.devices import DEVICES, choose_device
 from labelmint_service.engine.loading import ENGINES
 from labelmint_service.engine.processor import describe_processor
 from labelmint_service.settings import EMBEDDED_BUNDLE
@@ -72,7 +73,9 @@ def run(settings: DownstreamSettings, command: str, forgotten: Collection[str] =
     """
     chosen = {name: getattr(settings, name) for name in _COMPARED}
     path = settings.out / "downstream.json"
-    Record(path, chosen, forgotten)  # an earlier run with other settings is better refused before the long fetch
+    # An earlier run with other settings, or a device that is not there, is better refused before the long fetch.
+    Record(path, chosen, forgotten)
+    choose_device(settings.device)
     samples = fetch_samples(settings)
     streamed = use_streamed(samples, settings)
     seeds = {"streamed_seed": STREAMED_SEED, "rendered_seed": TRAINING_SEED, "test_seed": TEST_SEED}
@@ -136,6 +139,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--seeds", type=distinct_seeds, default=(0, 1, 2), help="comma-separated; each trains both arms"
     )
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS), help="which to train now")
+    parser.add_argument(
+        "--device", default="auto", choices=DEVICES, help="where to train; auto takes a GPU if there is one"
+    )
     parser.add_argument("--threads", type=positive_int, help="threads of a training, processes that render")
     parser.add_argument("--jobs", type=positive_int, default=1, help="trainings at a time; give --threads too")
     parser.add_argument("--out", type=result_folder, default=RESULTS_FOLDER, help="folder for the results")

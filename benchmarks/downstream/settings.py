@@ -31,6 +31,7 @@ class DownstreamSettings:
         batch_size: Pictures a step.
         blur_share: Share of training pictures that are softened.
         with_keypoints: Whether keypoints are learned too.
+        device: Where to train, one of `labelmint_export.devices.DEVICES`.
         arms: Which to train now; there is no summary before all are.
         seeds: Seeds of weights, order and augmentation; each trains both arms.
         threads: Threads of a training and processes that render; None lets torch choose.
@@ -52,6 +53,7 @@ class DownstreamSettings:
     batch_size: int
     blur_share: float
     with_keypoints: bool
+    device: str
     arms: Sequence[str]
     seeds: tuple[int, ...]
     threads: int | None

@@ -128,6 +128,7 @@ def _describe_run(run: Run) -> str:
     processor, command = run.get("processor"), run.get("command")
     told = {
         "precision": run.get("compute_dtype"),
+        "device": run.get("device"),
         "processor": processor
         and f"{processor['model']} (instruction sets {processor['instruction_sets_sha256'][:8]})",
         **({"engine of the samples": run.get("engine")} if run["arm"] == STREAMED else {}),

@@ -16,6 +16,7 @@ from benchmarks.downstream.settings import TEST_SEED, TRAINING_SEED, DownstreamS
 from benchmarks.downstream.streamed import StreamedSamples
 from benchmarks.errors import BenchmarkError
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES, Split, ToonHeadSet
+from labelmint_export.devices import choose_device
 from labelmint_export.oracle.network import SegmenterConfig
 from labelmint_export.oracle.training import (
     LabelledPictures,
@@ -23,6 +24,7 @@ from labelmint_export.oracle.training import (
     evaluate_segmenter,
     train_segmenter,
 )
+from labelmint_export.orphans import end_with_parent
 
 STREAMED, RENDERED = "streamed", "rendered"
 ARMS: Mapping[str, str] = MappingProxyType(
@@ -95,6 +97,7 @@ def run_arms(
 
 
 def _begin_worker(threads: int | None) -> None:
+    end_with_parent()
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -112,7 +115,7 @@ def run_arm(
         seed: Of weights, order and augmentation.
 
     Returns:
-        Arm, seed, precision, duration and scores, ready for JSON.
+        Arm, seed, device, precision, duration and scores, ready for JSON.
     """
     if len(pictures.pictures) < settings.batch_size:
         raise BenchmarkError(
@@ -121,8 +124,13 @@ def run_arm(
             field="batch_size",
         )
     began = time.perf_counter()
+    device = choose_device(settings.device)
     training = SegmenterTraining(
-        steps=settings.steps, batch_size=settings.batch_size, seed=seed, blur_share=settings.blur_share
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        seed=seed,
+        blur_share=settings.blur_share,
+        device=device,
     )
     network = train_segmenter(
         SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=_num_keypoints(settings)),
@@ -138,6 +146,7 @@ def run_arm(
     return {
         "arm": arm,
         "seed": seed,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "compute_dtype": str(training.compute_dtype).removeprefix("torch."),
         "train_seconds": round(time.perf_counter() - began, 1),
         "scores": scores,

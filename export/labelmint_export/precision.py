@@ -1,6 +1,8 @@
-"""Precisions: their names, how far outputs may be off in them, and which one a device multiplies fast in."""
+"""Precisions: their names, how far outputs may be off in them, which one a device is fast in, and computing in it."""
 
+import contextlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
 import torch
@@ -73,3 +75,11 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer versions of torch have it
         has_bfloat16 = any(known.get(name) for name in _BFLOAT16_INSTRUCTIONS)
     return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Round what convolutions and matrix products take to a dtype; float32 is left as it is.
+
+    Not to be held over an optimiser's step: autocast keeps the weights that it rounded first.
+    """
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)

@@ -53,6 +53,7 @@ def settings(bundle: Path, cache: Path, **changes: Any) -> DownstreamSettings:  
         "batch_size": 4,
         "blur_share": 0.0,
         "with_keypoints": False,
+        "device": "cpu",
         "arms": ("streamed", "rendered"),
         "seeds": (0,),
         "threads": None,
@@ -191,12 +192,14 @@ def test_earlier_runs_count_and_what_they_do_not_tell_is_said(toonish: Path, tmp
     for run in document["runs"]:
         for key in ("engine", "processor", "command"):
             run.pop(key, None)
-    del document["runs"][1]["compute_dtype"]
+    for key in ("compute_dtype", "device"):
+        del document["runs"][1][key]
     (tmp_path / "downstream.json").write_text(json.dumps(document))
     assert main(command(toonish, tmp_path)) == 0
     assert record_of(tmp_path)["runs"] == document["runs"], "they were trained again"
     page = (tmp_path / "downstream.md").read_text()
-    assert "- rendered, seeds 3: precision not recorded, processor not recorded, command not recorded" in page
+    told = ("precision", "device", "processor", "command")
+    assert f"- rendered, seeds 3: {', '.join(f'{name} not recorded' for name in told)}" in page
 
 
 def test_committed_page_is_that_of_the_committed_record() -> None:

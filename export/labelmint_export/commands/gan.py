@@ -15,6 +15,7 @@ from tqdm import tqdm
 from labelmint_export.commands.judging import FrechetEvaluation, at_least
 from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
+from labelmint_export.devices import DEVICES, choose_device
 from labelmint_export.errors import DatasetError, TrainingError
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.frechet import statistics_of
@@ -70,9 +71,7 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--frechet-images", type=int, default=2000, help="pictures a distance, at least 2 (default %(default)s)"
     )
     add_threads(parser)
-    parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to train (default auto)"
-    )
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train (default auto)")
 
     shape = parser.add_argument_group("shape of the networks")
     shape.add_argument("--resolution", type=int, help=f"side of the pictures, pixels (default {DEFAULT_RESOLUTION})")
@@ -158,16 +157,6 @@ def _check_settings(arguments: argparse.Namespace, config: TrainConfig) -> None:
             )
 
 
-def _device_of(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            "--device is cuda, but torch sees no GPU here; use cpu or another build of torch", field="device"
-        )
-    return torch.device(name)
-
-
 def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainState:
     if (arguments.out / FILE_NAME).exists():
         state = load_state(arguments.out, device)
@@ -204,7 +193,7 @@ def run_train(arguments: argparse.Namespace) -> str:
         max_seconds=None if arguments.max_minutes is None else arguments.max_minutes * 60,
     )
     pictures = open_pictures(arguments.pictures)
-    device = _device_of(arguments.device)
+    device = choose_device(arguments.device)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = _start_state(arguments, device)

@@ -9,6 +9,7 @@ from labelmint_export.commands.scores import without_nan
 from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES
+from labelmint_export.devices import DEVICES, choose_device
 from labelmint_export.oracle.network import SegmenterConfig, load_segmenter, save_segmenter
 from labelmint_export.oracle.sets import load_labelled
 from labelmint_export.oracle.training import SegmenterTraining, evaluate_segmenter, train_segmenter
@@ -33,6 +34,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         text = explain(SegmenterTraining, name, f"{default}")
         parser.add_argument("--" + name.replace("_", "-"), type=type(default), default=default, help=text)
     add_threads(parser)
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where to train (default auto)")
     parser.set_defaults(run=run_train)
 
 
@@ -40,7 +42,9 @@ def run_train(arguments: argparse.Namespace) -> str:
     """Train, score on held-out pictures, write."""
     use_threads(arguments)
     check_file_place(arguments.out, "--out", ".safetensors")
-    settings = dataclasses.replace(DEFAULTS, **{name: getattr(arguments, name) for name in SETTINGS})
+    device = choose_device(arguments.device)
+    chosen = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = dataclasses.replace(DEFAULTS, **chosen, device=device)
     config = SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=len(KEYPOINT_NAMES))
     train, test = load_labelled(arguments.train, config), load_labelled(arguments.test, config)
     start = None if arguments.start_from is None else load_segmenter(arguments.start_from)

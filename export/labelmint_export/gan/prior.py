@@ -29,6 +29,7 @@ from labelmint_export.gan.muon import Muon
 from labelmint_export.generator.backbone import MappingNetwork
 from labelmint_export.generator.layers import normalize_second_moment
 from labelmint_export.pictures import to_range
+from labelmint_export.precision import computing_in
 
 BATCH = 512
 NUM_TIMES = 64
@@ -194,7 +195,7 @@ def fit_field(
         begin = normalize_second_moment(torch.randn([BATCH, dim], device=device))
         time = (torch.arange(NUM_TIMES, device=device) + torch.rand([NUM_TIMES], device=device)) / NUM_TIMES
         share = time.repeat_interleave(BATCH // NUM_TIMES)[:, None]
-        with _computing_in(compute_dtype, device):
+        with computing_in(compute_dtype, device):
             velocity: torch.Tensor = field(begin + (end - begin) * share, time)
         return (velocity.float() - (end - begin)).square().mean()
 
@@ -220,17 +221,12 @@ def follow(field: VelocityField, begin: torch.Tensor, compute_dtype: torch.dtype
         place = x
         for index in range(PATH_STEPS):
             time = x.new_full([1], index * step)
-            with _computing_in(compute_dtype, begin.device):
+            with computing_in(compute_dtype, begin.device):
                 first = field(place, time).float()
                 second = field(place + step * first, time + step).float()
             place = place + step * (first + second) / 2
         ends.append(place)
     return torch.cat(ends)
-
-
-def _computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
-    """Round products. Not to be held over an optimiser's step: autocast keeps the weights that it rounded first."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _fit_to_pairs(mapping: MappingNetwork, z: torch.Tensor, w: torch.Tensor, scale: torch.Tensor, steps: int) -> float:

@@ -167,13 +167,14 @@ def predict(network: Segmenter, pictures: npt.NDArray[np.uint8], batch_size: int
         Masks and keypoints.
     """
     masks, keypoints = [], []
+    device = next(network.parameters()).device
     for start in range(0, len(pictures), batch_size):
         part = torch.from_numpy(np.array(pictures[start : start + batch_size]))  # a copy: mapped files are read-only
-        logits, heatmaps = network(normalize(part))
-        masks.append(logits.argmax(dim=1).to(torch.uint8).numpy())
+        logits, heatmaps = network(normalize(part.to(device)))
+        masks.append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
         peaks = find_peaks(heatmaps)
         peaks[..., 2] = (peaks[..., 2] >= VISIBLE_SCORE).float()
-        keypoints.append(peaks.numpy())
+        keypoints.append(peaks.cpu().numpy())
     return Labels(np.concatenate(masks), np.concatenate(keypoints))
 
 

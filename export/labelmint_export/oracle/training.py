@@ -18,7 +18,7 @@ from labelmint_export.errors import TrainingError
 from labelmint_export.heatmaps import encode_heatmaps
 from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
 from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
-from labelmint_export.precision import fast_dtype
+from labelmint_export.precision import computing_in, fast_dtype
 from labelmint_export.ranges import require_at_least, require_between, require_positive, require_seed
 
 SIGMA_PIXELS = 2.0
@@ -46,8 +46,8 @@ class SegmenterTraining:
     """Standard deviation of pixel noise, in units of the [-1, 1] range."""
     blur_share: float = 0.0
     """Share of pictures that are softened, as a generator's pictures are."""
-    compute_dtype: torch.dtype = field(default_factory=lambda: fast_dtype(torch.device("cpu")))
-    """Autocast dtype; float32 switches autocast off. What this processor is fast in, if not given."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where to train. Each draws its own augmentation from a seed."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -60,6 +60,11 @@ class SegmenterTraining:
         require_positive(self, "learning_rate")
         require_between(self, 0, 1, "blur_share")
         require_seed(self.seed)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of the feature maps: what the device is fast in."""
+        return fast_dtype(self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +146,21 @@ class LabelledPictures:
 
 def _augment(image: torch.Tensor, settings: SegmenterTraining) -> torch.Tensor:
     """Vary contrast, brightness, tint, sharpness and noise of float [N, 3, H, W]; labels stay valid."""
-    count = image.shape[0]
-    gain = 1 + 0.2 * torch.randn(count, 3, 1, 1).mul(0.3) + 0.1 * torch.randn(count, 1, 1, 1)
-    shift = 0.05 * torch.randn(count, 3, 1, 1) + 0.1 * torch.randn(count, 1, 1, 1)
+    count, device = image.shape[0], image.device
+    gain = 1 + 0.2 * _normal(count, 3, device).mul(0.3) + 0.1 * _normal(count, 1, device)
+    shift = 0.05 * _normal(count, 3, device) + 0.1 * _normal(count, 1, device)
     image = image * gain + shift
     if settings.blur_share > 0:
-        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        line = torch.tensor([1.0, 2.0, 1.0], device=device) / 4
         kernel = torch.outer(line, line).expand(3, 1, 3, 3)
         soft = functional.conv2d(functional.pad(image, [1] * 4, mode="replicate"), kernel, groups=3)
-        image = torch.where(torch.rand(count, 1, 1, 1) < settings.blur_share, soft, image)
-    return image + settings.noise * torch.rand(count, 1, 1, 1) * torch.randn_like(image)
+        image = torch.where(torch.rand(count, 1, 1, 1, device=device) < settings.blur_share, soft, image)
+    return image + settings.noise * torch.rand(count, 1, 1, 1, device=device) * torch.randn_like(image)
+
+
+def _normal(count: int, channels: int, device: torch.device) -> torch.Tensor:
+    """Draw a number for each picture and channel: float32 [N, channels, 1, 1]."""
+    return torch.randn(count, channels, 1, 1, device=device)
 
 
 def train_segmenter(
@@ -171,7 +181,7 @@ def train_segmenter(
         description: Shown in front of the progress bar.
 
     Returns:
-        The network in evaluation mode.
+        The network in evaluation mode, on the device of the settings.
     """
     torch.manual_seed(settings.seed)
     network = Segmenter(config)
@@ -179,7 +189,8 @@ def train_segmenter(
         if start.config != config:
             raise TrainingError(f"the network to start from is {start.config}, expected {config}", field="start")
         network.load_state_dict(start.state_dict())
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+    device = settings.device
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=min(0.3, max(0.05, 2 / settings.steps))
@@ -188,14 +199,15 @@ def train_segmenter(
     bar = tqdm(range(settings.steps), desc=description, unit="step", mininterval=2.0, dynamic_ncols=True)
     for step in bar:
         pictures, masks, keypoints = next(source)
-        image = _augment(normalize(torch.from_numpy(np.ascontiguousarray(pictures))), settings)
+        image = _augment(normalize(torch.from_numpy(np.ascontiguousarray(pictures)).to(device)), settings)
         image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=settings.compute_dtype, enabled=settings.compute_dtype != torch.float32):
+        with computing_in(settings.compute_dtype, device):
             logits, heatmaps = network(image)
-        loss = functional.cross_entropy(logits.float(), torch.from_numpy(masks).long(), ignore_index=IGNORE_LABEL)
+        classes = torch.from_numpy(masks).to(device).long()
+        loss = functional.cross_entropy(logits.float(), classes, ignore_index=IGNORE_LABEL)
         if config.num_keypoints:
             height, width = masks.shape[1:]
-            target = encode_heatmaps(torch.from_numpy(keypoints), height, width, SIGMA_PIXELS)
+            target = encode_heatmaps(torch.from_numpy(keypoints).to(device), height, width, SIGMA_PIXELS)
             loss = loss + settings.heatmap_weight * functional.mse_loss(heatmaps.float(), target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped

@@ -5,9 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -22,6 +20,7 @@ from labelmint_export.datasets.toonhead.masks import render_mask
 from labelmint_export.datasets.toonhead.rasterizing import rasterize
 from labelmint_export.datasets.toonhead.splits import Split
 from labelmint_export.errors import DatasetError
+from labelmint_export.orphans import end_with_parent
 
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 4096
@@ -198,7 +197,7 @@ def _chunks_in_processes(
 ) -> Iterator[list[_Rendered]]:
     chunks = [indices[start : start + _CHUNK_SIZE] for start in range(0, len(indices), _CHUNK_SIZE)]
     pool = concurrent.futures.ProcessPoolExecutor(
-        num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        num_processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
     )
     try:
         with _holding_interrupts_back():
@@ -227,18 +226,6 @@ def _holding_interrupts_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Make a process end when the one that started it is no more; it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render_chunk(render: Callable[[int], _Rendered], indices: list[int]) -> list[_Rendered] | str:

@@ -15,11 +15,12 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 GENERATE = "/labelmint.v1.LabelMint/Generate"
+LABEL = "/labelmint.v1.LabelMint/Label"
 HEALTH = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 WAIT_S = 60.0
 
-Pairs = Sequence[tuple[str, str]]
+Pairs = Sequence[tuple[str | bytes, str | bytes]]
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"", *, length: int | None = None) -> bytes:
@@ -33,9 +34,9 @@ def message(payload: bytes, *, length: int | None = None, compressed: int = 0) -
     return struct.pack(">BI", compressed, len(payload) if length is None else length) + payload
 
 
-def request_headers(path: str = HEALTH, **changes: str | None) -> list[tuple[str, str]]:
+def request_headers(path: str = HEALTH, **changes: str | bytes | None) -> list[tuple[str, str | bytes]]:
     """Headers of a call; a change to None leaves one out. Underscores of names stand for hyphens."""
-    headers: dict[str, str | None] = {
+    headers: dict[str, str | bytes | None] = {
         ":method": "POST",
         ":scheme": "http",
         ":path": path,

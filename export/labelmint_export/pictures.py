@@ -63,8 +63,47 @@ def fingerprint_of(pictures: npt.NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
+def check_side(side: int, resolution: int) -> None:
+    """Refuse pictures that cannot be averaged down to a resolution.
+
+    Raises:
+        DatasetError: Their side is no multiple of it.
+    """
+    if side % resolution:
+        raise DatasetError(
+            f"pictures are {side} pixels wide, expected a multiple of {resolution}; give pictures of such a size",
+            field="pictures",
+        )
+
+
+def normalize(pictures: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 [N, H, W, 3] into float32 [N, 3, H, W], [-1, 1], channels last in memory."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def average_down(pictures: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Turn pictures into what the networks see, where they lie.
+
+    Args:
+        pictures: uint8 [N, H, W, 3]; H is a multiple of resolution.
+        resolution: Wanted side; larger pictures are averaged down.
+
+    Returns:
+        float32 [N, 3, resolution, resolution], [-1, 1], channels last.
+
+    Raises:
+        DatasetError: H is no multiple of resolution.
+    """
+    side = pictures.shape[1]
+    check_side(side, resolution)
+    x = normalize(pictures)
+    if side != resolution:
+        x = functional.avg_pool2d(x, side // resolution)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def to_range(pictures: npt.NDArray[np.uint8], resolution: int, device: torch.device) -> torch.Tensor:
-    """Turn pictures into what the networks see.
+    """Bring pictures to a device, and turn them there into what the networks see.
 
     Args:
         pictures: uint8 [N, H, W, 3]; H is a multiple of resolution.
@@ -77,13 +116,8 @@ def to_range(pictures: npt.NDArray[np.uint8], resolution: int, device: torch.dev
     Raises:
         DatasetError: H is no multiple of resolution.
     """
-    side = pictures.shape[1]
-    if side % resolution:
-        raise DatasetError(f"pictures are {side} pixels wide, expected a multiple of {resolution}", field="pictures")
-    x = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    if side != resolution:
-        x = functional.avg_pool2d(x, side // resolution)
-    return x.contiguous(memory_format=torch.channels_last)
+    placed = torch.from_numpy(np.array(pictures)).to(device)  # a copy: mapped files are read-only
+    return average_down(placed, resolution)
 
 
 def to_uint8(image: torch.Tensor) -> npt.NDArray[np.uint8]:

@@ -24,6 +24,7 @@ LabelmintError                    root of the contract
     ├── QuotaError                the client has used up a limit of its own
     ├── QuotaStoreError           what a client uses cannot be written down, so nothing is handed out
     ├── LateError                 the caller's deadline has passed
+    ├── StalledError              the caller took or sent nothing for too long; the stream can be taken up again
     ├── DrainingError             the server is going away; the stream can be taken up elsewhere
     ├── EngineRunError            a run failed; nothing of it was sent
     │   └── EngineMemoryError     because memory ran out
@@ -174,6 +175,10 @@ class QuotaStoreError(ServiceError):
 
 class LateError(ServiceError):
     """The deadline of the call has passed before the work was done."""
+
+
+class StalledError(ServiceError):
+    """The caller of a stream took none of its messages, or sent none of its latents, for too long."""
 
 
 class DrainingError(ServiceError):

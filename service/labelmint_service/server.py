@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
-from grpc import aio
-
 from labelmint.wire import SERVICE_NAME
 from labelmint_service.access.control import Access, OpenAccess, TokenAccess
 from labelmint_service.loading import make_loader
@@ -29,11 +27,12 @@ from labelmint_service.streams.sampling import SamplingService
 from labelmint_service.structured_logs import log_event
 from labelmint_service.tracing.opening import open_tracing
 from labelmint_service.wire.admin_servicer import AdminServicer
+from labelmint_service.wire.call_server import CallServer, Refuse, refuse_unknown
 from labelmint_service.wire.calls import CallAnswerer
 from labelmint_service.wire.health_board import HealthBoard
 from labelmint_service.wire.health_servicer import HEALTH_NAME
 from labelmint_service.wire.listening import channel_options, listen
-from labelmint_service.wire.reflecting import reflection_handler
+from labelmint_service.wire.reflecting import reflection_methods
 from labelmint_service.wire.servicer import LabelMintServicer
 from labelmint_service.wire.token_guard import TokenGuard
 
@@ -102,7 +101,7 @@ class LabelmintServer:
         )
         self._access = _make_access(settings, self._metrics)
         self._calls = CallAnswerer(self._access, self._metrics, self._tracing, self._first_messages)
-        self._grpc_servers: list[aio.Server] = []
+        self._grpc_servers: list[CallServer] = []
         self._endpoint: MetricsEndpoint | None = None
         self._hurried = asyncio.Event()
         self.lost = asyncio.Event()
@@ -127,10 +126,11 @@ class LabelmintServer:
         settings = self._settings
         if settings.metrics:
             self._endpoint = MetricsEndpoint(self._metrics, settings.metrics_host, settings.metrics_port)
-        server = self._make_server(settings.max_connections, TokenGuard(self._access, SERVICE_NAME, self._metrics))
-        server.add_generic_rpc_handlers((LabelMintServicer(self._sampling, self._calls).handler(),))
-        server.add_generic_rpc_handlers((self._board.handler(),))
-        server.add_generic_rpc_handlers((reflection_handler([SERVICE_NAME, HEALTH_NAME]),))
+        guard = TokenGuard(self._access, SERVICE_NAME, self._metrics)
+        server = self._make_server(settings.max_connections, guard.refuse, guard)
+        server.add_methods(LabelMintServicer(self._sampling, self._calls).methods())
+        server.add_methods(self._board.methods())
+        server.add_methods(reflection_methods([SERVICE_NAME, HEALTH_NAME]))
         address = listen(server, settings, self._metrics, host=settings.host, port=settings.port)
         admin = self._listen_for_admin()
         self._access.start()
@@ -161,7 +161,7 @@ class LabelmintServer:
         if settings.admin_port is None:
             return ""
         assert self._repository is not None, "the settings ask for one"
-        server = self._make_server(ADMIN_CONNECTIONS)
+        server = self._make_server(ADMIN_CONNECTIONS, refuse_unknown)
         admin = AdminServicer(
             self._repository.operations,
             self._catalog,
@@ -169,12 +169,12 @@ class LabelmintServer:
             self._calls,
             is_polled=settings.repository_mode == "poll",
         )
-        server.add_generic_rpc_handlers((admin.handler(),))
+        server.add_methods(admin.methods())
         return listen(server, settings, self._metrics, host=settings.admin_host, port=settings.admin_port, name="admin")
 
-    def _make_server(self, max_connections: int, *interceptors: aio.ServerInterceptor) -> aio.Server:  # type: ignore[type-arg]  # in the stubs alone
+    def _make_server(self, max_connections: int, refuse: Refuse, *interceptors: TokenGuard) -> CallServer:
         options = channel_options(self._settings, max_connections=max_connections)
-        server = aio.server(options=options, interceptors=interceptors)
+        server = CallServer(options, interceptors, refuse)
         self._grpc_servers.append(server)
         return server
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from labelmint_client import Client, ServerUnavailableError
 from labelmint_client.cli import main
 from tests.clients.command_line import Run
+from tests.clients.conftest import QUICK
 from tests.clients.datasets import contents
 
 
@@ -53,19 +57,39 @@ def test_health_is_the_status_of_a_probe(run: Run, closed_address: str) -> None:
     assert closed_address in run.err
 
 
-def test_health_waits_until_the_server_serves(run: Run) -> None:
-    answers = [b"\x08\x02", b"", b"\x08\x01"]  # NOT_SERVING, UNKNOWN, SERVING
-    check = grpc.unary_unary_rpc_method_handler(lambda request, context: answers.pop(0))
+@contextlib.contextmanager
+def answering(check: Callable[[bytes], bytes]) -> Iterator[str]:
+    """The address of a server that answers questions for health so."""
+    method = grpc.unary_unary_rpc_method_handler(lambda request, context: check(request))
     server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})])
-    run.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})])
+    port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        assert run("health", "--wait-s", "60") == 0
+        yield f"127.0.0.1:{port}"
     finally:
         server.stop(None).wait()
+
+
+def test_health_waits_until_the_server_serves(run: Run) -> None:
+    answers = [b"\x08\x02", b"", b"\x08\x01"]  # NOT_SERVING, UNKNOWN, SERVING
+    with answering(lambda request: answers.pop(0)) as run.address:
+        assert run("health", "--wait-s", "60") == 0
     assert run.out == "the server serves\n"
     assert answers == []
+
+
+@pytest.mark.parametrize("name", ["m" * 127, "m" * 128, f"{'m' * 64}@{'v' * 64}", "ä" * 100, "m" * 20_000], ids=len)
+def test_health_asks_for_the_whole_name(run: Run, name: str) -> None:
+    asked: list[bytes] = []
+
+    def check(request: bytes) -> bytes:
+        asked.append(request)
+        return b"\x08\x01"
+
+    with answering(check) as run.address:
+        assert run("health", name) == 0
+    assert [health_pb2.HealthCheckRequest.FromString(request).service for request in asked] == [name]
 
 
 def test_health_asks_again_before_it_gives_up(run: Run, closed_address: str) -> None:
@@ -129,7 +153,7 @@ def test_demo_streams_a_data_set_and_stops_its_server(
     assert {path.name for path in out.iterdir()} == names
     address = re.search(r"at (\S+:\d+)", text)
     assert address is not None
-    with Client(address[1]) as client, pytest.raises(ServerUnavailableError):
+    with Client(address[1], retry=QUICK) as client, pytest.raises(ServerUnavailableError):
         client.list_models()
     before = contents(out)
     assert main(command) == 0

@@ -69,7 +69,7 @@ def test_status_and_detail_become_a_typed_error(
     error = caught.value
     assert type(error) is expected
     assert (error.code, error.field, error.request_id, error.next_index) == (code, field, "r42", 7)
-    assert len(servicer.requests) == (QUICK.connect_attempts if code is Code.UNAVAILABLE else 1)
+    assert len(servicer.requests) == (QUICK.max_attempts if code is Code.UNAVAILABLE else 1)
 
 
 @pytest.mark.parametrize("method", ["list_models", "get_model"])
@@ -250,6 +250,8 @@ def test_latents_that_cannot_be_sent_are_refused_by_name(client: Client, argumen
     [
         {"max_attempts": 0},
         {"connect_attempts": 0},
+        {"max_connect_s": -1},
+        {"max_connect_s": float("inf")},
         {"initial_backoff_s": -1},
         {"max_backoff_s": 0.1},
         {"max_backoff_s": float("inf")},

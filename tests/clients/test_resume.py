@@ -154,13 +154,6 @@ def test_attempts_without_progress_are_bounded(client: Client, servicer: Scripte
     assert len(servicer.requests) == QUICK.max_attempts
 
 
-def test_wrong_address_fails_after_connect_attempts(client: Client, servicer: ScriptedServicer) -> None:
-    servicer.faults = [Fault()] * 50
-    with pytest.raises(ServerUnavailableError, match="after 3 attempts"):
-        next(client.generate("m", seed=1, count=10))
-    assert len(servicer.requests) == QUICK.connect_attempts
-
-
 def test_message_that_moves_nothing_counts_as_no_progress(client: Client, servicer: ScriptedServicer) -> None:
     servicer.faults = [Fault(after_messages=1)] * 50
     servicer.rejects = lambda index: True
@@ -172,7 +165,7 @@ def test_message_that_moves_nothing_counts_as_no_progress(client: Client, servic
     servicer.rewrite = standstill
     with pytest.raises(ServerUnavailableError):
         next(client.generate("m", seed=1, count=10, max_uncertainty=0.1))
-    assert len(servicer.requests) == QUICK.connect_attempts
+    assert len(servicer.requests) == QUICK.max_attempts
 
 
 def test_reading_again_after_an_error_goes_on_at_the_same_address(client: Client, servicer: ScriptedServicer) -> None:

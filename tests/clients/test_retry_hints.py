@@ -60,11 +60,13 @@ def test_unary_call_waits_as_long_too(client: Client, servicer: ScriptedServicer
     assert time.monotonic() - began_s >= 0.2
 
 
-def test_hint_goes_before_the_client_s_own_wait(server: ScriptedServer) -> None:
-    patient = RetryPolicy(initial_backoff_s=0.0, max_backoff_s=HOUR_S, multiplier=1e9, jitter=0.0)
-    server.servicer.faults = [busy(0.01, code=grpc.StatusCode.UNAVAILABLE)] * 2
-    with Client(server.address, retry=patient) as client:
+def test_wait_of_the_client_comes_after_the_hint_and_grows(server: ScriptedServer) -> None:
+    server.servicer.faults = [busy(0.05)] * 3
+    began_s = time.monotonic()
+    with Client(server.address, retry=RetryPolicy(initial_backoff_s=0.05, multiplier=2.0, jitter=0.0)) as client:
         assert [sample.index for sample in client.generate("m", seed=1, count=1)] == [0]
+
+    assert time.monotonic() - began_s >= 3 * 0.05 + 0.05 + 0.1 + 0.2
 
 
 def test_server_that_stays_busy_is_asked_as_often_as_the_policy_says(
@@ -72,13 +74,13 @@ def test_server_that_stays_busy_is_asked_as_often_as_the_policy_says(
 ) -> None:
     servicer.faults = [busy(0.01)] * 10
     with pytest.raises(
-        ServerBusyError, match=r"16 of 16 wait \(after 3 attempts; another may succeed in 0.0 s\)"
+        ServerBusyError, match=r"16 of 16 wait \(after 4 attempts; another may succeed in 0.0 s\)"
     ) as caught:
         next(client.generate("m", seed=1, count=1))
 
     assert caught.value.retry_after_s == pytest.approx(0.01)
     assert type(caught.value) is ServerBusyError
-    assert len(servicer.requests) == QUICK.connect_attempts
+    assert len(servicer.requests) == QUICK.max_attempts
 
 
 def test_quota_of_the_day_is_an_error_at_once_that_says_when_it_ends(

@@ -121,6 +121,16 @@ def test_target_zero_switches_the_augmentation_off() -> None:
     assert probability.p == 0.0
 
 
+def test_signs_are_counted_exactly_over_many_batches() -> None:
+    """In float32 a sum stops at 2^24."""
+    probability = adaptive()
+    probability.sign_sum, probability.sign_count = 2.0**24, 2**24  # as a saved training has them
+    for part in (torch.tensor([1.0]), torch.tensor([0.5, -2.0, 3.0])):
+        probability.observe(part)
+    assert (float(probability.sign_sum), probability.sign_count) == (2**24 + 2, 2**24 + 4)
+    assert float(probability.update()) == (2**24 + 2) / (2**24 + 4)
+
+
 def test_update_without_observation_changes_nothing() -> None:
     probability = adaptive()
     assert probability.update() == 0.0

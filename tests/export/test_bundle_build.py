@@ -19,6 +19,7 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle import build, parity
 from labelmint_export.bundle.build import build_bundle
 from labelmint_export.bundle.graphs import CropWindow
+from labelmint_export.bundle.quantiles import calibrated_psis
 from labelmint_export.bundle.runtime import GraphRunner, versions_of
 from labelmint_export.bundle.settings import check_parts
 from labelmint_export.errors import BuildError, OutputError
@@ -128,7 +129,10 @@ def test_graphs_of_another_interpreter_miss_parity(exported: BuiltBundle, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_graphs_of_another_generator_miss_parity(exported: BuiltBundle, tmp_path: Path) -> None:
+def test_graphs_of_another_generator_miss_parity_before_the_calibration(
+    exported: BuiltBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "calibrate_scores", lambda *_: pytest.fail("hours for nothing"))
     with pytest.raises(BuildError, match=r"onnx_vs_reference\.image_max_error_levels is"):
         build_bundle(
             make_generator(seed=5),
@@ -148,7 +152,9 @@ def test_place_of_a_keypoint_that_nobody_sees_is_not_compared(plain_built: Built
     interpreter = make_interpreter(generator.tap_specs[:1], 16, threshold=threshold)
     module = make_target_model(generator, interpreter, plain_built.manifest, "float32")
     run = run_with_arrays(module.module, module, "cpu")
-    checks = {c.name: c for c in parity.measure_parity(generator, interpreter, run, plain_built.manifest, 16).checks}
+    psis = calibrated_psis(plain_built.manifest)
+    measured = parity.measure_parity(generator, interpreter, run, plain_built.manifest, psis, 16)
+    checks = {c.name: c for c in measured.checks}
     name = "onnx_vs_reference.keypoints_within_0_05_px"
     assert name not in checks if threshold > 0 else checks[name].measured < 0.995
 
@@ -169,7 +175,7 @@ def test_interruption_leaves_nothing_behind(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "measure_parity", interrupt)
+    monkeypatch.setattr(build, "calibrate_scores", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_again(exported, tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,24 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
 from labelmint.scores import image_score
+from labelmint_export.bundle.graphs import CropWindow, InterpreterGraph
+from labelmint_export.bundle.onnx_graphs import export_module
+from labelmint_export.generator import TapSpec
 from tests.export.built_bundle import BuiltBundle, external_place
-from tests.export.tiny_parts import CLASS_NAMES, KEYPOINT_NAMES, make_schema
+from tests.export.plain_interpreter import plain_labels
+from tests.export.tiny_parts import (
+    CLASS_NAMES,
+    KEYPOINT_NAMES,
+    make_interpreter,
+    make_schema,
+    make_taps,
+    stack_taps,
+)
 
 GRAPHS = ("mapping", "synthesis", "interpreter", "model")
 DTYPES = {"image": np.uint8, "label": np.uint8, "uncertainty_map": np.float16, "keypoints": np.float32, "finite": bool}
@@ -102,6 +114,21 @@ def test_inputs_of_the_model_are_those_of_the_design(built: BuiltBundle) -> None
     if built.manifest.backbone.c_dim:
         expected["c"] = ["N", 3]
     assert inputs == expected
+
+
+def test_interpreter_whose_taps_have_one_resolution_is_exported() -> None:
+    taps_of = (TapSpec("a", 4, 8), TapSpec("b", 3, 8))
+    interpreter, taps = make_interpreter(taps_of, 16), make_taps(taps_of, 3)
+    stacks = {name: stack.float() for name, stack in stack_taps(taps, taps_of).items()}
+    graph = InterpreterGraph(interpreter, "majority", 16, CropWindow(top=0, left=0, height=16, width=16))
+    examples = tuple(stack[:2] for stack in stacks.values())
+    model = export_module(graph, examples, graph.input_names, graph.output_names)
+    assert [value.name for value in model.graph.input] == ["tap_r8"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    label = session.run(["label"], {name: stack.numpy() for name, stack in stacks.items()})[0]
+    expected = plain_labels(interpreter, taps, "majority").label.numpy()
+    assert (label == expected).mean() >= 0.9995
+    assert len(np.unique(expected)) > 2, "the labels are flat"
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -136,6 +136,20 @@ def test_uncertainty_is_zero_where_members_agree_and_below_log_of_the_members() 
         assert float(output.uncertainty_map.min()) >= 0.0
 
 
+def test_heatmap_that_is_not_finite_is_told_by_its_picture() -> None:
+    taps_of, side = LAYOUTS["one tap a level"]
+    interpreter, taps = make_interpreter(taps_of, side).double(), make_taps(taps_of, 3)
+    assert interpreter.regressors is not None
+    interpreter.regressors.linear3.weight.mul_(1e200)
+    for tap in taps.values():
+        tap[1] *= 1e150  # the logits stay below the largest number
+    for output in (
+        interpret_reference(interpreter, taps),
+        FusedInterpreter(interpreter, "majority", torch.float64)(stack_taps(taps, taps_of)),
+    ):
+        assert output.finite.tolist() == [True, False, True]
+
+
 def voting_interpreter(votes: list[int], num_classes: int) -> Interpreter:
     """Members that vote for a class whatever they see."""
     interpreter = make_interpreter(

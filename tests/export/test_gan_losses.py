@@ -30,9 +30,7 @@ class LinearDiscriminator(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(3, 4, 4))
 
-    def forward(
-        self, image: torch.Tensor, c: torch.Tensor | None = None, compute_dtype: torch.dtype = torch.float32
-    ) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, compute_dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return (image * self.weight).sum(dim=[1, 2, 3])
 
 
@@ -44,7 +42,7 @@ class LinearGenerator(nn.Module):
         self.config = SimpleNamespace(num_ws=num_ws, z_dim=w_dim)
         self.matrix = nn.Parameter(torch.randn(num_ws * w_dim, 3 * 4 * 4))
         self.scale = nn.Parameter(torch.ones([]))
-        self.mapping = SimpleNamespace(map_to_w=lambda z, c: z * self.scale, w_avg=torch.zeros(w_dim))
+        self.mapping = SimpleNamespace(map_to_w=lambda z: z * self.scale, w_avg=torch.zeros(w_dim))
 
     def synthesis(
         self, ws: torch.Tensor, noise_mode: str = "const", *, compute_dtype: torch.dtype = torch.float32
@@ -68,7 +66,7 @@ def make_context(mixing: float = 0.0) -> tuple[LossContext, LinearGenerator, Lin
 def test_r1_of_a_linear_discriminator_is_the_square_of_its_weight() -> None:
     context, _, discriminator = make_context()
     weight = discriminator.weight.detach().clone()
-    penalty = r1_step(context, torch.randn(5, 3, 4, 4), None, gamma=0.5, interval=4)
+    penalty = r1_step(context, torch.randn(5, 3, 4, 4), gamma=0.5, interval=4)
     assert penalty == pytest.approx(float(weight.square().sum()), rel=1e-5)
     # d/dw of gamma / 2 * interval * |w|^2
     assert discriminator.weight.grad is not None
@@ -81,7 +79,7 @@ def test_r1_reaches_every_weight_of_the_real_discriminator() -> None:
     discriminator = Discriminator(config, config.channels)
     real_context = LossContext(context.generator, discriminator, torch.float32, 0.0, 0.0)
     real = torch.randn(4, 3, 16, 16)
-    penalty = r1_step(real_context, real, None, gamma=1.0, interval=1)
+    penalty = r1_step(real_context, real, gamma=1.0, interval=1)
     x = real.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(x).sum(), [x])
     assert penalty == pytest.approx(float(gradient.square().sum(dim=[1, 2, 3]).mean()), rel=1e-4)
@@ -94,7 +92,7 @@ def test_generator_loss_is_softplus_of_minus_the_logits() -> None:
     context, generator, discriminator = make_context()
     z = torch.randn(6, 2)
     logits = discriminator(generator.synthesis(z[:, None].expand(-1, 3, -1)).image).detach()
-    loss, painted = generator_step(context, z, None, w_avg_beta=0.5)
+    loss, painted = generator_step(context, z, w_avg_beta=0.5)
     torch.testing.assert_close(painted, generator.synthesis(z[:, None].expand(-1, 3, -1)).image.detach())
     assert not painted.requires_grad
     assert loss == pytest.approx(float(torch.log1p(torch.exp(-logits.double())).mean()), rel=1e-5)
@@ -107,7 +105,7 @@ def test_discriminator_loss_sees_both_sides_and_spares_the_generator() -> None:
     fake, real = torch.randn(6, 3, 4, 4), torch.randn(6, 3, 4, 4)
     fake_logits = discriminator(fake).detach().double()
     real_logits = discriminator(real).detach().double()
-    loss, seen = discriminator_step(context, real, fake, None)
+    loss, seen = discriminator_step(context, real, fake)
     expected = torch.log1p(torch.exp(fake_logits)).mean() + torch.log1p(torch.exp(-real_logits)).mean()
     assert loss == pytest.approx(float(expected), rel=1e-5)
     torch.testing.assert_close(seen.double(), real_logits, rtol=1e-5, atol=1e-6)
@@ -120,7 +118,7 @@ def test_path_length_of_a_linear_generator_follows_from_its_matrix() -> None:
     mean = torch.tensor(0.7)
     z = torch.randn(5, 2)
     torch.manual_seed(9)
-    length = path_length_step(context, z, None, mean, weight=2.0, interval=4)
+    length = path_length_step(context, z, mean, weight=2.0, interval=4)
 
     torch.manual_seed(9)
     y = (torch.randn(5, 3, 4, 4) / math.sqrt(16)).flatten(1)
@@ -141,7 +139,7 @@ def test_style_mixing_changes_the_last_layers_only() -> None:
     context = LossContext(generator, cast(Discriminator, LinearDiscriminator()), torch.float32, 0.0, 1.0)
     z = torch.randn(64, 8)
     torch.manual_seed(3)
-    ws = sample_ws(context, z, None, None)
+    ws = sample_ws(context, z, None)
     w = generator.mapping.map_to_w(z)
     same = (ws == w[:, None]).all(dim=2)  # [N, L]
     assert bool(same[:, 0].all())
@@ -165,13 +163,3 @@ def test_minibatch_deviation_of_any_batch_size(count: int) -> None:
     got = minibatch_deviation(torch.randn(count, 2, 4, 4))
     assert got.shape == (count, 1, 4, 4)
     assert bool(torch.isfinite(got).all())
-
-
-def test_conditional_discriminator_judges_by_class() -> None:
-    torch.manual_seed(0)
-    config = make_config(c_dim=3)
-    discriminator = Discriminator(config, config.channels)
-    image = torch.randn(1, 3, 16, 16).expand(3, -1, -1, -1)
-    logits = discriminator(image, torch.eye(3))
-    assert logits.shape == (3,)
-    assert len({round(value, 4) for value in logits.tolist()}) == 3

@@ -6,20 +6,20 @@ The device `meta` has shapes and no numbers, so that reading one from it is an e
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from labelmint_export.errors import TrainingError
-from labelmint_export.gan.augment import AdaptiveProbability
+from labelmint_export.errors import DatasetError, TrainingError
 from labelmint_export.gan.codes import make_codes
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.curve import read_log
 from labelmint_export.gan.feeding import Feed
 from labelmint_export.gan.frechet import features_of
 from labelmint_export.gan.stages import Averages, Course
-from labelmint_export.gan.state import load_state, make_state
+from labelmint_export.gan.state import TrainState, load_state, make_state
 from labelmint_export.oracle.network import Segmenter, SegmenterConfig
 from labelmint_export.pictures import to_range
 from tests.export.tiny_parts import make_pictures
@@ -43,6 +43,13 @@ def test_set_that_moved_gives_the_batches_of_one_that_stayed(side: int, monkeypa
         got = feed.take(chosen, feed.place(chosen))
         assert torch.equal(got, to_range(pictures[chosen], 16, CPU))
         assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_set_of_an_odd_size_is_refused_before_it_moves(resident: bool) -> None:
+    with pytest.raises(DatasetError, match="24 pixels wide, expected a multiple of 16") as caught:
+        Feed(make_pictures(3, 24), 16, META, resident=resident)
+    assert caught.value.field == "pictures"
 
 
 @pytest.mark.parametrize(("free", "moves"), [(4, True), (3, False)])
@@ -70,18 +77,34 @@ def test_no_step_waits_for_a_number() -> None:
     }
 
 
-def test_adversarial_step_reads_nothing_but_what_adapts_the_augmentation(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_adversarial_course(**changes: Any) -> tuple[TrainState, Course]:  # Any: settings of every type
+    """One whose every step does all that a step may do; its augmentation happens already."""
     config = dataclasses.replace(
         make_staged_config(), autoencoder_images=0, code_images=0, reconstruction_rate=0.5, path_length_interval=1
     )
-    state = make_state(config, META)
+    state = make_state(dataclasses.replace(config, **changes), META)
     state.adaptive.p = 0.5
-    seen = []
-    monkeypatch.setattr(AdaptiveProbability, "observe", lambda _self, logits: seen.append(logits))
-    course = Course(state, make_pictures(11, 32))
-    course.step()
+    return state, Course(state, make_pictures(11, 32))
+
+
+def test_adversarial_step_reads_nothing_but_what_adapts_the_augmentation() -> None:
+    state, course = make_adversarial_course(ada_interval=3)
+    for _ in range(2):
+        course.step()
     assert course.averages.sums.keys() >= {"generator_loss", "discriminator_loss", "path_length", "r1"}
-    assert [logits.shape for logits in seen] == [(4,)]
+    assert state.adaptive.sign_count == 2 * 4
+    assert isinstance(state.adaptive.sign_sum, torch.Tensor)
+    assert state.adaptive.sign_sum.device == META
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors"):
+        course.step()
+
+
+def test_adversarial_step_reads_nothing_where_the_augmentation_is_off() -> None:
+    _, course = make_adversarial_course(ada_interval=1, ada_target=0.0)
+    for _ in range(3):
+        course.step()
+    assert course.averages.sums["sign_real"].device == META
+    assert course.averages.counts["sign_real"] == 3
 
 
 def test_values_that_were_not_looked_at_are_checked_before_anything_is_written() -> None:

@@ -25,7 +25,7 @@ from labelmint_export.gan.curve import read_log, save_curve
 from labelmint_export.gan.discriminator import Discriminator
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
 from labelmint_export.gan.stages import picture_order
-from labelmint_export.gan.state import TrainState, load_state, make_state, read_config, save_state
+from labelmint_export.gan.state import TrainState, load_state, make_state, save_state
 from labelmint_export.gan.trainer import Schedule, paint_many, train
 from labelmint_export.generator import Generator
 from labelmint_export.generator.snapshots import load_generator
@@ -374,7 +374,7 @@ def test_altered_record_of_a_state_is_refused(
 
 
 def test_settings_are_read_back_exactly(trained: Path) -> None:
-    assert read_config(trained) == make_train_config()
+    assert load_state(trained, CPU).config == make_train_config()
 
 
 def test_state_of_step_zero_is_read_back(tmp_path: Path) -> None:

@@ -308,8 +308,9 @@ def test_weights_beyond_float16_are_named(stylegan1: Backbone) -> None:
 def test_build_takes_the_precision_that_is_asked_for(given: list[str]) -> None:
     least = ["build", "--generator", "g", "--interpreter", "i", "--classes", "a", "--out", "o", "--name", "n"]
     terms = ["--weights-licence", "CC0-1.0", "--data-licence", "CC0-1.0", "--attribution", "nobody"]
-    settings = _settings_of(make_parser().parse_args([*least, *terms, *given]))
+    settings = _settings_of(make_parser().parse_args([*least, *terms, *given]), usual_batch_size=2)
     assert settings.precision == (given[1] if given else "float32")
+    assert settings.batch_size == 2
 
 
 def test_command_line_refuses_another_precision(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,11 @@ def archive(path: Path) -> None:
         np.savez(file, GREY)
 
 
+def device(name: str) -> Callable[[Path], object]:
+    """A link, as an archive may hold; that to /dev/zero could be read for ever."""
+    return lambda path: (path / name).symlink_to("/dev/null")
+
+
 def long_text(path: Path) -> None:
     """What an editor may write: a history of megabytes."""
     info = PngImagePlugin.PngInfo()
@@ -314,6 +319,10 @@ BAD: dict[str, Case] = {
     "npy: shape": (npy(np.zeros((2, HEIGHT, WIDTH), np.uint8)), (), "holds uint8 [2, 20, 24], expected numbers [h, w]"),
     "npy: text": (npy(np.array([["a"]])), (), "expected numbers [h, w]"),
     "npy: palette": (npy(GREY), ("--palette", "cat=#010203"), "hold numbers, but the palette holds colours"),
+    # devices, which may never end
+    "labelme: device": (device("00.json"), (), "00.json cannot be read as JSON (it is no ordinary file)"),
+    "cvat: device": (device("c.xml"), (), "c.xml cannot be read (it is no ordinary file)"),
+    "png: device": (device("00.png"), (), "00.png cannot be read as a picture (it is no ordinary file)"),
     # settings
     "nothing": (lambda path: None, (), "holds no labels that are known"),
     "other format": (labelme(BOX), ("--format", "cvat"), "holds no .xml files, expected labels in the format cvat"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask  # type: ignore[import-untyped]  # it has no types
 
-from labelmint_export.annotations.rle import decode_coco, decode_runs, decode_text
+from labelmint_export.annotations.rle import Runs, check_runs, decode_text, parse_coco
 from labelmint_export.errors import AnnotationError
 
 # pycocotools has not caught up with numpy 2.
@@ -36,7 +36,7 @@ def plain_runs(values: list[bool]) -> list[int]:
 def test_compressed_runs_of_pycocotools_are_decoded(inside: Mask) -> None:
     record = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))
     record["counts"] = record["counts"].decode()
-    assert np.array_equal(decode_coco(record, inside.shape, "here"), inside)
+    assert np.array_equal(parse_coco(record, inside.shape, "here").decode().inside, inside)
 
 
 @given(MASKS)
@@ -44,14 +44,17 @@ def test_uncompressed_runs_mean_what_pycocotools_makes_of_them(inside: Mask) -> 
     height, width = inside.shape
     record = {"size": [height, width], "counts": plain_runs(inside.T.ravel().tolist())}
     theirs = coco_mask.decode(coco_mask.frPyObjects(dict(record), height, width))
-    assert np.array_equal(decode_coco(record, (height, width), "here"), theirs.astype(bool))
+    assert np.array_equal(parse_coco(record, (height, width), "here").decode().inside, theirs.astype(bool))
     assert np.array_equal(theirs.astype(bool), inside)
 
 
 @given(MASKS)
 def test_runs_along_rows_are_decoded(inside: Mask) -> None:
     runs = plain_runs(inside.ravel().tolist())
-    assert np.array_equal(decode_runs(runs, len(inside), inside.shape[1], "here", by_column=False), inside)
+    height, width = inside.shape
+    mask = Runs(check_runs(runs, height, width, "here"), height, width, 3, 7, by_column=False).decode()
+    assert np.array_equal(mask.inside, inside)
+    assert (mask.left, mask.top) == (3, 7)
 
 
 def test_large_mask_with_long_runs() -> None:
@@ -64,7 +67,7 @@ def test_large_mask_with_long_runs() -> None:
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30) | st.text(max_size=10))
 def test_any_text_is_a_whole_mask_or_an_error(text: str) -> None:
     try:
-        mask = decode_coco({"size": [6, 5], "counts": text}, (6, 5), "here")
+        mask = parse_coco({"size": [6, 5], "counts": text}, (6, 5), "here").decode().inside
     except AnnotationError as error:
         assert error.field == "counts"
     else:
@@ -95,6 +98,6 @@ BAD: dict[str, tuple[object, object, str, str]] = {
 def test_what_is_no_mask_of_the_picture_is_refused(case: str) -> None:
     size, counts, field, message = BAD[case]
     with pytest.raises(AnnotationError, match=message) as caught:
-        decode_coco({"size": size, "counts": counts}, (6, 5), "here")
+        parse_coco({"size": size, "counts": counts}, (6, 5), "here")
     assert caught.value.field == field
     assert str(caught.value).startswith("here: ")

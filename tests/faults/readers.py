@@ -16,7 +16,12 @@ from typing import Any
 from labelmint_client import Client, RetryPolicy, Sample
 
 PATIENT = RetryPolicy(
-    max_attempts=1000, connect_attempts=1000, initial_backoff_s=0.05, max_backoff_s=0.5, multiplier=1.5
+    max_attempts=1000,
+    connect_attempts=1000,
+    max_connect_s=600.0,
+    initial_backoff_s=0.05,
+    max_backoff_s=0.5,
+    multiplier=1.5,
 )
 FIELDS = ("image", "mask", "keypoints", "uncertainty_map", "z")
 SAMPLES_AFTERWARDS = 40

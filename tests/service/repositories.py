@@ -129,15 +129,19 @@ class ScriptedLoading:
 
     Attributes:
         held: Versions whose engines wait from their first run on.
+        unmade: Versions whose next engine waits before it is made, until the event is set.
         engines: Made so far, by version.
     """
 
     def __init__(self) -> None:
         self.held: set[str] = set()
+        self.unmade: dict[str, threading.Event] = {}
         self.engines: dict[str, list[LoadingEngine]] = {}
         self._made = threading.Condition()
 
     def __call__(self, bundle: Bundle, *_: object) -> LoadingEngine:
+        unmade = self.unmade.pop(bundle.root.name, None)
+        assert unmade is None or unmade.wait(WAIT_S), "the test never let this engine be made"
         engine = LoadingEngine(bundle)
         if bundle.root.name in self.held:
             engine.hold()
@@ -148,11 +152,16 @@ class ScriptedLoading:
 
     def wait_for(self, version: str) -> LoadingEngine:
         """The newest engine of a version, once its first run has begun."""
-        with self._made:
-            assert self._made.wait_for(lambda: version in self.engines, WAIT_S), f"{version} was never loaded"
-            engine = self.engines[version][-1]
+        engine = self.wait_until_made(version)
         engine.wait_until_begun()
         return engine
+
+    def wait_until_made(self, version: str, count: int = 1) -> LoadingEngine:
+        """The newest engine of a version, once there are so many."""
+        with self._made:
+            made = self._made.wait_for(lambda: len(self.engines.get(version, [])) >= count, WAIT_S)
+            assert made, f"{version} was never loaded"
+            return self.engines[version][-1]
 
 
 class LogReader(logging.Handler):

@@ -25,6 +25,7 @@ class StreamPlan:
         stays_s: When its caller leaves, seconds after it came; None if it stays.
         deadline_s: Its deadline, seconds after it came; None if it has none.
         bad_row: A row that comes out non-finite; None for none.
+        unmade_row: A row whose latents cannot be made; None for none.
     """
 
     client: str = ""
@@ -38,6 +39,7 @@ class StreamPlan:
     stays_s: float | None = None
     deadline_s: float | None = None
     bad_row: int | None = None
+    unmade_row: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,6 +136,8 @@ class SimulatedStream:
 
     def _load(self, indices: tuple[int, ...]) -> EngineInputs:
         self._world.clock.spend(self.plan.load_s)
+        if self.plan.unmade_row in indices:
+            raise MemoryError("the scenario says so")
         z = np.zeros((len(indices), Z_DIM), np.float32)
         z[:, 0], z[:, 1] = self.number, indices
         if self.entry is Entry.STYLES:

@@ -17,6 +17,7 @@ from labelmint.v1.service_pb2 import GetModelRequest, LabelOptions, LabelRequest
 from labelmint_service.access.tokens import hash_token
 from labelmint_service.errors import AccessFileError
 from tests.client_files import ClientFile, bearer
+from tests.frames import DATA, END_STREAM, GENERATE, RawConnection, frame, message, request_headers
 from tests.service.calls import TIMEOUT_S, collect, describe_failure, expect_failure, make_request
 from tests.service.reading import read_metrics
 from tests.service.scripted_engine import scripted_model
@@ -248,6 +249,7 @@ def test_stream_goes_on_when_the_file_changes_for_others(bundles: dict[str, Path
 def test_no_token_is_ever_logged(
     bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    caplog.set_level(logging.INFO, logger="hpack")  # the test's own
     caplog.set_level(logging.DEBUG)
     clients = ClientFile(tmp_path / "clients.toml", good={}, late={"expires": LONG_AGO})
     wrong = "lmt_this-is-nobodys-token"
@@ -262,6 +264,13 @@ def test_no_token_is_ever_logged(
                 running.channel().unary_unary("/other.Service/Call", bytes, bytes)(
                     b"", metadata=metadata, timeout=TIMEOUT_S
                 )
+        for token in (clients.tokens["good"], wrong):
+            for key in ("authorization", "other"):
+                pair = (key, f"Bearer {token}\xff".encode("latin1"))  # which no library sends
+                with RawConnection(running.address) as connection:
+                    headers = connection.headers(1, [*request_headers(GENERATE), pair])
+                    connection.send(headers, frame(DATA, END_STREAM, 1, message(make_request().SerializeToString())))
+                    assert connection.ending(1) == "grpc-status 16"
         clients.replace(f"{clients.tokens['good']}\n")  # a token where the file should be
         code_of(running, bearer(wrong))
         clients.replace(f'[[client]]\nname = "x"\ntoken_sha256 = "{clients.tokens["good"]}"\n')  # or its hash

@@ -52,7 +52,7 @@ def impatient(bundles: dict[str, Path]) -> Iterator[Serving]:
         yield running
 
 
-def call(*data: bytes, path: str = GENERATE, is_ended: bool = True, **changes: str | None) -> Act:
+def call(*data: bytes, path: str = GENERATE, is_ended: bool = True, **changes: str | bytes | None) -> Act:
     """Sends headers and data of a call."""
 
     def act(connection: RawConnection) -> None:
@@ -79,6 +79,10 @@ CALLS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "sound": (call(message(REQUEST)), (OK,)),
     "wrong path": (call(message(b""), path="/no.Such/Call"), (UNIMPLEMENTED,)),
     "long path": (call(message(b""), path="/" + "x" * 5_000), (UNIMPLEMENTED, *ENDED)),
+    "path that is no UTF-8": (call(message(REQUEST), pseudo_path=b"/labelmint.v1.LabelMint/\xff"), (UNIMPLEMENTED,)),
+    "method that is no UTF-8": (call(message(REQUEST), pseudo_method=b"\xff"), (INTERNAL, *ENDED)),
+    "metadata that is no UTF-8": (extra([(b"header", b"\xff")]), (OK,)),
+    "deadline that is no UTF-8": (call(message(REQUEST), grpc_timeout=b"\xff"), (INTERNAL, *ENDED)),
     "no path": (call(message(b""), pseudo_path=None), ENDED),
     "wrong method": (call(message(b""), pseudo_method="GET"), ENDED),
     "no te": (call(message(b""), te=None), ENDED),

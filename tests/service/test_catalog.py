@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmint_service.errors import ModelNotReadyError, RepositoryStateError, VersionFolderError
+from labelmint_service.errors import ModelNotReadyError, RepositoryStateError, ServiceError, VersionFolderError
 from labelmint_service.models.catalog import ModelCatalog, Version, VersionState
-from labelmint_service.models.references import read_reference, version_order
+from labelmint_service.models.references import read_reference, tell_some, version_order
 from labelmint_service.models.served import ServedModel, load_model
 from labelmint_service.repository.folders import scan
 from labelmint_service.repository.model_file import ModelFile, read_model_file, write_model_file
@@ -77,6 +79,41 @@ def test_references_mean_what_a_plain_model_says(
                 assert set(found) == {models[name] for name in ready}
         for name in ready:
             assert catalog.find(f"tiny@{name}", field="model") == [models[name]]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "expected one of m000"),
+        ("other", "expected one of m000"),
+        ("hidden", "which your token does not open, expected one of m000"),
+        ("m000@other", "no such version or alias, expected one of 001"),
+        ("m000@000", "or ask for m000"),
+        ("m001", "which is not ready (200"),
+    ],
+)
+def test_errors_name_a_few_of_many_models_and_versions(models: dict[str, ServedModel], text: str, told: str) -> None:
+    catalog, rest = ModelCatalog(), 61 * "a"
+    ready = Version(name="1" + rest, state=VersionState.READY, model=models["1"])
+    failed = Version(name="000", state=VersionState.FAILED, brief_reason="an error of the server")
+    for number in range(200):
+        catalog.put(f"m{number:03}" + "a" * 60, ready)
+        catalog.put("m000", replace(ready, name=f"{number + 1:03}" + rest))
+        catalog.put("m001", replace(failed, name=f"{number + 1:03}" + rest))
+    catalog.put("m000", failed)
+    catalog.put("hidden", ready)
+    with pytest.raises(ServiceError) as caught:
+        catalog.limited_to(frozenset(catalog.names) - {"hidden"}).find(text, field="model")
+
+    assert told in str(caught.value)
+    assert re.search(r" and 19\d more", str(caught.value))
+    assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, ""), (1, "0"), (8, "0, 1, 2, 3, 4, 5, 6, 7")])
+def test_few_things_are_all_told(count: int, told: str) -> None:
+    assert tell_some(range(count)) == told
+    assert tell_some(range(9)) == "0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,10 @@ from labelmint.bundle import Bundle, open_bundle
 from labelmint.v1 import bundle_pb2
 from labelmint_service.engine.fused.bundles import read_weights
 from labelmint_service.engine.fused.engine import FusedEngine
+from labelmint_service.engine.fused.kernel import LEAST_AGREEMENT, InterpreterKernel
+from labelmint_service.engine.fused.native import Variant
 from labelmint_service.engine.graph_runs import trial_latents
-from labelmint_service.errors import EngineRunError, EngineStartError
+from labelmint_service.errors import EngineMemoryError, EngineRunError, EngineStartError
 from labelmint_service.settings import EMBEDDED_BUNDLE
 
 
@@ -82,6 +85,64 @@ def test_picture_of_another_size_than_the_manifest_states_is_refused(bundle: Bun
     ):
         engine.run(trial_latents(bundle.manifest, 1))
     engine.close()
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> dict[InterpreterKernel, bool]:
+    """Whether each kernel that an engine makes is open, where a form in bfloat16 may be chosen; it must not run."""
+    is_open: dict[InterpreterKernel, bool] = {}
+
+    class WatchedKernel(InterpreterKernel):
+        def __init__(self, *arguments: Any) -> None:  # Any: passed on
+            super().__init__(*arguments)
+            is_open[self] = True
+
+        def close(self) -> None:
+            super().close()
+            is_open[self] = False
+
+    monkeypatch.setattr("labelmint_service.engine.fused.engine.InterpreterKernel", WatchedKernel)
+    fast = Variant(name="avx2", bfloat16=True)
+    monkeypatch.setattr("labelmint_service.engine.fused.engine.variants", lambda: (fast,))
+    return is_open
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (EngineRunError("it failed"), EngineStartError, "the first run of bundle .* failed: it failed; run "),
+        (EngineMemoryError("no memory"), EngineStartError, "the first run of bundle .* failed: no memory; run "),
+        (MemoryError("beside the graph"), MemoryError, "beside the graph"),
+    ],
+)
+def test_trial_of_kernels_that_fails_stops_the_start_and_closes_them(
+    bundle: Bundle,
+    kernels: dict[InterpreterKernel, bool],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
+    message: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("labelmint_service.engine.fused.engine.run_graph", fail)
+    with pytest.raises(expected, match=message):
+        FusedEngine(bundle)
+    assert list(kernels.values()) == [False, False]
+
+
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_trial_of_kernels_closes_the_one_that_is_not_taken(
+    bundle: Bundle, kernels: dict[InterpreterKernel, bool], monkeypatch: pytest.MonkeyPatch, *, is_fast: bool
+) -> None:
+    monkeypatch.setattr(FusedEngine, "_agreement", lambda *_: LEAST_AGREEMENT if is_fast else LEAST_AGREEMENT - 0.001)
+    engine = FusedEngine(bundle)
+    during = list(kernels.values())
+    engine.close()
+
+    assert during == [not is_fast, is_fast]
+    assert list(kernels.values()) == [False, False]
 
 
 def test_numerics_name_the_kernel_that_runs_though_its_file_was_replaced(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from labelmint.v1.admin_pb2 import SetAliasRequest, UnloadModelRequest
+from labelmint.v1.admin_pb2 import LoadModelRequest, SetAliasRequest, UnloadModelRequest
+from labelmint.v1.admin_pb2_grpc import LabelMintAdminStub
 from labelmint.v1.service_pb2 import GetModelRequest
 from tests.service.calls import TIMEOUT_S, collect, expect_failure
 from tests.service.repositories import (
@@ -35,6 +36,33 @@ from tests.serving import Serving
 def served(repository: Repository) -> Iterator[Serving]:
     with explicit(repository) as running:
         yield running
+
+
+@pytest.mark.parametrize(
+    ("request_of", "code", "told"),
+    [
+        (lambda admin: admin.LoadModel(LoadModelRequest(model="other")), "NOT_FOUND", "expected one of a000"),
+        (lambda admin: admin.LoadModel(LoadModelRequest(model="tiny@other")), "NOT_FOUND", "expected one of tiny@1, "),
+        (
+            lambda admin: admin.UnloadModel(UnloadModelRequest(model="tiny@1")),
+            "FAILED_PRECONDITION",
+            "alias default, a000",
+        ),
+    ],
+)
+def test_refusals_reach_the_caller_however_much_there_is(
+    repository: Repository, request_of: Callable[[LabelMintAdminStub], object], code: str, told: str
+) -> None:
+    names = [f"a{number:03}" + 60 * "b" for number in range(300)]
+    for name in names:
+        (repository.root / name).mkdir()
+        (repository.root / "tiny" / name).mkdir()
+    repository.write(json.dumps({"aliases": dict.fromkeys(("default", *names), "1")}))
+    with explicit(repository, load=("tiny@1",)) as served:
+        got = failure_of(lambda: request_of(served.admin()))
+
+    assert got[0] == code
+    assert told in got[1]
 
 
 # Swap

@@ -133,6 +133,30 @@ def test_load_that_does_not_end_has_failed_and_others_go_on(
         stuck.let_all()
 
 
+@pytest.mark.parametrize(("meanwhile", "state"), [("nothing", "failed"), ("unload", ""), ("load", "ready")])
+def test_load_that_ends_after_all_changes_nothing_of_its_version(
+    repository: Repository, loading: ScriptedLoading, pool: ThreadPoolExecutor, meanwhile: str, state: str
+) -> None:
+    repository.add("2", 2)
+    with explicit(repository, load=("tiny@1",), load_timeout_s=3.0) as served:
+        loading.unmade["2"] = late = threading.Event()
+        failed = pool.submit(failure_of, lambda: load(served, "tiny@2"))
+        assert "tiny@2 was not loaded and warm after 3 s" in failed.result(TIMEOUT_S)[1]
+        if meanwhile == "load":
+            load(served, "tiny@2")
+        elif meanwhile == "unload":
+            served.admin().UnloadModel(UnloadModelRequest(model="tiny@2"), timeout=TIMEOUT_S)
+        late.set()
+        engine = loading.wait_until_made("2", 1 + (meanwhile == "load"))
+        assert engine.closed.wait(TIMEOUT_S)
+        assert states(served.admin()) == {"tiny@1": "ready", "tiny@2": state}
+        load(served, "tiny@2")
+        assert digest_of(served, "tiny@2") == repository.digest(2)
+        served.admin().UnloadModel(UnloadModelRequest(model="tiny@2"), timeout=TIMEOUT_S)
+        assert all(engine.closed.is_set() for engine in loading.engines["2"])
+        assert states(served.admin()) == {"tiny@1": "ready", "tiny@2": ""}
+
+
 def test_version_named_at_the_start_that_does_not_load_keeps_the_server_from_starting(repository: Repository) -> None:
     spoil(repository.folder("1"), "altered")
     with pytest.raises(Exception, match=r"weights\.bin"), explicit(repository):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import grpc
 import pytest
 
 from labelmint.v1 import service_pb2_grpc
+from labelmint_service.wire import line_limit
+from labelmint_service.wire.line_limit import LineLimit
 from tests.service.calls import EVERY_FIELD, TIMEOUT_S, collect, expect_failure, make_request
 from tests.service.reading import read_metrics, wait_for_metric
 from tests.service.scripted_engine import scripted_model
@@ -139,3 +142,38 @@ def test_time_that_a_stopped_reader_lets_the_server_wait_is_in_the_last_line(
 
     [end] = lines(caplog, "call.end")
     assert end["send_s"] >= 0.9
+
+
+def test_calls_that_are_refused_without_end_are_counted_in_place_of_lines() -> None:
+    now_s = 0.0
+    limit = LineLimit(lambda: now_s)
+    limit.most = 3
+    first = [limit.admit("NOT_FOUND") for _ in range(5)]
+    other = limit.admit("UNAUTHENTICATED")
+    now_s = 1.0
+    later = [limit.admit(code) for code in ("NOT_FOUND", "NOT_FOUND", "UNAUTHENTICATED")]
+
+    assert first == [0, 0, 0, None, None]
+    assert other == 0
+    assert later == [2, 0, 0]
+
+
+def test_flood_of_bad_requests_fills_no_log_and_errors_of_the_server_are_all_in_it(
+    bundles: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, logger="labelmint_service")
+    monkeypatch.setattr(line_limit, "MOST_A_SECOND", 1)
+    count = 40
+    model, engine = scripted_model(bundles["tiny"])
+    engine.fails = lambda z: True
+    with serving([model]) as running:
+        stub = running.stub()
+        for request in (make_request(model="none"), make_request()):
+            calls = [stub.Generate(request, timeout=TIMEOUT_S) for _ in range(count)]
+            for call in calls:
+                expect_failure(call)
+
+    for event in ("call.error", "call.end"):
+        codes = Counter(fields["code"] for fields in lines(caplog, event))
+        assert 1 <= codes["NOT_FOUND"] < count, event
+        assert codes["INTERNAL"] == count, event

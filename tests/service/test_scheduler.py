@@ -244,6 +244,29 @@ async def test_failed_run_fails_the_stream_at_fault_only(scripted: tuple[ServedM
     assert sound.got == [0, 1]
 
 
+async def test_latents_that_cannot_be_made_end_their_stream_after_what_came_before_and_spare_others(
+    scripted: tuple[ServedModel, ScriptedEngine], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unmade(PlainStream):
+        def _load(self, indices: tuple[int, ...]) -> EngineInputs:
+            if 2 in indices:
+                raise MemoryError
+            return super()._load(indices)
+
+    async with scheduling(scripted[0]) as scheduler:
+        faulty, sound = Unmade(1, 4), PlainStream(2, 8)
+        scheduler.add(faulty)
+        scheduler.add(sound)
+        await sound.wait_for(8)
+        error = await faulty.wait_for_error()
+
+    assert isinstance(error, MemoryError)
+    assert faulty.got == [0, 1]
+    assert sound.got == list(range(8))
+    [record] = [record for record in caplog.records if record.message == "scheduler.error"]
+    assert vars(record)["labelmint_fields"]["request_id"] == faulty.request_id
+
+
 async def test_non_finite_row_ends_its_stream_before_it_and_spares_others(bundles: dict[str, Path]) -> None:
     model, engine = scripted_model(bundles["poisoned"])
     firsts = {seed: latents(seed, np.arange(8, dtype=np.uint64), 8)[:, 0] > 1.0 for seed in range(200)}

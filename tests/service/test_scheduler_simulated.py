@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labelmint.bundle import open_bundle
@@ -54,6 +54,7 @@ plans = st.builds(
     stays_s=st.none() | seconds,
     deadline_s=st.none() | seconds,
     bad_row=st.none() | st.integers(0, 10),
+    unmade_row=st.none() | st.integers(0, 10),
 )
 rates = st.sampled_from([0.3, 1.0, 2.5, 8.0, 40.0])
 limits = st.builds(
@@ -131,6 +132,8 @@ def play(bundles: dict[str, Path]) -> Play:
 
 @settings(max_examples=100)
 @given(scenario=scenarios)
+@example(scenario=Scenario(streams=[StreamPlan(num_rows=4, unmade_row=2), StreamPlan(num_rows=9)]))
+@example(scenario=Scenario(streams=[StreamPlan(num_rows=8, unmade_row=4)], run_s=[7.0, 0.5]))
 def test_every_row_comes_once_and_in_order_or_its_stream_learns_why(play: Play, scenario: Scenario) -> None:
     world = play(scenario)
 
@@ -312,12 +315,24 @@ def ending_is_right(stream: SimulatedStream, world: World) -> bool:
         DrainingError: drains_s is not None and drains_s <= plan.arrives_s,
         LateError: plan.deadline_s is not None and (stream.refusal is not None or stream.is_late),
         NonFiniteSampleError: plan.bad_row == len(stream.got),
+        MemoryError: len(stream.got) == taken_before(plan.unmade_row, stream, world),
         EngineRunError: any(run.failed for run in alone),
         EngineMemoryError: any(run.failed for run in alone),
         QuotaError: stream.was_at_limit,
         QuotaStoreError: world.disk.num_failed > 0,
     }
     return reasons[type(error)]
+
+
+def taken_before(row: int | None, stream: SimulatedStream, world: World) -> int | None:
+    """Rows that were taken from a stream before those among which one is; None if that was not taken."""
+    first = 0
+    for fill in world.fills:
+        last = first + fill.taken.get(stream, 0)
+        if row is not None and first <= row < last:
+            return first
+        first = last
+    return None
 
 
 def has_bad_row(rows: list[tuple[int, int]], scenario: Scenario) -> bool:

@@ -6,17 +6,24 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from labelmint.batches import read_batch
 from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import AsyncClient, Client, InvalidArgumentError, ProtocolError, Sample
 from labelmint_client._shared_ring import FOLDER, SharedRing
+from labelmint_service.messages.assembly import Assembler
+from labelmint_service.messages.shared_ring import SharedRing as ServerRing
+from labelmint_service.models.served import load_model
+from labelmint_service.requests.outputs import parse_output
+from labelmint_service.scheduling.rows import Delivery
 from tests.service.calls import Failure, expect_failure
 from tests.serving import Serving, serving
 
@@ -147,6 +154,62 @@ def test_server_waits_for_a_reader_that_releases_nothing_and_serves_others(shari
         read(sharing.stub().Generate(ring.request(ring.num_bytes // 256), timeout=5.0))
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert RING_BYTES * 7 // 8 < ends[-1] <= RING_BYTES
+
+
+class Clock:
+    """Stands in the place of the module time; it moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def spend(self, duration_ns: int) -> None:
+        self.now_ns += duration_ns
+
+
+async def test_waiting_for_a_reader_is_no_time_of_encoding(
+    bundles: dict[str, Path], ring: Ring, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    class SlowReader(ServerRing):
+        async def wait_for(self, num_bytes: int, largest: int) -> None:
+            clock.spend(10_000_000)
+            await super().wait_for(num_bytes, largest)
+
+    def encode_images(images: npt.NDArray[np.uint8], _: object) -> list[bytes]:
+        clock.spend(500)
+        return [b""] * len(images)
+
+    for module in ("assembly", "batching"):
+        monkeypatch.setattr(f"labelmint_service.messages.{module}.time", clock)
+    monkeypatch.setattr("labelmint_service.messages.assembly.encode_images", encode_images)
+    model = load_model(bundles["tiny"])
+    request = ring.request(4)
+    request.output.image_codec = service_pb2.CODEC_PNG
+    plan = parse_output(request.output, model.bundle.manifest, max_message_bytes=1 << 20, prefix="output")
+    shared = SlowReader(request.output.shared_memory, FOLDER, field="output.shared_memory")
+    assembler = Assembler(model, plan, None, pool=pool, num_threads=1, ring=shared)
+    inputs = model.probe.inputs
+    delivery = Delivery(
+        indices=tuple(range(inputs.num_rows)),
+        inputs=inputs,
+        outputs=model.engine.run(inputs),
+        waited_ns=0,
+        queue_ns=0,
+        compute_ns=0,
+    )
+    verdict = await assembler.judge(delivery)
+    replies = await assembler.build(delivery, verdict, range(2), num_scanned=2, num_unreported=0)
+    assembler.close()
+    model.close()
+
+    batches = [service_pb2.SampleBatch.FromString(reply.data) for reply in replies]
+    assert [batch.times.encode_ns for batch in batches] == [500]
+    assert batches[0].mask_raw.HasField("shared_offset")
+    assert assembler.waited_ns == 10_000_000
 
 
 def test_released_memory_is_used_again(sharing: Serving, ring: Ring) -> None:

@@ -75,10 +75,13 @@ class AsyncClient(SampleCalls[grpc.aio.Channel, AsyncSampleStream]):
         recovery = self._recovery()
         while True:
             try:
-                return await method(self._stub())(request, timeout=self._timeout_s, metadata=self._metadata())
+                answer = await method(self._stub())(request, timeout=self._timeout_s, metadata=self._metadata())
             except grpc.RpcError as error:
                 await asyncio.sleep(recovery.delay_s(FailedCall(error), None))
             except asyncio.CancelledError:
                 if is_task_cancelled():
                     raise
                 raise UsageError("the client was closed while this call waited for its answer") from None
+            else:
+                recovery.answered()
+                return answer

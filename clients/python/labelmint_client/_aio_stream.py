@@ -99,7 +99,7 @@ class AsyncSampleStream(StreamState, AsyncIterator[Sample]):
         if batch is None:
             self._call = None
             self._cursor.check_complete()
-            self._was_accepted = True
+            self._accept()
             raise StopAsyncIteration
         await self._keep(batch)
 

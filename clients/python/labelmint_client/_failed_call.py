@@ -26,7 +26,7 @@ from labelmint_client._errors import (
     ServerFaultError,
     ServerUnavailableError,
 )
-from labelmint_client._retry_hint import read_retry_hint
+from labelmint_client._retry_hint import RetryHint, read_retry_hint
 
 # What grpc says when the connection, not the service, ended a call under a code that services use too.
 _TRANSPORT_PHRASES = (
@@ -83,6 +83,11 @@ class FailedCall:
         self.details: str = error.details() or ""
         self.detail = _error_detail(error.trailing_metadata())
         self.hint = read_retry_hint(error.trailing_metadata())
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the service itself ended the call, and not the connection to it: it is there."""
+        return self.detail is not None or self.hint != RetryHint()
 
     @property
     def is_transient(self) -> bool:

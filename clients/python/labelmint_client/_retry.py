@@ -1,7 +1,9 @@
 """When a broken call is tried again."""
 
+import logging
 import math
 import random
+import time
 from dataclasses import dataclass, field
 
 import grpc
@@ -10,26 +12,35 @@ from labelmint_client._cursor import StreamCursor
 from labelmint_client._errors import ClientError, InvalidArgumentError, NumericsMismatchError
 from labelmint_client._failed_call import FailedCall
 
+_log = logging.getLogger("labelmint_client")
+_NOTICE_AFTER = 3
+"""Attempts without an answer after which one line says that more follow: those before are over in a moment."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
     """How often and how patiently a call is repeated after a fault that may pass.
 
-    Attempts are counted from the last progress: a stream that goes on delivering is repeated for ever.
+    Attempts are counted from the last progress: a stream that goes on delivering is repeated for ever. Those that the
+    server answered, with a refusal that may pass, and those that nobody answered are counted apart.
 
     Attributes:
-        max_attempts: Attempts in a row without progress once a stream has delivered something.
-        connect_attempts: The same before the first answer, where a wrong address is the likelier cause.
+        max_attempts: Attempts in a row without progress, at a server that has answered this client before or does now.
+        connect_attempts: Attempts that nobody answers, at a server that never has. The waits between nine are 16 to
+            33 s together: enough for one that starts or is restarted, and a wrong address is still told.
+        max_connect_s: One of these that fails so long after the first is the last, seconds: where packets vanish, each
+            alone takes 20 s.
         initial_backoff_s: Wait after the first failure, seconds.
         max_backoff_s: Longest wait, seconds.
         multiplier: Growth of the wait from one failure to the next.
         jitter: Part of the wait that is drawn at random, in [0, 1], so that many clients do not return at once.
-        max_retry_after_s: Longest time after which a server may say to try again, seconds. It is waited for instead of
+        max_retry_after_s: Longest time after which a server may say to try again, seconds. It is waited for before
             the wait above; a longer one ends the call.
     """
 
     max_attempts: int = 10
-    connect_attempts: int = 3
+    connect_attempts: int = 9
+    max_connect_s: float = 30.0
     initial_backoff_s: float = 0.2
     max_backoff_s: float = 10.0
     multiplier: float = 2.0
@@ -44,6 +55,7 @@ class RetryPolicy:
         """
         self._check("max_attempts", self.max_attempts, low=1)
         self._check("connect_attempts", self.connect_attempts, low=1)
+        self._check("max_connect_s", self.max_connect_s, low=0)
         self._check("initial_backoff_s", self.initial_backoff_s, low=0)
         self._check("max_backoff_s", self.max_backoff_s, low=self.initial_backoff_s)
         self._check("multiplier", self.multiplier, low=1)
@@ -68,28 +80,46 @@ class RetryPolicy:
 
 
 @dataclass(kw_only=True, slots=True)
+class Contact:
+    """What all calls of a client know of its server.
+
+    Attributes:
+        was_reached: Whether it ever answered, be it with a refusal: the address is right.
+    """
+
+    was_reached: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
 class Recovery:
     """Counts failures in a row and says how long to wait, or that it is enough.
 
     Attributes:
         policy: Bounds.
         address: Server, for messages.
-        has_progressed: Whether the stream ever brought anything.
-        num_failures: Failures since the last progress.
+        contact: Of the client.
+        num_refused: Attempts since the last progress that the server answered with a refusal.
+        num_unanswered: Those that nobody answered.
+        unanswered_since_s: When the first of these had failed, on the monotonic clock.
         num_reconnects: Attempts after a failure, over the whole stream.
     """
 
     policy: RetryPolicy
     address: str
-    has_progressed: bool = False
-    num_failures: int = 0
+    contact: Contact
+    num_refused: int = 0
+    num_unanswered: int = 0
+    unanswered_since_s: float = 0.0
     num_reconnects: int = 0
     random_source: random.Random = field(default_factory=random.Random)
 
+    def answered(self) -> None:
+        """Note that the server is there."""
+        self.contact.was_reached = True
+
     def progressed(self) -> None:
         """Note that something came."""
-        self.has_progressed = True
-        self.num_failures = 0
+        self.num_refused = self.num_unanswered = 0
 
     def delay_s(self, failed: FailedCall, cursor: StreamCursor | None, *, ordinal_offset: int = 0) -> float:
         """Note a failure.
@@ -105,19 +135,35 @@ class Recovery:
         Raises:
             ClientError: The fault will not pass, or not as soon as the policy wants, or the attempts are spent.
         """
-        self.num_failures += 1
-        limit = self.policy.max_attempts if self.has_progressed else self.policy.connect_attempts
-        hint_s = failed.hint.retry_after_s
-        is_too_far = hint_s is not None and hint_s > self.policy.max_retry_after_s
-        if not failed.is_transient or is_too_far or self.num_failures >= limit:
-            num_attempts, self.num_failures = self.num_failures, 0
-            error = failed.to_error(address=self.address, num_attempts=num_attempts)
+        is_spent = self._note_refused() if failed.is_answer else self._note_unanswered()
+        hint_s = failed.hint.retry_after_s or 0.0
+        if not failed.is_transient or hint_s > self.policy.max_retry_after_s or is_spent:
+            error = failed.to_error(address=self.address, num_attempts=self.num_refused + self.num_unanswered)
+            self.num_refused = self.num_unanswered = 0
             raise error if cursor is None else _with_resume_point(error, cursor, ordinal_offset)
         self.num_reconnects += 1
-        if hint_s is not None:
-            # A little later than told, each client by another time, so that not all return at once.
-            return hint_s + self.policy.delay_s(1, self.random_source)
-        return self.policy.delay_s(self.num_failures, self.random_source)
+        if self.num_unanswered == _NOTICE_AFTER and not self.contact.was_reached:
+            _log.warning("no answer from %s yet: %s; trying again", self.address, failed.details)
+        # Later than told, each client by another time and more each time, so that not all return at once.
+        num_failures = self.num_refused if failed.is_answer else self.num_unanswered
+        return hint_s + self.policy.delay_s(num_failures, self.random_source)
+
+    def _note_refused(self) -> bool:
+        """Count an answer; returns whether no more may follow."""
+        self.answered()
+        self.num_refused += 1
+        return self.num_refused >= self.policy.max_attempts
+
+    def _note_unanswered(self) -> bool:
+        """Count an attempt without an answer; returns whether no more may follow."""
+        now_s = time.monotonic()
+        if not self.num_unanswered:
+            self.unanswered_since_s = now_s
+        self.num_unanswered += 1
+        if self.contact.was_reached:
+            return self.num_unanswered >= self.policy.max_attempts
+        is_late = now_s - self.unanswered_since_s >= self.policy.max_connect_s
+        return is_late or self.num_unanswered >= self.policy.connect_attempts
 
 
 def _with_resume_point(error: ClientError, cursor: StreamCursor, ordinal_offset: int) -> ClientError:

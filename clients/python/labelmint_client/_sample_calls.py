@@ -30,7 +30,7 @@ from labelmint_client._request import (
     generate_request,
     output_options,
 )
-from labelmint_client._retry import Recovery, RetryPolicy
+from labelmint_client._retry import Contact, Recovery, RetryPolicy
 from labelmint_client._security import Metadata, Tls, make_security
 from labelmint_client._stream import OpenedCall
 from labelmint_client._trace_context import call_metadata
@@ -75,6 +75,7 @@ class SampleCalls(abc.ABC, Generic[ChannelT, StreamT]):
         self._timeout_s = timeout_s
         self._max_receive_bytes = integer("max_receive_bytes", max_receive_bytes, 1, MAX_RECEIVE_BYTES)
         self._retry = retry or RetryPolicy()
+        self._contact = Contact()
         self._security = make_security(
             self._address, tls=tls, credentials=credentials, token=token, token_file=token_file
         )
@@ -270,4 +271,4 @@ class SampleCalls(abc.ABC, Generic[ChannelT, StreamT]):
         return call_metadata(self._security)
 
     def _recovery(self) -> Recovery:
-        return Recovery(policy=self._retry, address=self._address)
+        return Recovery(policy=self._retry, address=self._address, contact=self._contact)

@@ -88,10 +88,15 @@ class StreamState:
         """Whether a stream has brought everything; one that asks for nothing must at least not be refused."""
         return self._was_accepted and self._cursor.is_done
 
+    def _accept(self) -> None:
+        """Note that the server took the request."""
+        self._was_accepted = True
+        self._recovery.answered()
+
     def _advance(self, batch: ReceivedBatch) -> None:
         if self._cursor.advance(batch.message, ordinal_offset=self._ordinal_offset):
             self._recovery.progressed()
-        self._was_accepted = True
+        self._accept()
         if self.on_progress is not None and not batch.message.indices:
             self.on_progress()
 

@@ -65,6 +65,9 @@ class Client(SampleCalls[grpc.Channel, SampleStream], Closing):
         recovery = self._recovery()
         while True:
             try:
-                return method(self._stub())(request, timeout=self._timeout_s, metadata=self._metadata())
+                answer = method(self._stub())(request, timeout=self._timeout_s, metadata=self._metadata())
             except grpc.RpcError as error:
                 time.sleep(recovery.delay_s(FailedCall(error), None))
+            else:
+                recovery.answered()
+                return answer

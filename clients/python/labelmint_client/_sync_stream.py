@@ -70,7 +70,7 @@ class SampleStream(StreamState, Closing, Iterator[Sample]):
         except StopIteration:
             self._call = None
             self._cursor.check_complete()
-            self._was_accepted = True
+            self._accept()
             raise
         except grpc.RpcError as error:
             self._call = None

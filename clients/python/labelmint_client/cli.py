@@ -13,9 +13,12 @@ from labelmint_client._commands.printing import say
 from labelmint_client._commands.probing import wait_for_health
 from labelmint_client._commands.settings import GenerateSettings
 from labelmint_client._errors import ClientError, ScanLimitError
+from labelmint_client._retry import RetryPolicy
 from labelmint_client._sync import Client
 from labelmint_client._writers.journal import JOURNAL_NAME
 
+_RETRY = RetryPolicy(connect_attempts=3)
+"""Whoever mistyped a port wants to know at once; scripts wait for a start with `labelmint health --wait-s`."""
 _FAILED = 1
 _INTERRUPTED = 130
 _UNREAD = 141
@@ -102,7 +105,9 @@ def _generate(arguments: Arguments, settings: GenerateSettings) -> None:
 
 def _client(arguments: Arguments) -> Client:
     security = arguments.security
-    return Client(arguments.address, tls=security.tls, token=security.token, token_file=security.token_file)
+    return Client(
+        arguments.address, tls=security.tls, token=security.token, token_file=security.token_file, retry=_RETRY
+    )
 
 
 def _complain(text: str, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labelmint_export.annotations.drawing import Polygons, Raster, Shape
+from labelmint_export.annotations.drawing import Polygons, Shape
 from labelmint_export.annotations.files import read_json_object
 from labelmint_export.annotations.labels import NOTHING, LabelSource, PictureLabels, Point, Region
 from labelmint_export.annotations.records import (
@@ -20,9 +20,10 @@ from labelmint_export.annotations.records import (
     list_of,
     number_of,
     objects_of,
+    show,
     text_of,
 )
-from labelmint_export.annotations.rle import decode_coco
+from labelmint_export.annotations.rle import parse_coco
 from labelmint_export.errors import AnnotationError
 
 # Any: parsed JSON, checked here.
@@ -43,6 +44,7 @@ def read_coco(path: Path, keypoint_offset: float | None, skip: frozenset[str]) -
     categories = _by_id(record, "categories", path)
     images = _by_id(record, "images", path)
     names = {key: text_of(entry, "name", f"{path}, category {key}") for key, entry in categories.items()}
+    shown = {key: show(name) for key, name in names.items()}
     regions: dict[int, list[Region]] = {key: [] for key in images}
     points: dict[int, list[Point]] = {key: [] for key in images}
     used: set[int] = set()
@@ -50,7 +52,7 @@ def read_coco(path: Path, keypoint_offset: float | None, skip: frozenset[str]) -
     for index, entry in enumerate(objects_of(record, "annotations", str(path))):
         where = f"{path}, annotation {entry.get('id', f'number {index}')}"
         image, category = _referred(entry, "image_id", images, where), _referred(entry, "category_id", names, where)
-        where = f"{where} ({names[category]!r})"
+        where = f"{where} ({shown[category]})"
         used.add(category)
         if image not in sizes:
             sizes[image] = _size_of(images[image], f"{path}, image {image}")
@@ -102,7 +104,7 @@ def _size_of(image: dict[str, Any], where: str) -> tuple[int, int]:
 def _shape_of(entry: dict[str, Any], size: tuple[int, int], where: str) -> Shape | None:
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, dict):
-        return Raster(decode_coco(segmentation, size, where))
+        return parse_coco(segmentation, size, where)
     if segmentation is None or segmentation == []:
         if entry.get("keypoints"):
             return None
@@ -160,8 +162,10 @@ def _skeleton(categories: dict[int, dict[str, Any]], path: Path) -> tuple[tuple[
     pairs: list[tuple[str, str]] = []
     for key, category in categories.items():
         where = f"{path}, category {key}"
-        for pair in list_of(category, "skeleton", where) if category.get("skeleton") else []:
-            names = _keypoint_names(category, where)
+        if not category.get("skeleton"):
+            continue
+        listed, names = list_of(category, "skeleton", where), _keypoint_names(category, where)
+        for pair in listed:
             if not isinstance(pair, list) or len(pair) != 2 or not all(_is_place(i, len(names)) for i in pair):
                 raise AnnotationError(
                     f"{where}: skeleton holds {pair!r}, expected two numbers from 1 to {len(names)}", field="skeleton"

@@ -13,11 +13,11 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
 
-from labelmint_export.annotations.drawing import Ellipse, Points, Polygons, Raster, Shape, Stroke, rectangle
+from labelmint_export.annotations.drawing import Ellipse, Points, Polygons, Shape, Stroke, rectangle
 from labelmint_export.annotations.files import check_file_size
 from labelmint_export.annotations.labels import NOTHING, LabelSource, PictureLabels, Point, Region
-from labelmint_export.annotations.records import check_num_points, check_size, parse_number
-from labelmint_export.annotations.rle import decode_runs, lengths_from_text
+from labelmint_export.annotations.records import check_num_points, check_size, parse_number, show
+from labelmint_export.annotations.rle import Runs, check_runs, lengths_from_text
 from labelmint_export.errors import AnnotationError
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def read_cvat(path: Path, line_width: float | None, skip: frozenset[str]) -> Lab
             f"{path} is no list of annotated images; export it from CVAT as 'CVAT for images 1.1'", field="annotations"
         )
     figures = {figure.get("label") for figure in root.iter("skeleton")}  # these are used, though no shape is called so
-    listed = [name.text.strip() for name in root.findall(".//meta//labels/label/name") if name.text]
+    lists = [labels for meta in root.findall("meta") for labels in meta.iter("labels")]
+    listed = [name.text.strip() for labels in lists for name in labels.findall("label/name") if name.text]
     declared = [name for name in listed if name not in figures]
     pictures, num_tags = [], 0
     for image in root.findall("image"):
@@ -56,7 +57,8 @@ def read_cvat(path: Path, line_width: float | None, skip: frozenset[str]) -> Lab
 def _parse(path: Path) -> "Element":
     check_file_size(path)
     try:
-        root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
+        # In one piece: given a file, expat 2.5 reads a long attribute from its beginning for every 64 KiB of it.
+        root: Element = defusedxml.ElementTree.fromstring(path.read_bytes(), forbid_dtd=True)
     except DefusedXmlException as error:
         raise AnnotationError(
             f"{path} declares entities or a document type, which no CVAT file does ({error}); it is not read",
@@ -64,13 +66,12 @@ def _parse(path: Path) -> "Element":
         ) from error
     except (defusedxml.ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise AnnotationError(f"{path} cannot be read as XML ({error}); export it anew", field=path.name) from error
-    assert root is not None
     return root
 
 
 def _read_image(image: "Element", path: Path, line_width: float | None, skip: frozenset[str]) -> PictureLabels:
     name = image.get("name", "")
-    where = f"{path}, image {name!r}"
+    where = f"{path}, image {show(name)}"
     size = check_size(_count(image, "height", where), _count(image, "width", where), where)
     regions: list[Region] = []
     points: list[Point] = []
@@ -78,12 +79,12 @@ def _read_image(image: "Element", path: Path, line_width: float | None, skip: fr
         if element.tag == "tag":
             continue
         label = element.get("label", "")
-        place = f"{where}, shape {index} ({element.tag} {label!r})"
+        place = f"{where}, shape {index} ({element.tag} {show(label)})"
         if element.tag == "points":
             points += _keypoints(element, label, place)
         elif element.tag == "skeleton":
             for joint in element.findall("points"):
-                points += _keypoints(joint, joint.get("label", ""), f"{place}, {joint.get('label', '')!r}")
+                points += _keypoints(joint, joint.get("label", ""), f"{place}, {show(joint.get('label', ''))}")
         else:
             layer = int(_number(element, "z_order", place, default="0"))
             shape = NOTHING if label in skip else _shape_of(element, size, line_width, place)
@@ -124,7 +125,7 @@ def _shape_of(element: "Element", size: tuple[int, int], line_width: float | Non
     )
 
 
-def _mask_of(element: "Element", size: tuple[int, int], where: str) -> Raster:
+def _mask_of(element: "Element", size: tuple[int, int], where: str) -> Runs:
     """The runs go along the rows of a box in the picture."""
     left, top, width, height = (_count(element, name, where) for name in ("left", "top", "width", "height"))
     if left + width > size[1] or top + height > size[0]:
@@ -134,7 +135,7 @@ def _mask_of(element: "Element", size: tuple[int, int], where: str) -> Raster:
             field="mask",
         )
     lengths = lengths_from_text(element.get("rle", ""), where)
-    return Raster(decode_runs(lengths, height, width, where, by_column=False), left, top)
+    return Runs(check_runs(lengths, height, width, where), height, width, left, top, by_column=False)
 
 
 def _places(element: "Element", where: str, *, at_least: int) -> Points:

@@ -4,6 +4,7 @@ Legend: H rows, W columns.
 """
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,21 @@ def check_file_size(path: Path) -> None:
         AnnotationError: The file cannot be read, or has more than MAX_FILE_BYTES.
     """
     try:
-        size = path.stat().st_size
+        size = _size_of(path)
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read ({error})", field=path.name) from error
     if size > MAX_FILE_BYTES:
         raise AnnotationError(
             f"{path} has {size} bytes, expected at most {MAX_FILE_BYTES}; split the file", field=path.name
         )
+
+
+def _size_of(path: Path) -> int:
+    """Get the bytes of a file; a device or a pipe, to which a link may lead, says 0 and never ends."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no ordinary file")
+    return status.st_size
 
 
 def read_json_object(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked by the callers
@@ -38,7 +47,7 @@ def read_json_object(path: Path) -> dict[str, Any]:  # Any: parsed JSON, checked
         AnnotationError: The file is missing, too large or holds no JSON object.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        if _size_of(path) > MAX_FILE_BYTES:
             raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
         record = json.loads(path.read_text(encoding="utf-8-sig"))  # some programs of Windows begin with a mark
     except (OSError, ValueError, RecursionError) as error:
@@ -55,6 +64,8 @@ def open_image(path: Path) -> Image.Image:
         AnnotationError: The file is no picture, or too large.
     """
     try:
+        if _size_of(path) > MAX_FILE_BYTES:
+            raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
         with Image.open(path) as image:
             if image.width * image.height > MAX_PICTURE_PIXELS:
                 raise AnnotationError(

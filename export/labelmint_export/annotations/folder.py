@@ -215,15 +215,16 @@ def _read_keypoints(path: Path, schema: AnnotationSchema, size: tuple[int, ...])
     shapes = record.get("shapes")
     if not isinstance(shapes, list):
         raise AnnotationError(f"{path} has no list of shapes; save it with LabelMe", field="shapes")
+    known = {name: index for index, name in enumerate(schema.keypoint_names)}
     for shape in shapes:
-        _place_keypoint(path, shape, schema, size, keypoints)
+        _place_keypoint(path, shape, known, size, keypoints)
     return keypoints
 
 
 def _place_keypoint(
     path: Path,
     shape: Mapping[str, Any],  # Any: parsed JSON, checked here
-    schema: AnnotationSchema,
+    known: Mapping[str, int],
     size: tuple[int, ...],
     keypoints: npt.NDArray[np.float32],
 ) -> None:
@@ -232,9 +233,9 @@ def _place_keypoint(
         x, y = (float(value) for value in points[0])
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise AnnotationError(f"{path} has a malformed shape ({error!r})", field="shapes") from error
-    if kind != "point" or label not in schema.keypoint_names:
+    if kind != "point" or not isinstance(label, str) or label not in known:
         raise AnnotationError(
-            f"{path} has a {kind} labelled {label!r}, expected points labelled one of {list(schema.keypoint_names)}",
+            f"{path} has a {kind} labelled {label!r}, expected points labelled one of {list(known)}",
             field="shapes",
         )
     height, width = size
@@ -242,7 +243,7 @@ def _place_keypoint(
         raise AnnotationError(
             f"{path}: {label} lies at ({x}, {y}), outside the {width} x {height} picture", field="shapes"
         )
-    index = schema.keypoint_names.index(label)
+    index = known[label]
     if keypoints[index, 2]:
         raise AnnotationError(f"{path} has {label} twice; keep one", field="shapes")
     keypoints[index] = (x, y, 1.0)

@@ -120,12 +120,12 @@ def _count(annotated: AnnotatedSet, hidden: npt.NDArray[np.bool_]) -> dict[str, 
     # Any: fields of ImportReport, of several types.
     """Areas and keypoints, by the names of the report's fields."""
     schema, masks = annotated.schema, annotated.masks
-    pixels = np.bincount(masks.ravel(), minlength=256)
-    shown = [int((masks == index).any(axis=(1, 2)).sum()) for index in range(len(schema.class_names))]
+    areas = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])  # [N, 256]
+    pixels, shown = areas.sum(axis=0), (areas > 0).sum(axis=0)
     visible = (annotated.keypoints[..., 2] > 0.5).sum(axis=0)
     return {
         "classes": {
-            name: ClassUse(pixels=int(pixels[i]), share=round(float(pixels[i] / masks.size), 6), pictures=shown[i])
+            name: ClassUse(pixels=int(pixels[i]), share=round(float(pixels[i] / masks.size), 6), pictures=int(shown[i]))
             for i, name in enumerate(schema.class_names)
         },
         "not_labelled_share": round(float(pixels[IGNORE_LABEL] / masks.size), 6),

@@ -9,13 +9,14 @@ Legend: h, w rows and columns of the picture that was drawn on.
 import base64
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from labelmint_export.annotations.drawing import Ellipse, Polygons, Raster, Shape, Stroke, rectangle
+from labelmint_export.annotations.drawing import Ellipse, Encoded, Polygons, Raster, Shape, Stroke, rectangle
 from labelmint_export.annotations.files import read_json_object
 from labelmint_export.annotations.labels import NOTHING, LabelSource, PictureLabels, Point, Region
 from labelmint_export.annotations.records import check_size, count_of, number_of, objects_of, points_of, text_of
@@ -106,7 +107,24 @@ def _shape_of(
     )
 
 
-def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) -> Raster:
+@dataclass(frozen=True, slots=True)
+class MaskImage(Encoded):
+    """A mask as a PNG that was decoded before, so that it is known to be whole."""
+
+    png: bytes
+    """The file."""
+    left: int
+    """Column of the mask's first pixel in the picture that was drawn on."""
+    top: int
+    """Row of the mask's first pixel."""
+
+    def decode(self) -> Raster:
+        """Decode the mask."""
+        with Image.open(io.BytesIO(self.png), formats=["PNG"]) as image:
+            return Raster(np.asarray(image.convert("L")) > 0, self.left, self.top)
+
+
+def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) -> MaskImage:
     """A mask is a PNG in base64 that fills the box of two points, the second one included.
 
     Both points of one that was moved lie between pixels; halves are rounded up, for `round` would change the size.
@@ -126,7 +144,8 @@ def _mask_of(entry: dict[str, Any], size: tuple[int, int] | None, where: str) ->
                     "box in the picture",
                     field="mask",
                 )
-            inside = np.asarray(image.convert("L")) > 0
+        shape = MaskImage(data, left, top)
+        shape.decode()
     except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
         raise AnnotationError(f"{where}: the mask is no PNG in base64 ({error})", field="mask") from error
-    return Raster(inside, left, top)
+    return shape

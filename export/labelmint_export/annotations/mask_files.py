@@ -3,13 +3,16 @@
 Legend: h, w rows and columns of the picture that was drawn on.
 """
 
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from labelmint_export.annotations.drawing import Raster
+from labelmint_export.annotations.drawing import Encoded, Raster
 from labelmint_export.annotations.files import MAX_PICTURE_PIXELS, check_file_size, open_image
 from labelmint_export.annotations.labels import LabelSource, PictureLabels, Region
 from labelmint_export.annotations.palettes import MaskPalette
@@ -18,6 +21,27 @@ from labelmint_export.errors import AnnotationError
 from labelmint_export.npy_files import read_npy
 
 GREY_MODES = ("1", "L", "P", "I", "I;16")
+
+Values = npt.NDArray[np.integer[Any]]  # Any: of any width
+"""[h, w]."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskOfValue(Encoded):
+    """The pixels of a map that have one value."""
+
+    packed: bytes
+    """Deflated, by rows: for each pixel the index of its value among those of the map. The shapes of a map share it."""
+    dtype: np.dtype[np.unsignedinteger[Any]]  # Any: of any width
+    """Of the indices."""
+    size: tuple[int, int]
+    """h, w."""
+    index: int
+    """Of the value."""
+
+    def decode(self) -> Raster:
+        """Decode the mask: bool [h, w]."""
+        return Raster(np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.size) == self.index)
 
 
 def read_png_masks(path: Path, paths: list[Path], palette: MaskPalette) -> LabelSource:
@@ -38,7 +62,7 @@ def read_png_masks(path: Path, paths: list[Path], palette: MaskPalette) -> Label
 def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
     image = open_image(path)
     if image.mode in GREY_MODES and palette.numbers and not _is_coloured(image, palette):
-        return _split_numbers(np.asarray(image).astype(np.int64), path, palette)
+        return _split_numbers(np.asarray(image).astype(np.int32), path, palette)
     if image.mode not in ("P", "RGB", "RGBA"):
         raise AnnotationError(
             f"{path} has mode {image.mode}, expected an indexed, grey or RGB PNG; "
@@ -49,10 +73,11 @@ def _read_png(path: Path, palette: MaskPalette) -> PictureLabels:
         raise AnnotationError(f"{path} is transparent in places; save it opaque", field="mask")
     if not palette.colors:
         raise AnnotationError(f"{path} is in colours; say with --palette what they stand for", field="palette")
-    rgb = np.asarray(image.convert("RGB")).astype(np.int64)  # [h, w, 3]
-    packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+    values = np.zeros((image.height, image.width), np.int32)
+    for channel in image.convert("RGB").split():
+        values = (values << 8) | np.asarray(channel)
     codes = {(r << 16) | (g << 8) | b: label for (r, g, b), label in palette.colors.items()}
-    return _split(packed, codes, path, "the colour #{:06x}")
+    return _split(values, codes, path, "the colour #{:06x}")
 
 
 def _is_coloured(image: Image.Image, palette: MaskPalette) -> bool:
@@ -114,24 +139,27 @@ def _whole_numbers(values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[n
     return values.clip(-1, 2**31).astype(np.int64)
 
 
-def _split_numbers(values: npt.NDArray[np.int64], path: Path, palette: MaskPalette) -> PictureLabels:
+def _split_numbers(values: Values, path: Path, palette: MaskPalette) -> PictureLabels:
     return _split(values, palette.numbers, path, "the value {}")
 
 
-def _split(values: npt.NDArray[np.int64], labels: dict[int, str | None], path: Path, shown: str) -> PictureLabels:
+def _split(values: Values, labels: dict[int, str | None], path: Path, shown: str) -> PictureLabels:
     """Turn a map of values into one region a value."""
-    regions = []
     found, counts = np.unique(values, return_counts=True)
     for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-        inside = values == value
         if value not in labels:
-            row, column = (int(index[0]) for index in np.nonzero(inside))
+            row, column = divmod(int(np.argmax(values == value)), values.shape[1])
             raise AnnotationError(
                 f"{path}: {shown.format(value)} of {count} pixels, the first in row {row}, column {column}, is not in "
                 f"the palette ({len(found)} values in the file); add it with --palette, and save masks without "
                 "anti-aliasing",
                 field="mask",
             )
-        regions.append(Region(labels[value], Raster(inside), f"{path}, {shown.format(value)}"))
     height, width = values.shape
+    indices = np.searchsorted(found, values).astype(np.min_scalar_type(len(found) - 1))
+    packed = zlib.compress(indices.tobytes(), 1)
+    regions = []
+    for index, value in enumerate(found.tolist()):
+        shape = MaskOfValue(packed, indices.dtype, (height, width), index)
+        regions.append(Region(labels[value], shape, f"{path}, {shown.format(value)}"))
     return PictureLabels(path.name, path, (height, width), tuple(regions))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from labelmint_export.annotations.drawing import Frame, Raster
+from labelmint_export.annotations.drawing import Encoded, Frame, Patch, Raster
 from labelmint_export.annotations.folder import AnnotatedSet
 from labelmint_export.annotations.labels import LabelSource, PictureLabels, Point, Region
 from labelmint_export.annotations.schema import IGNORE_LABEL
@@ -160,45 +160,51 @@ class Painter:
                 "both",
                 field="labels",
             )
-        drawn = [pair for one in with_areas for pair in self._draw_regions(one)]
-        if not drawn:
+        if not with_areas or (mask := self._draw_regions(with_areas[0])) is None:
             return None
-        drawn.sort(key=self._order)
-        mask = np.full(self._size, self._names.background, np.uint8)
-        owner = np.full(self._size, -1, np.int32)
-        clash = np.zeros(self._size, np.bool_)
-        for number, (region, inside) in enumerate(drawn):
-            value = self._names.class_of(region)
-            clash |= inside & (owner >= 0) & (mask != value)
-            mask[inside] = value
-            owner[inside] = number
-        self._overlap += int(clash.sum())
-        left = set(np.unique(owner).tolist())
-        self._covered += [region.where for number, (region, _) in enumerate(drawn) if number not in left]
         if self._settings.min_area > 1:
             self._drop_specks(mask)
         return None if bool((mask == IGNORE_LABEL).all()) else mask
 
-    def _draw_regions(self, labels: PictureLabels) -> list[tuple[Region, npt.NDArray[np.bool_]]]:
+    def _draw_regions(self, labels: PictureLabels) -> npt.NDArray[np.uint8] | None:
+        """Draw areas one by one: uint8 [H, W], or None where none of them has a pixel."""
         frame = self._frame(labels)
-        drawn = []
-        for region in labels.regions:
+        regions = self._keep(labels.regions)
+        order = sorted(range(len(regions)), key=lambda number: self._order(regions[number], frame))
+        mask = np.full(self._size, self._names.background, np.uint8)
+        owner = np.full(self._size, -1, np.int32)
+        clash = np.zeros(self._size, np.bool_)
+        bare = set()
+        for number in order:
+            drawn = _draw(regions[number], frame)
+            if not drawn.inside.any():
+                bare.add(number)
+                continue
+            value = self._names.class_of(regions[number])
+            values, owners = mask[drawn.place], owner[drawn.place]
+            clash[drawn.place] |= drawn.inside & (owners >= 0) & (values != value)
+            values[drawn.inside] = value
+            owners[drawn.inside] = number
+        self._without_pixels += [regions[number].where for number in sorted(bare)]
+        if len(bare) == len(regions):
+            return None
+        self._overlap += int(clash.sum())
+        left = {*np.unique(owner).tolist(), *bare}
+        self._covered += [regions[number].where for number in order if number not in left]
+        return mask
+
+    def _keep(self, regions: Sequence[Region]) -> list[Region]:
+        kept = []
+        for region in regions:
             if self._names.is_skipped(region):
                 self._skipped[str(region.label)] += 1
-                continue
-            if isinstance(region.shape, Raster) and not region.shape.inside.any():
-                raise AnnotationError(f"{region.where} is an empty mask; delete it or draw it", field="mask")
-            inside = region.shape.draw(frame)
-            if inside.any():
-                drawn.append((region, inside))
             else:
-                self._without_pixels.append(region.where)
-        return drawn
+                kept.append(region)
+        return kept
 
-    def _order(self, drawn: tuple[Region, npt.NDArray[np.bool_]]) -> int:
-        region, inside = drawn
+    def _order(self, region: Region, frame: Frame) -> int:
         if self._settings.overlap == "smallest":
-            return -int(inside.sum())
+            return -int(_draw(region, frame).inside.sum())  # drawn twice: all at once would take the memory of all
         return self._names.class_of(region) if self._settings.overlap == "classes" else region.layer
 
     def _drop_specks(self, mask: npt.NDArray[np.uint8]) -> None:
@@ -247,3 +253,10 @@ class Painter:
                         field="points",
                     )
         return keypoints, hidden
+
+
+def _draw(region: Region, frame: Frame) -> Patch:
+    shape = region.shape.decode() if isinstance(region.shape, Encoded) else region.shape
+    if isinstance(shape, Raster) and not shape.inside.any():
+        raise AnnotationError(f"{region.where} is an empty mask; delete it or draw it", field="mask")
+    return shape.draw(frame)

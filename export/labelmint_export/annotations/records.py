@@ -18,7 +18,7 @@ def text_of(record: Mapping[str, Any], key: str, where: str) -> str:
     """Get a text that is not empty."""
     value = record.get(key)
     if not isinstance(value, str) or not value:
-        raise AnnotationError(f"{where}: {key} is {_show(value)}, expected a text", field=key)
+        raise AnnotationError(f"{where}: {key} is {show(value)}, expected a text", field=key)
     return value
 
 
@@ -26,7 +26,7 @@ def count_of(record: Mapping[str, Any], key: str, where: str) -> int:
     """Get an integer of at least 0."""
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise AnnotationError(f"{where}: {key} is {_show(value)}, expected an integer of at least 0", field=key)
+        raise AnnotationError(f"{where}: {key} is {show(value)}, expected an integer of at least 0", field=key)
     return value
 
 
@@ -34,7 +34,7 @@ def list_of(record: Mapping[str, Any], key: str, where: str) -> list[Any]:
     """Get a list."""
     value = record.get(key)
     if not isinstance(value, list):
-        raise AnnotationError(f"{where}: {key} is {_show(value)}, expected a list", field=key)
+        raise AnnotationError(f"{where}: {key} is {show(value)}, expected a list", field=key)
     return value
 
 
@@ -42,7 +42,7 @@ def objects_of(record: Mapping[str, Any], key: str, where: str) -> list[dict[str
     """Get a list of JSON objects."""
     for index, entry in enumerate(value := list_of(record, key, where)):
         if not isinstance(entry, dict):
-            raise AnnotationError(f"{where}: {key}[{index}] is {_show(entry)}, expected an object", field=key)
+            raise AnnotationError(f"{where}: {key}[{index}] is {show(entry)}, expected an object", field=key)
     return value
 
 
@@ -53,10 +53,10 @@ def number_of(value: object, where: str, name: str) -> float:
         AnnotationError: It is no number, not finite, or larger than any picture.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise AnnotationError(f"{where}: {name} is {_show(value)}, expected a number", field=name)
+        raise AnnotationError(f"{where}: {name} is {show(value)}, expected a number", field=name)
     if not abs(value) <= MAX_COORDINATE:  # so neither are nan, inf and integers beyond every float
         raise AnnotationError(
-            f"{where}: {name} is {_show(value)}, expected a finite number of pixels, at most {MAX_COORDINATE:g}",
+            f"{where}: {name} is {show(value)}, expected a finite number of pixels, at most {MAX_COORDINATE:g}",
             field=name,
         )
     return float(value)
@@ -67,7 +67,7 @@ def parse_number(text: str, where: str, name: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise AnnotationError(f"{where}: {name} is {_show(text)}, expected a number", field=name) from error
+        raise AnnotationError(f"{where}: {name} is {show(text)}, expected a number", field=name) from error
     return number_of(value, where, name)
 
 
@@ -92,12 +92,12 @@ def points_of(value: object, where: str, *, at_least: int, at_most: int | None =
         float64 [P, 2].
     """
     if not isinstance(value, list):
-        raise AnnotationError(f"{where}: points is {_show(value)}, expected a list of [x, y]", field="points")
+        raise AnnotationError(f"{where}: points is {show(value)}, expected a list of [x, y]", field="points")
     check_num_points(len(value), where, at_least=at_least, at_most=at_most)
     numbers = []
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise AnnotationError(f"{where}: a point is {_show(pair)}, expected [x, y]", field="points")
+            raise AnnotationError(f"{where}: a point is {show(pair)}, expected [x, y]", field="points")
         numbers.append([number_of(coordinate, where, "points") for coordinate in pair])
     return np.array(numbers, np.float64).reshape(-1, 2)
 
@@ -109,6 +109,7 @@ def check_num_points(count: int, where: str, *, at_least: int, at_most: int | No
         raise AnnotationError(f"{where} has {count} points, expected {wanted}; draw it again", field="points")
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """Write a value as messages have it, a long one cut: each of the shapes of a file may keep its own copy."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

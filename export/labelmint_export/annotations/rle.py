@@ -9,29 +9,54 @@ Legend: H rows, W columns.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from labelmint_export.annotations.drawing import Mask
+from labelmint_export.annotations.drawing import Encoded, Raster
 from labelmint_export.errors import AnnotationError
 
 MAX_GROUPS = 7
 """35 bits: more than any run of a picture that is read."""
 
 
-def decode_runs(lengths: Sequence[object], height: int, width: int, where: str, *, by_column: bool = True) -> Mask:
-    """Turn lengths of runs into a mask.
+@dataclass(frozen=True, slots=True)
+class Runs(Encoded):
+    """A mask as lengths of runs that were checked."""
+
+    lengths: npt.NDArray[np.int32]
+    """Alternating, outside first; they add up to height * width."""
+    height: int
+    """H."""
+    width: int
+    """W."""
+    left: int = 0
+    """Column of the mask's first pixel in the picture that was drawn on."""
+    top: int = 0
+    """Row of the mask's first pixel."""
+    by_column: bool = True
+    """Runs go down the columns as in COCO; otherwise along the rows as in CVAT."""
+
+    def decode(self) -> Raster:
+        """Decode the mask: bool [H, W]."""
+        flat = np.repeat(np.arange(len(self.lengths)) % 2 == 1, self.lengths)
+        inside = flat.reshape(self.width, self.height).T if self.by_column else flat.reshape(self.height, self.width)
+        return Raster(inside, self.left, self.top)
+
+
+def check_runs(lengths: Sequence[object], height: int, width: int, where: str) -> npt.NDArray[np.int32]:
+    """Check that lengths of runs are those of a mask.
 
     Args:
         lengths: Alternating, outside first.
         height: H.
         width: W.
         where: The place in the file, for the errors.
-        by_column: Runs go down the columns as in COCO; otherwise along the rows as in CVAT.
 
     Returns:
-        bool [H, W].
+        The lengths.
 
     Raises:
         AnnotationError: A length is no integer of at least 0, or they do not add up to H * W.
@@ -49,8 +74,7 @@ def decode_runs(lengths: Sequence[object], height: int, width: int, where: str, 
             "the mask is damaged or belongs to another size",
             field="counts",
         )
-    inside = np.repeat(np.arange(len(whole)) % 2 == 1, whole)
-    return inside.reshape(width, height).T if by_column else inside.reshape(height, width)
+    return np.array(whole, np.int32)
 
 
 def decode_text(text: str, where: str) -> list[int]:
@@ -77,8 +101,8 @@ def decode_text(text: str, where: str) -> list[int]:
     return lengths
 
 
-def decode_coco(record: dict[str, Any], size: tuple[int, int], where: str) -> Mask:  # Any: parsed JSON, checked here
-    """Turn COCO's RLE object into a mask.
+def parse_coco(record: dict[str, Any], size: tuple[int, int], where: str) -> Runs:  # Any: parsed JSON, checked here
+    """Check COCO's RLE object.
 
     Args:
         record: {"size": [H, W], "counts": text or list of integers}.
@@ -86,7 +110,7 @@ def decode_coco(record: dict[str, Any], size: tuple[int, int], where: str) -> Ma
         where: The place in the file, for the errors.
 
     Returns:
-        bool [H, W].
+        The mask, which is decoded when it is drawn.
 
     Raises:
         AnnotationError: The object is malformed, or its mask is of another size.
@@ -101,7 +125,7 @@ def decode_coco(record: dict[str, Any], size: tuple[int, int], where: str) -> Ma
         counts = decode_text(counts, where)
     if not isinstance(counts, list):
         raise AnnotationError(f"{where}: counts is {type(counts).__name__}, expected a text or a list", field="counts")
-    return decode_runs(counts, *size, where)
+    return Runs(check_runs(counts, *size, where), *size)
 
 
 def lengths_from_text(text: str, where: str) -> list[int]:

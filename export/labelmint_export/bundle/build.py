@@ -63,6 +63,14 @@ def build_bundle(
     with placed_whole(out) as staging:
         manifest = write_unmeasured(generator, interpreter, schema, settings, provenance, staging)
         runner = GraphRunner(staging / manifest.graphs.model, manifest.runtime.onnxruntime)
+        # Parity before the calibration, which takes hours where pictures are large.
+        psis, samples = settings.psi_grid, settings.num_parity_samples
+        parity = measure_parity(generator, interpreter, runner.run, manifest, psis, samples)
+        missed = failed_checks(parity)
+        if missed:
+            lines = "; ".join(f"{c.name} is {c.measured:g}, tolerance {c.tolerance:g} ({c.bound})" for c in missed)
+            raise BuildError(f"the graphs do not compute what was trained: {lines}", field="parity")
+        manifest.parity.CopyFrom(parity)
         plan = CalibrationPlan(
             psi_grid=settings.psi_grid,
             num_samples=settings.num_calibration_samples,
@@ -70,12 +78,6 @@ def build_bundle(
         )
         distribution = list(manifest.class_distribution)
         manifest.score_quantiles.extend(calibrate_scores(runner.run, manifest.backbone, distribution, plan))
-        parity = measure_parity(generator, interpreter, runner.run, manifest, settings.num_parity_samples)
-        missed = failed_checks(parity)
-        if missed:
-            lines = "; ".join(f"{c.name} is {c.measured:g}, tolerance {c.tolerance:g} ({c.bound})" for c in missed)
-            raise BuildError(f"the graphs do not compute what was trained: {lines}", field="parity")
-        manifest.parity.CopyFrom(parity)
         write_manifest(staging, manifest)
     return open_bundle(out)
 

@@ -6,6 +6,7 @@ it; equal tensors of different graphs point to the same place.
 
 import contextlib
 import hashlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,8 @@ def export_module(
     """Trace a module to ONNX with a dynamic batch.
 
     Args:
-        module: In evaluation mode; its forward takes positional tensors whose first axis is the batch.
+        module: In evaluation mode; its forward takes positional tensors whose first axis is the batch, one a parameter
+            or all of them as `*stacks`.
         inputs: Example tensors with a batch of at least 2.
         input_names: One an input.
         output_names: One an output.
@@ -66,8 +68,9 @@ def export_module(
     """
     batch = torch.export.Dim(BATCH_DIMENSION, min=1, max=4096)
     shapes: tuple[object, ...] = tuple({0: batch} for _ in inputs)
-    if len(inputs) > 1 and input_names[0].startswith("tap_"):
-        shapes = (shapes,)  # forward(*stacks) is one variadic parameter
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if kinds == [inspect.Parameter.VAR_POSITIONAL]:
+        shapes = (shapes,)  # torch takes shapes by parameter
     with _quiet_exporter():
         program = torch.onnx.export(
             module.eval(),

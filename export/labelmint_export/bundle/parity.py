@@ -129,7 +129,12 @@ def _map_double(generator: Backbone, z: torch.Tensor, c: torch.Tensor | None) ->
 
 
 def measure_parity(
-    generator: Backbone, interpreter: Interpreter, run_model: RunModel, manifest: bundle_pb2.Manifest, num_samples: int
+    generator: Backbone,
+    interpreter: Interpreter,
+    run_model: RunModel,
+    manifest: bundle_pb2.Manifest,
+    psis: Sequence[float],
+    num_samples: int,
 ) -> bundle_pb2.Parity:
     """Compare the deployed graph with the float64 reference, and the fused form with separate MLPs.
 
@@ -138,6 +143,7 @@ def measure_parity(
         interpreter: As trained, float32.
         run_model: Runs the deployed `model` graph with the manifest's batch.
         manifest: Of the bundle, as far as it is known.
+        psis: Truncations, which batches take in turn.
         num_samples: Compared addresses.
 
     Returns:
@@ -149,7 +155,6 @@ def measure_parity(
     half = make_half_model(generator, interpreter, manifest) if manifest.precision == "float16" else None
     tolerances = tolerances_of(manifest)
     errors: dict[str, list[float]] = {name: [] for name in tolerances}
-    psis = sorted({table.truncation_psi for table in manifest.score_quantiles}) or [manifest.truncation.default_psi]
     for start in range(0, num_samples, batch):
         indices = np.arange(start, start + batch, dtype=np.uint64)
         psi = psis[(start // batch) % len(psis)]

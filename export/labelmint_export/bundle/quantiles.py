@@ -84,6 +84,11 @@ def _scores(
     return np.concatenate(scores)[: plan.num_samples].astype(np.float64)
 
 
+def calibrated_psis(manifest: bundle_pb2.Manifest) -> list[float]:
+    """The truncations of a bundle's tables, ascending; the default one of a bundle that has none."""
+    return sorted({table.truncation_psi for table in manifest.score_quantiles}) or [manifest.truncation.default_psi]
+
+
 def make_feeds(
     backbone: bundle_pb2.Backbone,
     seed: int,

@@ -9,7 +9,7 @@ from labelmint.graphs import GRAPHS
 from labelmint.scores import image_score
 from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.parity import failed_checks, measure_parity
-from labelmint_export.bundle.quantiles import make_feeds
+from labelmint_export.bundle.quantiles import calibrated_psis, make_feeds
 from labelmint_export.bundle.runtime import GraphRunner
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import Backbone
@@ -51,7 +51,7 @@ def verify_bundle(
     results.append(("graphs", "mapping, synthesis, interpreter and model load in onnxruntime"))
     results += _run_graphs(graphs, manifest, num_samples)
     if parts is not None:
-        parity = measure_parity(*parts, graphs["model"].run, manifest, num_samples)
+        parity = measure_parity(*parts, graphs["model"].run, manifest, calibrated_psis(manifest), num_samples)
         missed = failed_checks(parity)
         if missed:
             raise BuildError(

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
@@ -16,7 +14,7 @@ from labelmint_export.commands.judging import FrechetEvaluation, at_least
 from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.devices import DEVICES, choose_device
-from labelmint_export.errors import DatasetError, TrainingError
+from labelmint_export.errors import TrainingError
 from labelmint_export.gan.config import TrainConfig
 from labelmint_export.gan.frechet import statistics_of
 from labelmint_export.gan.growing import load_networks, save_networks, start_from
@@ -24,7 +22,7 @@ from labelmint_export.gan.state import FILE_NAME, TrainState, load_state, make_s
 from labelmint_export.gan.trainer import Evaluation, Schedule, train
 from labelmint_export.generator import GeneratorConfig
 from labelmint_export.oracle.network import load_segmenter
-from labelmint_export.pictures import open_pictures
+from labelmint_export.pictures import check_side, open_pictures
 from labelmint_export.placing import check_folder_place
 from labelmint_export.precision import fast_dtype
 
@@ -169,19 +167,6 @@ def _start_state(arguments: argparse.Namespace, device: torch.device) -> TrainSt
     return make_state(config, device)
 
 
-def _check_pictures(pictures: npt.NDArray[np.uint8], config: GeneratorConfig) -> None:
-    """Refuse, before the first step, pictures that this generator cannot learn.
-
-    Raises:
-        DatasetError: Their side is no multiple of the resolution.
-    """
-    side = pictures.shape[1]
-    if side % config.resolution:
-        raise DatasetError(
-            f"pictures are {side} pixels wide, expected a multiple of {config.resolution}", field="pictures"
-        )
-
-
 def run_train(arguments: argparse.Namespace) -> str:
     """Train until the pictures or the time are used up."""
     check_folder_place(arguments.out, "--out", filled=True)
@@ -197,7 +182,7 @@ def run_train(arguments: argparse.Namespace) -> str:
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = _start_state(arguments, device)
-    _check_pictures(pictures, state.config.generator)
+    check_side(pictures.shape[1], state.config.generator.resolution)
     evaluate: Evaluation | None = None
     if arguments.feature_network is not None:
         network = load_segmenter(arguments.feature_network).to(device)

@@ -16,6 +16,7 @@ from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.interpreter.ensemble import InterpreterConfig
 from labelmint_export.interpreter.recolouring import FINE_SIDE, choose_first_w, recolour, save_recoloured
 from labelmint_export.interpreter.report import judge
+from labelmint_export.interpreter.shrinking import USUAL_MOST, shrink_labels
 from labelmint_export.interpreter.storage import load_interpreter, save_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 from labelmint_export.interpreter.training import InterpreterTraining, train_interpreter
@@ -40,6 +41,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     train.add_argument("--out", type=Path, required=True, help=".safetensors to write")
     train.add_argument("--taps", nargs="+", metavar="LAYER", help=TAPS_HELP)
+    train.add_argument(
+        "--label-resolution",
+        type=int,
+        help="side of the labels, to which larger masks are reduced: the most frequent class of each field (default: "
+        f"that of the pictures, at most {USUAL_MOST}, as DatasetGAN labels pictures of 1024)",
+    )
     train.add_argument("--members", type=int, default=10, help="pixel classifiers that vote, at least 1 (default 10)")
     train.add_argument("--hidden", type=int, nargs=2, help="their widths (default 128 32, or 256 128 from 32 classes)")
     defaults = InterpreterTraining()
@@ -107,6 +114,7 @@ def run_train(arguments: argparse.Namespace) -> str:
         annotated = recolour(generator, annotated, arguments.recoloured_copies, first_w)
         if arguments.recoloured_sheet is not None:  # before the training: who sees a part move can stop it
             save_recoloured(annotated, arguments.recoloured_sheet)
+    annotated = shrink_labels(annotated, arguments.label_resolution)
     num_classes = len(annotated.schema.class_names)
     first, second = arguments.hidden or ((128, 32) if num_classes < 32 else (256, 128))
     config = InterpreterConfig(

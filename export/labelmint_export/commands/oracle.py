@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from labelmint_export.commands.scores import without_nan
 from labelmint_export.commands.settings import explain
 from labelmint_export.commands.threads import add_threads, use_threads
 from labelmint_export.datasets.toonhead import CLASS_NAMES, KEYPOINT_NAMES
 from labelmint_export.devices import DEVICES, choose_device
+from labelmint_export.errors import CheckpointError
 from labelmint_export.oracle.network import SegmenterConfig, load_segmenter, save_segmenter
 from labelmint_export.oracle.sets import load_labelled
 from labelmint_export.oracle.training import SegmenterTraining, evaluate_segmenter, train_segmenter
@@ -38,6 +40,23 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(run=run_train)
 
 
+def _read_report(path: Path) -> dict[str, Any]:  # Any: parsed JSON, which goes into JSON
+    """Read what `NAME.json` says of how the oracle `NAME.safetensors` was trained.
+
+    Raises:
+        CheckpointError: It says nothing.
+    """
+    record = path.with_suffix(".json")
+    report = read_json(record).get("report")
+    if not isinstance(report, dict):
+        raise CheckpointError(
+            f"report in {record} is {type(report).__name__}, expected the object that train-oracle wrote; give an "
+            "oracle with its own .json",
+            field="report",
+        )
+    return report
+
+
 def run_train(arguments: argparse.Namespace) -> str:
     """Train, score on held-out pictures, write."""
     use_threads(arguments)
@@ -47,11 +66,13 @@ def run_train(arguments: argparse.Namespace) -> str:
     settings = dataclasses.replace(DEFAULTS, **chosen, device=device)
     config = SegmenterConfig(num_classes=len(CLASS_NAMES), num_keypoints=len(KEYPOINT_NAMES))
     train, test = load_labelled(arguments.train, config), load_labelled(arguments.test, config)
-    start = None if arguments.start_from is None else load_segmenter(arguments.start_from)
+    start, started_from = None, None
+    if arguments.start_from is not None:
+        start, started_from = load_segmenter(arguments.start_from), _read_report(arguments.start_from)
     network = train_segmenter(config, train.shuffled_batches, settings, start=start, description="oracle")
     report = without_nan(evaluate_segmenter(network, test, CLASS_NAMES))
     report |= {"num_training_pictures": len(train.pictures), "steps": settings.steps}
-    if arguments.start_from is not None:
-        report["started_from"] = read_json(arguments.start_from.with_suffix(".json"))["report"]
+    if started_from is not None:
+        report["started_from"] = started_from
     save_segmenter(network, arguments.out, report)
     return json.dumps(report, indent=1)

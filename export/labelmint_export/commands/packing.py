@@ -16,6 +16,7 @@ from labelmint_export.commands.naming import name_classes
 from labelmint_export.commands.targets import add_engine_options, add_sources, load_parts, verify_engines
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import TapSpec
+from labelmint_export.interpreter.fused import pictures_at_once
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 from labelmint_export.stored import sha256_of_files
@@ -53,7 +54,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument("--psi-grid", type=float, nargs="+", default=[0.7, 1.0], help="calibrated ones (default 0.7 1)")
     build.add_argument("--calibration-samples", type=int, default=2000, help="for each psi, and class (default 2000)")
     build.add_argument("--parity-samples", type=int, default=16, help="compared with float64 (default 16)")
-    build.add_argument("--batch-size", type=int, default=4, help="rows of every run of the service (default 4)")
+    build.add_argument(
+        "--batch-size",
+        type=int,
+        help="rows of every run of the service (default 4, where labels are larger than 128 x 128 fewer: "
+        "onnxruntime needs 8 GB for one of 512 x 512)",
+    )
     build.add_argument("--vote-rule", choices=VOTE_RULES, help="how members vote; that of --taps, or majority")
     build.add_argument(
         "--taps", nargs="+", metavar="LAYER", help="refuse an interpreter on other taps: as for train-interpreter"
@@ -91,7 +97,7 @@ def run_build(arguments: argparse.Namespace) -> str:
     if arguments.taps is not None:
         _check_taps(select_taps(generator, arguments.taps), interpreter.config.taps)
     schema, provenance = _names_of(arguments)
-    settings = _settings_of(arguments)
+    settings = _settings_of(arguments, pictures_at_once(interpreter.config.label_resolution))
     bundle = build_bundle(
         generator, interpreter, schema, settings, provenance, arguments.out, overwrite=arguments.overwrite
     )
@@ -108,7 +114,7 @@ def _check_taps(wanted: tuple[TapSpec, ...], taken: tuple[TapSpec, ...]) -> None
         )
 
 
-def _settings_of(arguments: argparse.Namespace) -> BuildSettings:
+def _settings_of(arguments: argparse.Namespace, usual_batch_size: int) -> BuildSettings:
     tap_set = TAP_SETS.get(arguments.taps[0]) if arguments.taps else None
     crop = None
     if arguments.crop is not None:
@@ -129,7 +135,7 @@ def _settings_of(arguments: argparse.Namespace) -> BuildSettings:
         psi_grid=tuple(sorted(arguments.psi_grid)),
         num_calibration_samples=arguments.calibration_samples,
         num_parity_samples=arguments.parity_samples,
-        batch_size=arguments.batch_size,
+        batch_size=usual_batch_size if arguments.batch_size is None else arguments.batch_size,
         class_distribution=tuple(arguments.class_distribution or ()),
         crop=crop,
         precision=arguments.precision,

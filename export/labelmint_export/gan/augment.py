@@ -42,7 +42,6 @@ def _sometimes(value: torch.Tensor, neutral: float, p: float) -> torch.Tensor:
 
 def _geometry(count: int, size: int, p: float, device: torch.device) -> torch.Tensor:
     """Draw maps from output to input coordinates in [-1, 1]: float32 [N, 3, 3]."""
-    zeros = torch.zeros(count, device=device)
     uniform = torch.rand(6, count, device=device) * 2 - 1
     normal = torch.randn(5, count, device=device)
     flip = _sometimes(torch.where(uniform[0] > 0, 1.0, -1.0), 1.0, p)
@@ -57,8 +56,7 @@ def _geometry(count: int, size: int, p: float, device: torch.device) -> torch.Te
     matrix = matrix @ _translate(_sometimes(shift[0], 0.0, p), _sometimes(shift[1], 0.0, p))
     matrix = matrix @ _scale(1 / iso, 1 / iso) @ _rotate(_sometimes(uniform[4] * math.pi, 0.0, p_rotate))
     matrix = matrix @ _scale(1 / aniso, aniso) @ _rotate(_sometimes(uniform[5] * math.pi, 0.0, p_rotate))
-    tx, ty = _sometimes(normal[2] * 0.25, 0.0, p), _sometimes(normal[3] * 0.25, 0.0, p)
-    return matrix @ _translate(tx + zeros, ty + zeros)
+    return matrix @ _translate(_sometimes(normal[2] * 0.25, 0.0, p), _sometimes(normal[3] * 0.25, 0.0, p))
 
 
 def _recolour(image: torch.Tensor, p: float) -> torch.Tensor:
@@ -118,21 +116,22 @@ class AdaptiveProbability:
     maximum: float = 0.8
     """p never exceeds this, so that transformations do not leak into the generator."""
     p: float = 0.0
-    sign_sum: float = 0.0
+    sign_sum: torch.Tensor | float = 0.0
+    """float64 [], where the logits were: reading it from a GPU waits for all that the GPU has yet to do."""
     sign_count: int = 0
 
     def observe(self, real_logits: torch.Tensor) -> None:
         """Take note of float [N] logits of real pictures."""
-        self.sign_sum += float(real_logits.sign().sum())
+        self.sign_sum = self.sign_sum + real_logits.detach().sign().sum().double()
         self.sign_count += real_logits.numel()
 
-    def update(self) -> float:
-        """Move p after some batches; returns the mean sign since the last call."""
+    def update(self) -> torch.Tensor:
+        """Move p after some batches; returns the mean sign since the last call: float64 []."""
         if not self.sign_count:
-            return 0.0
-        mean_sign = self.sign_sum / self.sign_count
+            return torch.zeros([], dtype=torch.float64)
+        mean_sign = torch.as_tensor(self.sign_sum / self.sign_count, dtype=torch.float64)
         if self.target > 0:
-            direction = 1.0 if mean_sign > self.target else -1.0
+            direction = 1.0 if float(mean_sign) > self.target else -1.0
             self.p = min(max(self.p + direction * self.sign_count / self.speed_images, 0.0), self.maximum)
         self.sign_sum, self.sign_count = 0.0, 0
         return mean_sign

@@ -22,7 +22,6 @@ from labelmint_export.generator.layers import (
     binomial_filter,
     blur,
     downsample_2x,
-    normalize_second_moment,
 )
 
 MINIBATCH_GROUP = 4
@@ -138,7 +137,7 @@ class Discriminator(PictureTrunk):
     """Picture -> one logit, high for pictures of the set.
 
     Args:
-        config: Shape of the generator it trains.
+        config: Shape of the generator it trains, one without classes.
         channels: Feature maps at each resolution.
     """
 
@@ -147,18 +146,13 @@ class Discriminator(PictureTrunk):
         top = channels[4]
         self.conv = PlainConv(top + 1, top, kernel=3)
         self.fc = FullyConnected(top * 16, top, activation="lrelu")
-        self.out = FullyConnected(top, config.w_dim if config.c_dim else 1)
-        if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
+        self.out = FullyConnected(top, 1)
 
-    def forward(
-        self, image: torch.Tensor, c: torch.Tensor | None = None, compute_dtype: torch.dtype = torch.float32
-    ) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, compute_dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Judge pictures.
 
         Args:
             image: float32 [N, image_channels, resolution, resolution], about [-1, 1].
-            c: float32 [N, c_dim], one-hot, for conditional training.
             compute_dtype: dtype of the feature maps; the minibatch deviation and the last layers are float32.
 
         Returns:
@@ -167,10 +161,6 @@ class Discriminator(PictureTrunk):
         x = self.features(image, compute_dtype)
         x = self.conv(torch.cat([x, minibatch_deviation(x)], dim=1))
         y: torch.Tensor = self.out(self.fc(x.flatten(1)))
-        if self.config.c_dim:
-            assert c is not None
-            condition = normalize_second_moment(self.embed(c))
-            return (y * condition).sum(dim=1) / math.sqrt(self.config.w_dim)
         return y[:, 0]
 
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
-from labelmint_export.pictures import to_range
+from labelmint_export.pictures import average_down, check_side, to_range
 
 MEMORY_SHARE = 4
 """A set moves to the GPU if it takes no more than one of so many parts of what is free there."""
@@ -29,11 +28,15 @@ class Feed:
         resolution: Side that the networks see.
         device: Where the networks are.
         resident: Whether the whole set moves there; None decides by the memory of a GPU.
+
+    Raises:
+        DatasetError: H is no multiple of resolution.
     """
 
     def __init__(
         self, pictures: npt.NDArray[np.uint8], resolution: int, device: torch.device, *, resident: bool | None = None
     ) -> None:
+        check_side(pictures.shape[1], resolution)
         self._pictures = pictures
         self._resolution = resolution
         self._device = device
@@ -60,10 +63,7 @@ class Feed:
         """
         if self._resident is None:
             return to_range(self._pictures[indices], self._resolution, self._device)
-        x = self._resident[placed].permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        if x.shape[2] != self._resolution:
-            x = functional.avg_pool2d(x, x.shape[2] // self._resolution)
-        return x.contiguous(memory_format=torch.channels_last)
+        return average_down(self._resident[placed], self._resolution)
 
 
 def _move(pictures: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Frechet distance in the feature space of a segmentation network (the idea of Heusel et al. 2017, without Inception).
 
-The network was trained on the rendered set alone, so nothing is downloaded. Its features are the channel means of every
-encoder level. Values compare only between generators measured with the same network and the same number of pictures.
+The network was trained on the rendered set alone, so nothing is downloaded. Its features are the mean and
+the deviation of each channel of every encoder level. Values compare only between generators measured with the same
+network and the same number of pictures.
 
 Legend: N images, D features.
 """
@@ -14,7 +15,8 @@ import scipy.linalg
 import torch
 
 from labelmint_export.errors import DatasetError
-from labelmint_export.oracle.network import Segmenter, normalize
+from labelmint_export.oracle.network import Segmenter
+from labelmint_export.pictures import to_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,9 @@ def features_of(network: Segmenter, pictures: npt.NDArray[np.uint8], resolution:
     Raises:
         DatasetError: H is no multiple of resolution.
     """
-    side = pictures.shape[1]
-    if side % resolution:
-        raise DatasetError(f"pictures are {side} pixels wide, expected a multiple of {resolution}", field="pictures")
     parts = []
     for start in range(0, len(pictures), 50):
-        part = torch.from_numpy(np.array(pictures[start : start + 50]))  # a copy: mapped files are read-only
-        x = normalize(part.to(network.head.weight.device))
-        if side != resolution:
-            x = torch.nn.functional.avg_pool2d(x, side // resolution)
-        levels = network.encode(x.contiguous(memory_format=torch.channels_last))
+        levels = network.encode(to_range(pictures[start : start + 50], resolution, network.head.weight.device))
         moments = [moment for level in levels for moment in (level.mean(dim=[2, 3]), _deviation(level))]
         parts.append(torch.cat(moments, dim=1).double().cpu().numpy())
     return np.concatenate(parts)

@@ -28,26 +28,25 @@ class LossContext:
     style_mixing: float
 
 
-def sample_ws(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float | None) -> torch.Tensor:
+def sample_ws(context: LossContext, z: torch.Tensor, w_avg_beta: float | None) -> torch.Tensor:
     """Map z [N, z_dim] to ws [N, L, D], mixing two styles at a random layer in a share of the pictures.
 
     Args:
         context: Networks and settings.
         z: float32 [N, z_dim].
-        c: float32 [N, c_dim] or None.
         w_avg_beta: If given, the running mean of w moves with this decay.
 
     Returns:
         float32 [N, L, D].
     """
     mapping = context.generator.mapping
-    w = mapping.map_to_w(z, c)
+    w = mapping.map_to_w(z)
     if w_avg_beta is not None:
         mapping.w_avg.copy_(w.detach().mean(dim=0).lerp(mapping.w_avg, w_avg_beta))
     num_ws = context.generator.config.num_ws
     ws = w[:, None, :].expand(-1, num_ws, -1)
     if context.style_mixing > 0:
-        other = mapping.map_to_w(torch.randn_like(z), c)[:, None, :]
+        other = mapping.map_to_w(torch.randn_like(z))[:, None, :]
         cut = torch.randint(1, num_ws, [z.shape[0], 1, 1], device=z.device)
         mixed = torch.rand([z.shape[0], 1, 1], device=z.device) < context.style_mixing
         layer = torch.arange(num_ws, device=z.device)[None, :, None]
@@ -55,30 +54,27 @@ def sample_ws(context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_a
     return ws
 
 
-def generator_step(
-    context: LossContext, z: torch.Tensor, c: torch.Tensor | None, w_avg_beta: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def generator_step(context: LossContext, z: torch.Tensor, w_avg_beta: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Back-propagate softplus(-D(G(z))) into the generator.
 
     Args:
         context: Networks and settings.
         z: float32 [N, z_dim].
-        c: float32 [N, c_dim] or None.
         w_avg_beta: Decay of the running mean of w.
 
     Returns:
         The loss, float [], and the pictures that were painted, float32 [N, C, H, W], detached.
     """
-    ws = sample_ws(context, z, c, w_avg_beta)
+    ws = sample_ws(context, z, w_avg_beta)
     image = context.generator.synthesis(ws, "random", compute_dtype=context.compute_dtype).image
-    logits = context.discriminator(augment(image, context.augment_p), c, context.compute_dtype)
+    logits = context.discriminator(augment(image, context.augment_p), context.compute_dtype)
     loss = functional.softplus(-logits).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
     return loss.detach(), image.detach()
 
 
 def discriminator_step(
-    context: LossContext, real: torch.Tensor, fake: torch.Tensor, c: torch.Tensor | None
+    context: LossContext, real: torch.Tensor, fake: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Back-propagate softplus(D(fake)) + softplus(-D(real)) into the discriminator.
 
@@ -86,26 +82,23 @@ def discriminator_step(
         context: Networks and settings.
         real: float32 [N, C, H, W], [-1, 1].
         fake: float32 [N, C, H, W], what `generator_step` painted: no picture is painted for the discriminator alone.
-        c: float32 [N, c_dim] or None.
 
     Returns:
         The loss, float [], and the logits of the real pictures, float32 [N].
     """
-    fake_logits = context.discriminator(augment(fake, context.augment_p), c, context.compute_dtype)
+    fake_logits = context.discriminator(augment(fake, context.augment_p), context.compute_dtype)
     fake_loss = functional.softplus(fake_logits).mean()
     fake_loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
-    real_logits = context.discriminator(augment(real, context.augment_p), c, context.compute_dtype)
+    real_logits = context.discriminator(augment(real, context.augment_p), context.compute_dtype)
     real_loss = functional.softplus(-real_logits).mean()
     real_loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
     return (fake_loss + real_loss).detach(), real_logits.detach()
 
 
-def r1_step(
-    context: LossContext, real: torch.Tensor, c: torch.Tensor | None, gamma: float, interval: int
-) -> torch.Tensor:
+def r1_step(context: LossContext, real: torch.Tensor, gamma: float, interval: int) -> torch.Tensor:
     """Back-propagate gamma / 2 * |grad D(real)|^2 (Mescheder et al. 2018), in float32; returns the mean square."""
     real = augment(real, context.augment_p).detach().requires_grad_(True)
-    logits = context.discriminator(real, c)
+    logits = context.discriminator(real)
     (gradient,) = torch.autograd.grad(logits.sum(), [real], create_graph=True)
     penalty = gradient.square().sum(dim=[1, 2, 3]).mean()
     (penalty * (gamma / 2 * interval)).backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
@@ -113,14 +106,13 @@ def r1_step(
 
 
 def path_length_step(
-    context: LossContext, z: torch.Tensor, c: torch.Tensor | None, mean: torch.Tensor, weight: float, interval: int
+    context: LossContext, z: torch.Tensor, mean: torch.Tensor, weight: float, interval: int
 ) -> torch.Tensor:
     """Back-propagate (|J_w^T y| - a)^2 into the generator, in float32, and move the mean a.
 
     Args:
         context: Networks and settings.
         z: float32 [N, z_dim].
-        c: float32 [N, c_dim] or None.
         mean: float32 [], the running mean of the lengths; updated in place with decay 0.01.
         weight: Factor of the penalty.
         interval: Steps between two calls.
@@ -128,7 +120,7 @@ def path_length_step(
     Returns:
         Mean path length, float [].
     """
-    ws = sample_ws(context, z, c, None)
+    ws = sample_ws(context, z, None)
     image = context.generator.synthesis(ws, "random").image
     noise = torch.randn_like(image) / math.sqrt(image.shape[2] * image.shape[3])
     (gradient,) = torch.autograd.grad((image * noise).sum(), [ws], create_graph=True)

@@ -244,31 +244,31 @@ def _adversarial_step(state: TrainState, real: torch.Tensor, averages: Averages)
 
     state.discriminator.requires_grad_(False)
     state.generator_optimizer.zero_grad(set_to_none=True)
-    loss, fake = generator_step(context, draw(config.batch_size), None, config.w_avg_beta)
+    loss, fake = generator_step(context, draw(config.batch_size), config.w_avg_beta)
     averages.add("generator_loss", loss)
     state.generator_optimizer.step()
     if config.path_length_weight > 0 and state.step % config.path_length_interval == 0:
         state.generator_optimizer.zero_grad(set_to_none=True)
         z = draw(max(1, config.batch_size // config.path_length_shrink))
         length = path_length_step(
-            context, z, None, state.path_length_mean, config.path_length_weight, config.path_length_interval
+            context, z, state.path_length_mean, config.path_length_weight, config.path_length_interval
         )
         averages.add("path_length", length)
         state.generator_optimizer.step()
     state.discriminator.requires_grad_(True)
 
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    loss, real_logits = discriminator_step(context, real, fake, None)
+    loss, real_logits = discriminator_step(context, real, fake)
     averages.add("discriminator_loss", loss)
     state.adaptive.observe(real_logits)
     state.discriminator_optimizer.step()
     if config.r1_gamma > 0 and state.step % config.r1_interval == 0:
         state.discriminator_optimizer.zero_grad(set_to_none=True)
-        averages.add("r1", r1_step(context, real, None, config.r1_gamma, config.r1_interval))
+        averages.add("r1", r1_step(context, real, config.r1_gamma, config.r1_interval))
         state.discriminator_optimizer.step()
 
     if (state.step + 1) % config.ada_interval == 0:
-        averages.add("sign_real", torch.tensor(state.adaptive.update(), dtype=torch.float64))
+        averages.add("sign_real", state.adaptive.update())
 
 
 @torch.no_grad()

@@ -181,7 +181,7 @@ def save_state(state: TrainState, folder: Path) -> None:
         "mapping_fitted": state.mapping_fitted,
         "adaptive": {
             "p": state.adaptive.p,
-            "sign_sum": state.adaptive.sign_sum,
+            "sign_sum": float(state.adaptive.sign_sum),
             "sign_count": state.adaptive.sign_count,
         },
     }
@@ -231,15 +231,6 @@ def _read_record(folder: Path) -> dict[str, Any]:  # Any: parsed JSON, checked b
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path} is no state of this version; start the training anew", field="format")
     return record
-
-
-def read_config(folder: Path) -> TrainConfig:
-    """Read the settings of a saved training.
-
-    Raises:
-        CheckpointError: There is none, or it is malformed.
-    """
-    return config_from_json(_read_record(folder).get("config"), folder / FILE_NAME)
 
 
 def load_state(folder: Path, device: torch.device) -> TrainState:

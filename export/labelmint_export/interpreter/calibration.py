@@ -48,10 +48,10 @@ def calibrate_visibility(interpreter: Interpreter, pool: FeaturePool, visible: t
     thresholds = []
     for keypoint in range(scores.shape[1]):
         score, seen = scores[:, keypoint], visible[:, keypoint]
-        wanted = float(score[seen].median()) / 2 if bool(seen.any()) else float("inf")
         if not bool(seen.any()):
             thresholds.append(float(score.max()) + 1.0)
             continue
+        wanted = float(score[seen].median()) / 2
         ordered = score.sort().values
         between = (ordered[1:] + ordered[:-1]) / 2
         candidates = torch.cat([ordered[:1] - OUTSIDE, between, ordered[-1:] + OUTSIDE, torch.tensor([wanted])])

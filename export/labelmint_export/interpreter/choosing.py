@@ -18,7 +18,7 @@ from labelmint_export.errors import AnnotationError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.diversity import pick_farthest, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, pictures_at_once
 from labelmint_export.interpreter.labelling import check_fit, label_ws
 from labelmint_export.pictures import to_uint8
 
@@ -126,14 +126,13 @@ def look_at(generator: Backbone, ws: torch.Tensor, batch_size: int = 4) -> torch
     return torch.cat([shrink_pictures(to_uint8(image)) for image in batches])
 
 
-def score_latents(generator: Backbone, interpreter: Interpreter, ws: torch.Tensor, batch_size: int = 4) -> torch.Tensor:
+def score_latents(generator: Backbone, interpreter: Interpreter, ws: torch.Tensor) -> torch.Tensor:
     """Compute how unsure an interpreter is of pictures: the image score that the service delivers and filters by.
 
     Args:
         generator: Paints the pictures.
         interpreter: Looks at them.
         ws: float32 [N, L, D].
-        batch_size: Pictures at a time.
 
     Returns:
         float32 [N]: mean of the most uncertain tenth of the pixels, nats.
@@ -143,7 +142,7 @@ def score_latents(generator: Backbone, interpreter: Interpreter, ws: torch.Tenso
         GeneratorError: The interpreter does not fit the generator.
     """
     check_fit(generator, interpreter)
-    fused = FusedInterpreter(interpreter)
+    fused, batch_size = FusedInterpreter(interpreter), pictures_at_once(interpreter.config.label_resolution)
     scores = []
     for start in tqdm(range(0, len(ws), batch_size), desc="uncertainty", unit="batch", mininterval=2.0):
         _, output = label_ws(generator, fused, ws[start : start + batch_size])

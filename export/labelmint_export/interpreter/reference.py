@@ -73,7 +73,7 @@ def interpret_reference(
         vote_rule: One of `VOTE_RULES`.
 
     Returns:
-        Labels, uncertainty, keypoints and logits.
+        Labels, uncertainty, keypoints, and whether all is finite.
     """
     config = interpreter.config
     names, side = tuple(tap.name for tap in config.taps), config.label_resolution
@@ -102,7 +102,7 @@ class _Strip(NamedTuple):
     heatmaps: torch.Tensor | None
     """[N, K, h, W]."""
     finite: torch.Tensor
-    """bool [N]."""
+    """bool [N]: logits and heatmaps are."""
 
 
 def _interpret_strip(interpreter: Interpreter, features: torch.Tensor, vote_rule: str) -> _Strip:
@@ -124,7 +124,8 @@ def _interpret_strip(interpreter: Interpreter, features: torch.Tensor, vote_rule
         return -terms.sum(dim=axis)
 
     divergence = (entropy(mean, 1) - entropy(probs, 2).mean(dim=1)).clamp(min=0)
-    heatmaps = None
+    heatmaps, finite = None, torch.isfinite(logits).flatten(1).all(dim=1)
     if interpreter.regressors is not None:
         heatmaps = _run_members(interpreter.regressors, features).mean(dim=1)
-    return _Strip(label, divergence, heatmaps, torch.isfinite(logits).flatten(1).all(dim=1))
+        finite = finite & torch.isfinite(heatmaps).flatten(1).all(dim=1)
+    return _Strip(label, divergence, heatmaps, finite)

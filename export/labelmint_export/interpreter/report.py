@@ -10,7 +10,7 @@ from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.fused import FusedInterpreter, pictures_at_once
 from labelmint_export.interpreter.labelling import check_fit, label_ws
 from labelmint_export.oracle.network import Labels, Segmenter, predict
 from labelmint_export.oracle.training import LabelledPictures, score_labels
@@ -19,14 +19,14 @@ from labelmint_export.reserved_seeds import REPORT_SEED
 
 @torch.no_grad()
 def label_addresses(
-    generator: Backbone, interpreter: Interpreter, seed: int, count: int, truncation_psi: float, batch_size: int = 4
+    generator: Backbone, interpreter: Interpreter, seed: int, count: int, truncation_psi: float
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], Labels]:
     """Paint and label the first addresses of a seed.
 
     Returns:
         Pictures uint8 [N, H, W, 3], and the interpreter's labels in label pixels.
     """
-    fused = FusedInterpreter(interpreter)
+    fused, batch_size = FusedInterpreter(interpreter), pictures_at_once(interpreter.config.label_resolution)
     pictures, masks, keypoints = [], [], []
     for start in range(0, count, batch_size):
         indices = np.arange(start, min(start + batch_size, count), dtype=np.uint64)

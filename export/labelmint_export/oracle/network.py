@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from labelmint_export.errors import CheckpointError, DatasetError, TrainingError
 from labelmint_export.heatmaps import find_peaks
+from labelmint_export.pictures import normalize
 from labelmint_export.stored import load_module, read_description, write_json, write_tensors
 
 FORMAT = "labelmint-segmenter"
@@ -176,11 +177,6 @@ def predict(network: Segmenter, pictures: npt.NDArray[np.uint8], batch_size: int
         peaks[..., 2] = (peaks[..., 2] >= VISIBLE_SCORE).float()
         keypoints.append(peaks.cpu().numpy())
     return Labels(np.concatenate(masks), np.concatenate(keypoints))
-
-
-def normalize(pictures: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 [N, H, W, 3] into float32 [N, 3, H, W], [-1, 1], channels last in memory."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def save_segmenter(network: Segmenter, path: Path, report: dict[str, object]) -> None:

@@ -17,11 +17,14 @@ from labelmint_export.annotations.schema import IGNORE_LABEL
 from labelmint_export.errors import TrainingError
 from labelmint_export.heatmaps import encode_heatmaps
 from labelmint_export.metrics import confusion, figure_size, iou_per_class, keypoint_scores, miou
-from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, normalize, predict
+from labelmint_export.oracle.network import Labels, Segmenter, SegmenterConfig, predict
+from labelmint_export.pictures import normalize
 from labelmint_export.precision import computing_in, fast_dtype
 from labelmint_export.ranges import require_at_least, require_between, require_positive, require_seed
 
 SIGMA_PIXELS = 2.0
+LOSS_STEPS = 50
+"""Steps between two looks at the loss: reading one from a GPU waits for all that the GPU has yet to do."""
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 """Pictures uint8 [N, H, W, 3], masks uint8 [N, H, W], keypoints float32 [N, K, 3]."""
@@ -182,6 +185,9 @@ def train_segmenter(
 
     Returns:
         The network in evaluation mode, on the device of the settings.
+
+    Raises:
+        TrainingError: `start` is of another shape, or a loss was not finite.
     """
     torch.manual_seed(settings.seed)
     network = Segmenter(config)
@@ -189,7 +195,7 @@ def train_segmenter(
         if start.config != config:
             raise TrainingError(f"the network to start from is {start.config}, expected {config}", field="start")
         network.load_state_dict(start.state_dict())
-    device = settings.device
+    device, compute_dtype = settings.device, settings.compute_dtype
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -197,11 +203,12 @@ def train_segmenter(
     )
     source = batches(settings.batch_size, settings.seed)
     bar = tqdm(range(settings.steps), desc=description, unit="step", mininterval=2.0, dynamic_ncols=True)
+    losses: list[torch.Tensor] = []
     for step in bar:
         pictures, masks, keypoints = next(source)
         image = _augment(normalize(torch.from_numpy(np.ascontiguousarray(pictures)).to(device)), settings)
         image = image.contiguous(memory_format=torch.channels_last)
-        with computing_in(settings.compute_dtype, device):
+        with computing_in(compute_dtype, device):
             logits, heatmaps = network(image)
         classes = torch.from_numpy(masks).to(device).long()
         loss = functional.cross_entropy(logits.float(), classes, ignore_index=IGNORE_LABEL)
@@ -213,12 +220,26 @@ def train_segmenter(
         loss.backward()  # type: ignore[no-untyped-call]  # torch's method is untyped
         optimizer.step()
         schedule.step()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(f"the loss is {value} at step {step}; lower learning_rate", field="learning_rate")
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{value:.4f}")
+        losses.append(loss.detach())
+        if step % LOSS_STEPS == 0 or step == settings.steps - 1:
+            bar.set_postfix(loss=f"{_last_loss(losses, step):.4f}")
+            losses.clear()
     return network.eval().requires_grad_(False)
+
+
+def _last_loss(losses: list[torch.Tensor], step: int) -> float:
+    """Give the last of some losses, float [] each, which is that of a step.
+
+    Raises:
+        TrainingError: One is not finite.
+    """
+    if not bool(torch.isfinite(torch.stack(losses)).all()):
+        for number, value in enumerate(losses, step - len(losses) + 1):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {float(value)} at step {number}; lower learning_rate", field="learning_rate"
+                )
+    return float(losses[-1])
 
 
 def evaluate_segmenter(network: Segmenter, test: LabelledPictures, class_names: tuple[str, ...]) -> dict[str, object]:

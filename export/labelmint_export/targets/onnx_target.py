@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 import onnx
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from labelmint.v1 import bundle_pb2
 from labelmint_export.bundle.onnx_graphs import OPSET, export_module, write_graphs
@@ -19,6 +20,10 @@ MODEL_NAME = "model"
 MODEL_FILE = f"{MODEL_NAME}.onnx"
 OPSETS: dict[Precision, int] = {"float32": OPSET, "float16": OPSET, "bfloat16": 22}
 """Convolutions take bfloat16 from opset 22 on."""
+OPTIONS = bundle_pb2.OnnxRuntimeOptions(
+    graph_optimization_level="all", execution_mode="sequential", inter_op_num_threads=1
+)
+"""What graphs of targets run with."""
 
 
 @functools.lru_cache(maxsize=1)  # exporting takes long, and several targets are written from the same graph
@@ -43,20 +48,29 @@ def write_onnx(model: TargetModel, folder: Path) -> Written:
     )
 
 
-def load_onnx(path: Path, precision: Precision, device: Device) -> Engine:
+def load_onnx(
+    path: Path, precision: Precision, device: Device, options: bundle_pb2.OnnxRuntimeOptions = OPTIONS
+) -> Engine:
     """Load a graph in onnxruntime.
+
+    Args:
+        path: The `.onnx` file; its weights lie beside it.
+        precision: Of its feature maps.
+        device: Where it runs.
+        options: Of the session.
+
+    Returns:
+        The engine.
 
     Raises:
         BuildError: onnxruntime does not load the graph.
         CannotRunError: onnxruntime has no kernels for the precision, or not the device.
     """
-    options = bundle_pb2.OnnxRuntimeOptions(
-        graph_optimization_level="all", execution_mode="sequential", inter_op_num_threads=1
-    )
     try:
         runner = GraphRunner(path, options, device)
     except BuildError as error:
-        if precision == "bfloat16" and device == "cpu":
+        missing = isinstance(error.__cause__, onnxruntime_errors.NotImplemented)
+        if missing and precision == "bfloat16" and device == "cpu":
             raise CannotRunError("onnxruntime has no bfloat16 convolutions on the CPU") from error
         if error.field == "device":
             raise CannotRunError(str(error)) from error

@@ -90,22 +90,6 @@ def read_timing_cache(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def rejected_nodes(path: Path, flavour: Flavour = RTX) -> list[RejectedNode]:
-    """Ask the parser which nodes of a graph it does not take; needs no GPU for TensorRT-RTX.
-
-    Args:
-        path: The `.onnx` file; its weights lie beside it.
-        flavour: Whose parser.
-
-    Returns:
-        Nothing if the whole graph is taken.
-
-    Raises:
-        BuildError: The library is missing.
-    """
-    return PlanBuilder(flavour).parse(path)
-
-
 class PlanBuilder:
     """Builder, network and parser of one plan, and what they say."""
 
@@ -128,7 +112,7 @@ class PlanBuilder:
         return "; ".join(self.messages[-3:])
 
     def parse(self, path: Path) -> list[RejectedNode]:
-        """Read a graph into the network."""
+        """Read a graph, whose weights lie beside it, into the network; gives the nodes that are not taken."""
         parser = self.trt.OnnxParser(self.network, self.logger)
         if parser.parse_from_file(str(path)):
             return []

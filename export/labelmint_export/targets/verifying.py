@@ -13,16 +13,17 @@ import numpy.typing as npt
 from labelmint.bundle import Bundle
 from labelmint_export.bundle.parity import reference_outputs
 from labelmint_export.bundle.quantiles import make_feeds
-from labelmint_export.bundle.runtime import Arrays, GraphRunner
+from labelmint_export.bundle.runtime import Arrays
 from labelmint_export.bundle.settings import find_precision
 from labelmint_export.errors import BuildError, CannotRunError, ExportError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.precision import NOT_ROUNDED, PRECISIONS, TOLERANCES, Precision
+from labelmint_export.precision import PRECISIONS, TOLERANCES, Precision
 from labelmint_export.reserved_seeds import ENGINES_SEED
 from labelmint_export.targets.comparing import Check, Comparison
 from labelmint_export.targets.deployed import TargetModel, make_target_model
 from labelmint_export.targets.emulation import emulate
+from labelmint_export.targets.onnx_target import load_onnx
 from labelmint_export.targets.protocol import Device, Engine
 from labelmint_export.targets.record import RECORD_NAME, TargetRecord, read_record
 from labelmint_export.targets.registry import find_target
@@ -139,13 +140,14 @@ class EngineVerification:
 
         Args:
             names: "bundle", "emulated-PRECISION", or a target's folder. After a half-precision target that this device
-                does not round to half, its emulation is looked at too.
+                does not round to half, its emulation on the CPU is looked at too.
 
         Returns:
             One report an engine.
 
         Raises:
-            BuildError: An engine is unknown, altered, or belongs to another bundle, or fails where it should run.
+            BuildError: An engine is unknown, altered, or belongs to another bundle, or fails where it should run; or an
+                emulation is asked for on another device than the CPU, or none of the engines runs there.
         """
         queue = [self._find(name) for name in dict.fromkeys(names)]
         seen, reports = set(), []
@@ -159,12 +161,21 @@ class EngineVerification:
             if not report.rounds and candidate.precision != "float32":
                 emulation = f"{EMULATION_PREFIX}{candidate.precision}"
                 queue.append(_Candidate(name=emulation, precision=candidate.precision))
+        if self._device != "cpu" and not any(report.ran for report in reports if report.engine not in EMULATED):
+            reasons = "; ".join(f"{report.engine}: {report.computes}" for report in reports if not report.ran)
+            raise BuildError(f"device is {self._device}, where no engine runs here ({reasons})", field="device")
         return reports
 
     def _find(self, name: str) -> _Candidate:
         if name == BUNDLE_ENGINE:
             return _Candidate(name=name, precision=find_precision(self._manifest.precision))
         if name in EMULATED:
+            if self._device != "cpu":
+                raise BuildError(
+                    f"engine is {name} and device is {self._device}, expected cpu: an emulation computes on the CPU; "
+                    "compare it in a run of its own, without --device",
+                    field="device",
+                )
             return _Candidate(name=name, precision=EMULATED[name])
         if self._targets is None or name not in list_engines(self._targets):
             raise BuildError(
@@ -213,9 +224,7 @@ class EngineVerification:
     def _load(self, candidate: _Candidate) -> Engine:
         if candidate.name == BUNDLE_ENGINE:
             path = self._bundle.path_of(self._manifest.graphs.model)
-            runner = GraphRunner(path, self._manifest.runtime.onnxruntime)
-            computes, rounds = "onnxruntime, cpu", candidate.precision == "float32"
-            return Engine(run=runner.run, computes=computes if rounds else f"{computes}, {NOT_ROUNDED}", rounds=rounds)
+            return load_onnx(path, candidate.precision, self._device, self._manifest.runtime.onnxruntime)
         model = self._model(candidate.precision)
         if candidate.record is None:
             return emulate(model)

@@ -91,6 +91,11 @@ class ClientAccount:
             self._set_quota(client.samples_per_day)
         self._wake()
 
+    def notice_expiry(self) -> None:
+        """Have the streams look again if the tokens have expired; call it from time to time."""
+        if self._claims and self.client.is_expired(datetime.fromtimestamp(self._surroundings.wall_s(), UTC)):
+            self._wake()
+
     def use(self) -> DayUse | None:
         """What to write down when nothing more will be spent; None without a quota."""
         return self._quota.unreserved() if self._quota else None

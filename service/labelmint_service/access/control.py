@@ -164,11 +164,13 @@ class TokenAccess:
         self._writer.shutdown()
 
     async def _watch(self) -> None:
-        """Notice changes also while nobody calls: streams of withdrawn tokens end."""
+        """Notice changes also while nobody calls: streams of tokens that were withdrawn or have expired end."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
                 await self._refresh_if_stale()
+                for account in self._accounts.values():
+                    account.notice_expiry()
             except Exception as error:  # noqa: BLE001 - a defect of ours must not end the watch
                 log_event(_log, logging.ERROR, "tokens.error", error=error, message="an unexpected error")
 

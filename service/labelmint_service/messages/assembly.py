@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,9 @@ class Assembler:
         pool: Worker threads.
         num_threads: How many of them one delivery may use.
         ring: Shared memory for RAW arrays, which the assembler closes; None for none.
+
+    Attributes:
+        waited_ns: How long the last build waited until the caller had read enough, which is no time of encoding.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Assembler:
         num_threads: int,
         ring: SharedRing | None = None,
     ) -> None:
+        self.waited_ns = 0
         self._model = model
         self._plan = plan
         self._filter = sample_filter
@@ -123,7 +127,10 @@ class Assembler:
         )
         if self._ring is not None:
             sizes = shared_bytes(rows, self._plan)
+            waiting_since_ns = time.perf_counter_ns()
             await self._ring.wait_for(sum(sizes), max(sizes, default=0))
+            self.waited_ns = time.perf_counter_ns() - waiting_since_ns
+            rows = replace(rows, began_ns=verdict.began_ns + self.waited_ns)
         return await loop.run_in_executor(self._pool, build_replies, rows, self._plan, self._model, self._ring)
 
     def close(self) -> None:

@@ -41,7 +41,8 @@ class AcceptedRows:
         masks: Encoded masks, one for each position; empty unless the plan encodes them.
         num_scanned: Leading rows of the delivery that the messages account for, at least up to the last position.
         num_unreported: Rows scanned and rejected before the delivery that no message has accounted for.
-        began_ns: Time of time.perf_counter_ns() at which scoring and encoding began.
+        began_ns: Time of time.perf_counter_ns() at which scoring and encoding began, or would have without waiting for
+            the caller.
     """
 
     delivery: Delivery

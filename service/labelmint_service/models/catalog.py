@@ -17,12 +17,17 @@ from labelmint_service.errors import (
     RequestError,
     StartError,
 )
-from labelmint_service.models.references import DEFAULT, LATEST, Reference, read_reference, version_order
+from labelmint_service.models.references import (
+    DEFAULT,
+    LATEST,
+    Reference,
+    read_reference,
+    tell_some,
+    version_order,
+)
 from labelmint_service.models.served import ServedModel
 
 _SHOWN = 64
-_LISTED = 8
-"""Versions that an error names: it has to fit the metadata of an answer."""
 
 
 class VersionState(Enum):
@@ -225,23 +230,27 @@ class ModelCatalog:
             ModelNotFoundError: There is no such model or version.
             ModelNotReadyError: There is, but it is not ready.
         """
-        served = ", ".join(sorted(self._entries)) or "none"
         if not text:
-            raise RequestError(f"{field} is empty, expected one of {served}; name the model", field=field)
+            raise RequestError(f"{field} is empty, expected one of {self._served}; name the model", field=field)
         wanted = read_reference(text) or Reference(text, "")
         if wanted.name in self._hidden:
             raise ModelForbiddenError(
-                f"{field} is {text[:_SHOWN]!r}, which your token does not open, expected one of {served}; choose one "
-                "of these or ask the operator for access",
+                f"{field} is {text[:_SHOWN]!r}, which your token does not open, expected one of {self._served}; "
+                "choose one of these or ask the operator for access",
                 field=field,
             )
         entry = self._entries.get(wanted.name)
         if entry is None:
             raise ModelNotFoundError(
-                f"{field} is {text[:_SHOWN]!r}, expected one of {served}; choose a served model",
+                f"{field} is {text[:_SHOWN]!r}, expected one of {self._served}; choose a served model",
                 field=field,
             )
         return self._ready(entry, wanted, field)
+
+    @property
+    def _served(self) -> str:
+        """What an error says is served."""
+        return tell_some(sorted(self._entries)) or "none"
 
     def _ready(self, entry: _Entry, wanted: Reference, field: str) -> list[ServedModel]:
         ready = entry.ready()
@@ -251,7 +260,7 @@ class ModelCatalog:
             try:
                 standing = entry.standing_for(wanted.version or DEFAULT)
             except KeyError:
-                known = ", ".join([*entry.versions, *entry.aliases, LATEST][:_LISTED])
+                known = tell_some([*entry.versions, *entry.aliases, LATEST])
                 raise ModelNotFoundError(
                     f"{field} is {str(wanted)!r}, but model {wanted.name!r} has no such version or alias, expected one "
                     f"of {known}; choose one of these",
@@ -263,9 +272,9 @@ class ModelCatalog:
             name = version or entry.meant.get(wanted.version or DEFAULT, "")
             absent = [one for one in self.versions(wanted.name) if one.name not in ready]
             meant = [one for one in absent if name in {one.name, ""}]
-            reasons = "; ".join(map(str, meant[:_LISTED])) or f"{name} is not there"
+            reasons = tell_some(meant, separator="; ") or f"{name} is not there"
             is_coming = any(one.state in {VersionState.LOADING, VersionState.WARMING} for one in meant)
-            instead = ", ".join([f"{wanted.name}@{name}" for name in ready][:_LISTED]) or "another model"
+            instead = tell_some(f"{wanted.name}@{name}" for name in ready) or "another model"
             raise ModelNotReadyError(
                 f"{field} is {str(wanted)!r}, which is not ready ({reasons}); "
                 f"{'ask again later' if is_coming else 'tell the operator'}, or ask for {instead}",

@@ -7,6 +7,7 @@ field of its own it would overlook, and serve another version.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DEFAULT = "default"
@@ -18,6 +19,7 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Of versions and aliases; neither can leave a folder."""
 _DIGITS = re.compile(r"([0-9]+)")
+_NUM_TOLD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,17 @@ def read_reference(text: str) -> Reference | None:
     if separator and not re.fullmatch(VERSION_PATTERN, version):
         return None
     return Reference(name, version)
+
+
+def tell_some(things: Iterable[object], *, separator: str = ", ") -> str:
+    """Tell of the first few things, and how many more there are: an error has to fit the metadata of an answer.
+
+    Returns:
+        For example "a, b and 118 more"; empty if there are none.
+    """
+    told = [str(thing) for thing in things]
+    more = f" and {len(told) - _NUM_TOLD} more" if len(told) > _NUM_TOLD else ""
+    return separator.join(told[:_NUM_TOLD]) + more
 
 
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:

@@ -162,8 +162,8 @@ class Lifecycle:
 
     async def _bring_up(self, wanted: Reference, path: Path, memory_limit_bytes: int | None) -> Exception | None:
         """Load, and make ready. What went wrong is the result: often nobody waits for it."""
-        loop = asyncio.get_running_loop()
-        made = functools.partial(loop.call_soon_threadsafe, self._put, wanted, VersionState.WARMING)
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        made = functools.partial(loop.call_soon_threadsafe, self._note_made, wanted, this)
         loading = functools.partial(self._load_in_thread, wanted, path, memory_limit_bytes, made)
         try:
             async with self._one_at_a_time:
@@ -266,6 +266,11 @@ class Lifecycle:
         finally:
             self._catalog.drop(wanted.name, wanted.version)
         return None
+
+    def _note_made(self, wanted: Reference, loading: asyncio.Task[Any] | None) -> None:  # Any: whatever it ends with
+        """Note that engines are made, unless their load was left behind: the version is then none of its business."""
+        if self.is_busy(wanted) and self._tasks[wanted] is loading:
+            self._put(wanted, VersionState.WARMING)
 
     def _put(self, wanted: Reference, state: VersionState) -> None:
         self._catalog.put(wanted.name, Version(name=wanted.version, state=state))

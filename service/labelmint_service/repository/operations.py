@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from labelmint_service.errors import ModelNotFoundError, RepositoryStateError, RequestError, VersionFolderError
 from labelmint_service.models.catalog import ModelCatalog, VersionState
-from labelmint_service.models.references import DEFAULT, LATEST, VERSION_PATTERN, Reference, read_reference
+from labelmint_service.models.references import DEFAULT, LATEST, VERSION_PATTERN, Reference, read_reference, tell_some
 from labelmint_service.repository.folders import ModelFolder, scan
 from labelmint_service.repository.lifecycle import Lifecycle
 from labelmint_service.repository.model_file import ModelFile, read_model_file, write_model_file
@@ -76,7 +76,7 @@ class ModelRepository:
         wanted = _read(text)
         folder = (await self.look()).get(wanted.name)
         if folder is None:
-            raise self._not_found(text, sorted(self.listing))
+            raise self._not_found(text, self.listing)
         chosen = self._choose(folder, wanted)
         await self.load_version(chosen)
         return chosen
@@ -119,7 +119,7 @@ class ModelRepository:
         holders = self._catalog.held_by(wanted.name, wanted.version)
         if holders:
             raise RepositoryStateError(
-                f"alias {', '.join(holders)} of model {wanted.name!r} stands for version {wanted.version!r}; move it "
+                f"alias {tell_some(holders)} of model {wanted.name!r} stands for version {wanted.version!r}; move it "
                 "to another version first",
                 field="model",
             )
@@ -142,7 +142,7 @@ class ModelRepository:
         alias = _read(f"{name}@{alias}").version
         folder = (await self.look()).get(name)
         if folder is None:
-            raise self._not_found(name, sorted(self.listing))
+            raise self._not_found(name, self.listing)
         if alias == LATEST or alias in folder.versions:
             raise RequestError(
                 f"alias is {alias!r}, which is {'always the newest version' if alias == LATEST else 'a version'}; "
@@ -200,9 +200,9 @@ class ModelRepository:
             raise self._not_found(str(wanted), [f"{wanted.name}@{one}" for one in (*folder.versions, *aliases)])
         return Reference(wanted.name, version)
 
-    def _not_found(self, text: str, known: list[str]) -> ModelNotFoundError:
+    def _not_found(self, text: str, known: Iterable[str]) -> ModelNotFoundError:
         return ModelNotFoundError(
-            f"model is {text[:_SHOWN]!r}, expected one of {', '.join(known) or 'none, there is nothing'}; the folder "
+            f"model is {text[:_SHOWN]!r}, expected one of {tell_some(known) or 'none, there is nothing'}; the folder "
             f"is {self._root}",
             field="model",
         )
@@ -213,9 +213,9 @@ def _dangling(folder: ModelFolder, aliases: Mapping[str, str]) -> str:
     lost = {alias: version for alias, version in aliases.items() if version not in folder.versions}
     if not lost:
         return ""
-    told = ", ".join(f"{alias} for {version}" for alias, version in lost.items())
+    told = tell_some(f"{alias} for {version}" for alias, version in lost.items())
     return (
-        f"aliases stand for versions that are not there ({told}), expected of {', '.join(folder.versions) or 'none'}; "
+        f"aliases stand for versions that are not there ({told}), expected of {tell_some(folder.versions) or 'none'}; "
         "put the version into the folder, or give the alias another"
     )
 

@@ -1,20 +1,22 @@
 """Batches: one goes to an engine and comes back; whatever happens, every stream in it learns how it ended.
 
-Just before it is computed, rows whose caller has gone or is late are dropped. After a failed run each stream is tried
-alone; where a row comes out non-finite, what stands before it is computed again and its stream ends.
+Just before it is computed, rows whose caller has gone or is late are dropped. Where latents cannot be made, what stands
+before them is computed and their stream ends. After a failed run each stream is tried alone; where a row comes out
+non-finite, what stands before it is computed again and its stream ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmint_service.engine import EngineBatch, join_rows
+from labelmint_service.engine import EngineBatch, EngineInputs, join_rows
 from labelmint_service.errors import EngineLostError, EngineRunError, LateError, NonFiniteSampleError, ServiceError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.models.served import ServedModel
@@ -22,9 +24,10 @@ from labelmint_service.scheduling.admission import Queue
 from labelmint_service.scheduling.replicas import Replicas
 from labelmint_service.scheduling.rows import Delivery
 from labelmint_service.scheduling.work import LoadedPart, Part, WorkStream
-from labelmint_service.structured_logs import add_log_context
+from labelmint_service.structured_logs import add_log_context, log_event
 from labelmint_service.tracing.calls import Tracing
 
+_log = logging.getLogger(__name__)
 MayDeliver: TypeAlias = Callable[[], Awaitable[None]]
 """Waits until rows that were computed may be delivered."""
 
@@ -71,9 +74,12 @@ class BatchRunner:
             EngineLostError: The engine does not answer.
         """
         try:
-            inputs = await asyncio.gather(*(part.loading for part in parts))
-            loaded = [part.loaded(rows) for part, rows in zip(parts, inputs, strict=True)]
+            inputs = await asyncio.gather(*(part.loading for part in parts), return_exceptions=True)
+            loaded, errors = _sort_out(parts, inputs)
             await self._compute(loaded, may_deliver)
+            if errors:
+                await may_deliver()
+                self._fail(errors)
         except Exception as error:
             for part in parts:
                 part.stream.fail(error)
@@ -152,6 +158,13 @@ class BatchRunner:
         for stream, error in errors.items():
             stream.fail(error)
 
+    def _fail(self, errors: Mapping[WorkStream, Exception]) -> None:
+        """End streams whose latents could not be made."""
+        for stream, error in errors.items():
+            request_id = stream.request_id
+            log_event(_log, logging.ERROR, "scheduler.error", error=error, model=self._name, request_id=request_id)
+            stream.fail(error)
+
     def _deliver(self, parts: Sequence[LoadedPart], outputs: EngineBatch, began_ns: int, compute_ns: int) -> None:
         first = 0
         for part in parts:
@@ -170,6 +183,32 @@ class BatchRunner:
                 ),
             )
             first = last
+
+
+def _sort_out(
+    parts: Sequence[Part], inputs: Sequence[EngineInputs | BaseException]
+) -> tuple[list[LoadedPart], dict[WorkStream, Exception]]:
+    """Part what may be computed from what could not be loaded.
+
+    Args:
+        parts: Of a batch.
+        inputs: Of each, or what kept them from being made.
+
+    Returns:
+        Parts that were loaded, up to the first of each stream that was not; and for each such stream why.
+    """
+    loaded: list[LoadedPart] = []
+    errors: dict[WorkStream, Exception] = {}
+    for part, rows in zip(parts, inputs, strict=True):
+        if part.stream in errors:
+            continue
+        if isinstance(rows, Exception):
+            errors[part.stream] = rows
+        elif isinstance(rows, BaseException):
+            raise rows  # cancelled or interrupted, which is not the stream's
+        else:
+            loaded.append(part.loaded(rows))
+    return loaded, errors
 
 
 def _non_finite(index: int) -> NonFiniteSampleError:

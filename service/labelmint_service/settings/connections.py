@@ -65,6 +65,12 @@ class ConnectionSettings(BaseSettings):
         le=3600.0,
         description="Time that a new connection has until it speaks HTTP/2 (and TLS, if that is on).",
     )
+    connection_idle_s: float = Field(
+        default=300.0,
+        ge=1.0,
+        le=86400.0,
+        description="Time without a call after which a connection is closed; clients connect again when they call.",
+    )
     max_connections: int = Field(
         default=2000,
         ge=1,

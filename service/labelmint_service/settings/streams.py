@@ -52,6 +52,13 @@ class StreamSettings(BaseSettings):
         le=3600.0,
         description="Time that a call has for its first message; one without is no stream yet.",
     )
+    stall_limit_s: float = Field(
+        default=3600.0,
+        gt=0.0,
+        le=604800.0,
+        description="Time after which a stream ends whose caller takes none of its messages, or sends no latents, "
+        "although it waits for nothing else.",
+    )
     max_message_bytes: int = Field(
         default=256 * _MIB,
         ge=_MIB,

@@ -7,5 +7,6 @@ sources         where its rows come from: addresses, or the latents of the calle
 labelling       takes in the messages of a Label call
 sample_stream   hands out rows, takes back results, has messages made of them
 outbox          keeps the messages until the caller takes them
+stalls          notices a caller who neither takes nor sends anything
 account         what metrics, trace and log tell of it
 """

@@ -31,6 +31,7 @@ class StreamAccount:
         self._trace = trace
         self._spent_ns = Counter[str]()
         self._sending_since_ns: int | None = None
+        self._sending_rows = 0
 
     def refuse(self, limit: str) -> None:
         """Note that a limit of the client keeps the stream from beginning."""
@@ -54,18 +55,24 @@ class StreamAccount:
         """Note that rows were judged, encoded and put into messages since."""
         self._observe("encode", began_ns, num_rows)
 
-    def begin_send(self) -> None:
+    def begin_send(self, reply: Reply) -> None:
         """Note that a message is handed to the caller."""
         self._sending_since_ns = time.perf_counter_ns()
+        self._sending_rows = reply.num_rows
 
     def end_send(self, reply: Reply) -> None:
         """Note that the caller has taken it."""
         assert self._sending_since_ns is not None, "begin first"
         self._observe("send", self._sending_since_ns, reply.num_rows)
         self._sending_since_ns = None
+        self._sending_rows = 0
         self._metrics.samples_sent.labels(self._model).inc(reply.num_rows)
         self._metrics.bytes_sent.labels(self._model).inc(len(reply.data))
         self.hold(-reply.num_rows)
+
+    def drop(self) -> None:
+        """Note that nothing is held any more but the message that is handed to the caller."""
+        self.hold(self._sending_rows - self.held_rows)
 
     def end(self, *, num_accepted: int, next_index: int) -> None:
         """Note that the stream is over; whatever it held, it holds no more."""

@@ -40,6 +40,17 @@ class Outbox:
         """The next message; None if there is none."""
         return self._replies.popleft() if self._replies else None
 
+    def clear(self) -> None:
+        """Drop what was not taken, and what is not reported yet."""
+        self._replies.clear()
+        self.num_unreported = 0
+        self.changed.set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was taken."""
+        return not self._replies
+
     @property
     def seconds_until_report(self) -> float | None:
         """Time until a message without samples is due; None for never."""

@@ -4,11 +4,15 @@
 
 Credit bounds all of it: a row holds one unit from the moment it is handed out until the caller has taken its message or
 a filter has rejected it. A caller that stops reading stops its own work and nothing else.
+
+A stream whose caller stalls, or may not call any longer, gives its place to others at once. gRPC takes no status while
+a message waits for the caller's window, so that he learns of it when he has taken that message.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -16,7 +20,15 @@ from types import TracebackType
 from typing import Self
 
 from labelmint.addresses import NUM_INDICES
-from labelmint_service.errors import DrainingError, QuotaError, ScanLimitError, ServiceError
+from labelmint.v1 import service_pb2
+from labelmint_service.errors import (
+    DrainingError,
+    QuotaError,
+    ScanLimitError,
+    ServiceError,
+    StalledError,
+    UnauthenticatedError,
+)
 from labelmint_service.messages.assembly import Assembler
 from labelmint_service.messages.batching import Reply
 from labelmint_service.metrics import ServiceMetrics
@@ -27,6 +39,10 @@ from labelmint_service.streams.account import StreamAccount
 from labelmint_service.streams.call import StreamCall
 from labelmint_service.streams.outbox import Outbox
 from labelmint_service.streams.sources import RowSource
+from labelmint_service.streams.stalls import StallWatch
+from labelmint_service.structured_logs import log_event
+
+_log = logging.getLogger(__name__)
 
 
 class SampleStream:
@@ -39,6 +55,7 @@ class SampleStream:
         assembler: What turns results into messages.
         credit_rows: Rows in work or waiting for the caller, at most.
         progress_interval_s: Time between messages without samples; None for none of these.
+        stall_limit_s: Time that the caller may leave the stream waiting for him.
         scheduler: What computes rows.
         metrics: Where to count.
 
@@ -60,6 +77,7 @@ class SampleStream:
         assembler: Assembler,
         credit_rows: int,
         progress_interval_s: float | None,
+        stall_limit_s: float,
         scheduler: Scheduler,
         metrics: ServiceMetrics,
     ) -> None:
@@ -79,9 +97,16 @@ class SampleStream:
         self._arrivals: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._outbox = Outbox(job.model, progress_interval_s)
+        self._handed: Reply | None = None  # the last one
+        self._stall_limit_s = stall_limit_s
+        self._reading = StallWatch(stall_limit_s, lambda: self._stall("no message was taken"))
+        self._releasing = StallWatch(stall_limit_s, lambda: self._stall("shared memory was not read"))
+        self._sending = StallWatch(stall_limit_s, lambda: self._stall("no latents came"))
         self._failure: Exception | None = None
+        self._ending: ServiceError | None = None  # why it ended before all was handed over
         self._is_draining = False
         self._pending_rows = 0  # handed out and not yet judged
+        self._first_index = source.next_index
         self._next_index = source.next_index
         self._num_accepted = 0
         self._pump_task: asyncio.Task[None] | None = None
@@ -97,7 +122,7 @@ class SampleStream:
             ServiceError: The client may have no more, or nothing more today.
         """
         try:
-            self._allowance.open(self.notice_source)
+            self._allowance.open(self._notice_allowance)
             self._scheduler.add(self)
         except ServiceError as error:
             self._allowance.close()
@@ -116,10 +141,8 @@ class SampleStream:
         traceback: TracebackType | None,
     ) -> None:
         """Drop all work, also if the caller leaves while this waits."""
-        self.is_closed = True
         self._account.end(num_accepted=self._num_accepted, next_index=self._next_index)
-        self._scheduler.remove(self)
-        self._allowance.close()
+        self._free_place()
         try:
             if self._pump_task is not None:
                 self._pump_task.cancel()
@@ -170,10 +193,66 @@ class SampleStream:
         self._is_draining = True
         self._arrived.set()
 
-    def notice_source(self) -> None:
-        """Look at the source and the allowance again: rows came, or an end, or time passed."""
+    # What the source and the allowance call.
+
+    def notice_latents(self) -> None:
+        """Look at the source again: the caller has sent rows, or their end."""
+        self._sending.end()
+        self._wake()
+
+    def _notice_allowance(self) -> None:
+        """Look at the allowance again: it changed, or time passed. Later: the scheduler may be filling a batch."""
+        self._wake()
+        asyncio.get_running_loop().call_soon(self._end_if_barred)
+
+    def _wake(self) -> None:
         self._scheduler.wake()
         self._arrived.set()
+
+    def _end_if_barred(self) -> None:
+        error = self._allowance.refusal()
+        if isinstance(error, UnauthenticatedError):
+            self._abandon(error)
+
+    def _stall(self, what: str) -> None:
+        self._abandon(
+            StalledError(
+                f"{what} for {self._stall_limit_s:g} s, so that the place of the stream was given to others; go on at "
+                "next_index, or ask the operator to raise stall_limit_s"
+            )
+        )
+
+    def _abandon(self, error: ServiceError) -> None:
+        """End at once and drop what was not handed over; the caller learns of it once he has taken what was."""
+        if self.is_closed:
+            return
+        is_told_late = self._reading.is_waiting
+        self._free_place()
+        if self._pump_task is None or (self._pump_task.done() and self._outbox.is_empty):
+            return  # it has ended by itself
+        self._pump_task.cancel()
+        self._account.drop()
+        self._outbox.clear()
+        error.next_index = self._handed_index
+        self._ending = error
+        if is_told_late:
+            log_event(_log, logging.WARNING, "stream.abandoned", request_id=self.request_id, message=str(error))
+
+    def _free_place(self) -> None:
+        """Take no place of the model or the client any more; once is enough."""
+        self.is_closed = True
+        for watch in (self._reading, self._releasing, self._sending):
+            watch.close()
+        self._scheduler.remove(self)
+        self._allowance.close()
+
+    @property
+    def _handed_index(self) -> int:
+        """Where to go on after what was handed over."""
+        if self._handed is None:
+            return self._first_index
+        message = service_pb2.SampleBatch.FromString(self._handed.data)
+        return NUM_INDICES if message.exhausted else message.next_index
 
     # What the servicer calls.
 
@@ -188,11 +267,15 @@ class SampleStream:
         assert self._pump_task is not None, "enter the stream first"
         while True:
             self._outbox.changed.clear()
-            while (reply := self._outbox.take()) is not None:
-                self._account.begin_send()
-                yield reply.data
+            while self._ending is None and (reply := self._outbox.take()) is not None:
+                self._handed = reply
+                self._account.begin_send(reply)
+                with self._reading:
+                    yield reply.data
                 self._account.end_send(reply)
-                self._scheduler.wake()
+                self._wake()
+            if self._ending is not None:
+                raise self._ending
             if self._pump_task.done():
                 self._pump_task.result()
                 return
@@ -257,6 +340,8 @@ class SampleStream:
 
     async def _wait_for_arrival(self) -> None:
         self._arrived.clear()
+        if not (self._account.held_rows or self._source.is_exhausted or self._source.num_ready(1)):
+            self._sending.begin()
         try:
             async with asyncio.timeout(self._outbox.seconds_until_report):
                 await self._arrived.wait()
@@ -275,14 +360,15 @@ class SampleStream:
         num_scanned = accepted[-1] + 1 if self._has_enough else num_rows
         replies: list[Reply] = []
         if accepted:
-            replies = await self._assembler.build(
-                delivery,
-                verdict,
-                accepted,
-                num_scanned=num_scanned,
-                num_unreported=self._outbox.num_unreported,
-            )
-            self._account.note_encoded(verdict.began_ns, len(accepted))
+            with self._releasing:
+                replies = await self._assembler.build(
+                    delivery,
+                    verdict,
+                    accepted,
+                    num_scanned=num_scanned,
+                    num_unreported=self._outbox.num_unreported,
+                )
+            self._account.note_encoded(verdict.began_ns + self._assembler.waited_ns, len(accepted))
         self._outbox.num_unreported = 0 if accepted else self._outbox.num_unreported + num_rows
         self._next_index = delivery.indices[num_scanned - 1] + 1
         self._pending_rows -= num_rows

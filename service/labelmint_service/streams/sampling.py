@@ -87,7 +87,7 @@ class SamplingService:
             )
         catalog = self.catalog.limited_to(call.caller.models)
         job = parse_label_options(first.options, catalog, max_message_bytes=self._settings.max_message_bytes)
-        source = LatentSource(max_backlog_rows=self._credit_rows(job.model), on_change=lambda: stream.notice_source())
+        source = LatentSource(max_backlog_rows=self._credit_rows(job.model), on_change=lambda: stream.notice_latents())
         stream = self._open(job, source, call)
         return LabelSession(job=job, first=first, requests=requests, source=source, stream=stream)
 
@@ -110,6 +110,7 @@ class SamplingService:
             assembler=assembler,
             credit_rows=self._credit_rows(model),
             progress_interval_s=self._settings.progress_interval_s if job.sample_filter else None,
+            stall_limit_s=self._settings.stall_limit_s,
             scheduler=self._fleet.scheduler_of(model),
             metrics=self._metrics,
         )

@@ -1,6 +1,9 @@
-"""The wire: all that knows gRPC, but for the server that starts and stops it.
+"""The wire: all that knows gRPC.
 
 listening         ports, with TLS or without
+call_server       takes them, whatever they name
+line_limit        of how many refused calls the log tells
+grpc_logs         what grpc itself may not write into the log
 calls             what is the same for all: who calls, request ids, traces, status
 servicer          requests to streams and back
 admin_servicer    the same for what operators ask

@@ -17,6 +17,7 @@ from labelmint_service.models.catalog import ModelCatalog
 from labelmint_service.models.references import version_order
 from labelmint_service.repository.operations import ModelRepository
 from labelmint_service.scheduling.fleet import Fleet
+from labelmint_service.wire.call_server import ServiceMethods
 from labelmint_service.wire.calls import CallAnswerer, Context
 from labelmint_service.wire.version_messages import version_message, version_messages
 
@@ -51,11 +52,11 @@ class AdminServicer:
         self._calls = calls
         self._is_polled = is_polled
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
-        """What a grpc.aio server registers."""
-        return grpc.method_handlers_generic_handler(
-            ADMIN_SERVICE_NAME,
-            {
+    def methods(self) -> ServiceMethods:
+        """What a server registers."""
+        return ServiceMethods(
+            service=ADMIN_SERVICE_NAME,
+            handlers={
                 "ListRepository": self._method("ListRepository", admin_pb2.ListRepositoryRequest, self._list),
                 "LoadModel": self._method("LoadModel", admin_pb2.LoadModelRequest, self._load),
                 "UnloadModel": self._method("UnloadModel", admin_pb2.UnloadModelRequest, self._unload),

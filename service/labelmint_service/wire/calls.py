@@ -28,11 +28,14 @@ from labelmint_service.streams.first_messages import FirstMessages
 from labelmint_service.structured_logs import log_context, log_event
 from labelmint_service.tracing.calls import CallTrace, Tracing
 from labelmint_service.wire.error_codes import code_name
+from labelmint_service.wire.line_limit import LineLimit
 from labelmint_service.wire.rich_status import status_details
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRANSIT_S = 0.25
 """The caller's deadline may pass before ours does, by the time that its request was on its way."""
+_BRIEF_S = 1.0
+"""Of calls that were over so soon the log tells no more than the line limit allows; longer ones are few."""
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _MessageT = TypeVar("_MessageT", bound=Message)
@@ -79,6 +82,7 @@ class CallAnswerer:
         self._metrics = metrics
         self._tracing = tracing
         self._first_messages = first_messages
+        self._lines = LineLimit()
         self._active: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -127,6 +131,7 @@ class CallAnswerer:
         code = "CANCELLED"
         client = ""
         failure: Exception | None = None
+        left_out: int | None = 0
         self._active.add(call)
         self._idle.clear()
         log_event(_log, logging.DEBUG, "call.begin", peer=peer)
@@ -141,8 +146,9 @@ class CallAnswerer:
         except Exception as error:  # noqa: BLE001 - an unexpected error must reach the log, and the caller as INTERNAL
             code, failure = code_name(error) or "INTERNAL", error
             self._metrics.requests.labels(call.rpc, code).inc()  # before the caller learns of it
+            left_out = self._admit_lines(code, began_s)
             with leaving_cancels():
-                await _abort(context, call, error)
+                await _abort(context, call, error, is_told=left_out is not None)
         finally:
             self._active.remove(call)
             if not self._active:
@@ -151,19 +157,27 @@ class CallAnswerer:
                 code = "DEADLINE_EXCEEDED"  # which gRPC itself told the caller
             if failure is None:
                 self._metrics.requests.labels(call.rpc, code).inc()
+                left_out = self._admit_lines(code, began_s)
             if client:
                 call.trace.describe(client=client)
             call.trace.end(code, failure)
-            duration_s = round(time.monotonic() - began_s, 6)
-            log_event(
-                _log,
-                logging.INFO,
-                "call.end",
-                client=client or None,
-                peer=peer,
-                code=code,
-                duration_s=duration_s,
-            )
+            if left_out is not None:
+                log_event(
+                    _log,
+                    logging.INFO,
+                    "call.end",
+                    client=client or None,
+                    peer=peer,
+                    code=code,
+                    duration_s=round(time.monotonic() - began_s, 6),
+                    left_out=left_out or None,
+                )
+
+    def _admit_lines(self, code: str, began_s: float) -> int | None:
+        """How many such calls the log has left out before; None if it leaves out this one too."""
+        if code in {"OK", "INTERNAL"} or time.monotonic() - began_s >= _BRIEF_S:
+            return 0
+        return self._lines.admit(code)
 
 
 def _parse_message(kind: type[_MessageT], data: bytes) -> _MessageT:
@@ -240,8 +254,15 @@ def _make_call(service: str, rpc: str, context: Context, tracing: Tracing) -> Ca
     )
 
 
-async def _abort(context: Context, call: Call, error: Exception) -> NoReturn:
-    """End a call with the status of an error. The text of an unexpected one stays in the log."""
+async def _abort(context: Context, call: Call, error: Exception, *, is_told: bool) -> NoReturn:
+    """End a call with the status of an error. The text of an unexpected one stays in the log.
+
+    Args:
+        context: The call, as grpc has it.
+        call: The call.
+        error: Why it ends.
+        is_told: Whether the log tells of it.
+    """
     name = code_name(error)
     detail = service_pb2.ErrorDetail(request_id=call.request_id)
     if isinstance(error, LabelmintError) and name is not None:
@@ -258,13 +279,14 @@ async def _abort(context: Context, call: Call, error: Exception) -> NoReturn:
         metadata.append((STATUS_DETAILS_KEY, rich))
     is_ours = name == "INTERNAL"
     level = logging.ERROR if is_ours else logging.INFO if isinstance(error, DrainingError) else logging.WARNING
-    log_event(
-        _log,
-        level,
-        "call.error",
-        error=error if is_ours else None,
-        code=name,
-        field=detail.field or None,
-        message=text,
-    )
+    if is_told:
+        log_event(
+            _log,
+            level,
+            "call.error",
+            error=error if is_ours else None,
+            code=name,
+            field=detail.field or None,
+            message=text,
+        )
     await context.abort(grpc.StatusCode[name], text, trailing_metadata=tuple(metadata))

@@ -8,9 +8,6 @@ NAME@VERSION          this version is ready, and its engines are well
 
 from __future__ import annotations
 
-from typing import Any
-
-import grpc
 from grpc_health.v1 import health_pb2
 
 from labelmint_service.metrics import ServiceMetrics
@@ -19,6 +16,7 @@ from labelmint_service.models.references import DEFAULT, Reference
 from labelmint_service.models.served import ServedModel
 from labelmint_service.scheduling.engine_runner import EngineState
 from labelmint_service.scheduling.fleet import Fleet
+from labelmint_service.wire.call_server import ServiceMethods
 from labelmint_service.wire.health_servicer import HealthServicer
 
 _Status = health_pb2.HealthCheckResponse
@@ -53,9 +51,9 @@ class HealthBoard:
         self._measured: set[str] = set()
         self._servicer.tell(self._of_server())
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
-        """What a gRPC server registers."""
-        return self._servicer.handler()
+    def methods(self) -> ServiceMethods:
+        """What a server registers."""
+        return self._servicer.methods()
 
     def start(self) -> None:
         """Tell that the server is ready."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from labelmint_service.errors import ModelNotFoundError, RequestError
 from labelmint_service.streams.first_messages import FirstMessages
+from labelmint_service.wire.call_server import ServiceMethods
 from labelmint_service.wire.calls import Context, receive_one
 from labelmint_service.wire.open_calls import answer_openly
 
@@ -48,11 +48,11 @@ class HealthServicer:
         self.tell(dict.fromkeys(self._statuses, _Status.NOT_SERVING))
         self._is_stopped = True
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
-        """What a grpc.aio server registers."""
-        return grpc.method_handlers_generic_handler(
-            HEALTH_NAME,
-            {
+    def methods(self) -> ServiceMethods:
+        """What a server registers."""
+        return ServiceMethods(
+            service=HEALTH_NAME,
+            handlers={
                 "Check": grpc.stream_stream_rpc_method_handler(self.check),
                 "Watch": grpc.stream_stream_rpc_method_handler(self.watch),
             },

@@ -6,7 +6,6 @@ import logging
 import socket
 
 import grpc
-from grpc import aio
 
 from labelmint.hosts import is_loopback
 from labelmint.wire import MAX_FRAME_BYTES
@@ -15,6 +14,7 @@ from labelmint_service.errors import StartError
 from labelmint_service.metrics import ServiceMetrics
 from labelmint_service.settings import ServiceSettings
 from labelmint_service.structured_logs import log_event
+from labelmint_service.wire.call_server import CallServer
 
 _log = logging.getLogger(__name__)
 _MAX_READ_BYTES = 2**16
@@ -22,7 +22,7 @@ _MAX_READ_BYTES = 2**16
 
 
 def listen(
-    server: aio.Server, settings: ServiceSettings, metrics: ServiceMetrics, *, host: str, port: int, name: str = ""
+    server: CallServer, settings: ServiceSettings, metrics: ServiceMetrics, *, host: str, port: int, name: str = ""
 ) -> str:
     """Let a server listen.
 
@@ -90,6 +90,7 @@ def channel_options(settings: ServiceSettings, *, max_connections: int) -> list[
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),
+        ("grpc.max_connection_idle_ms", int(settings.connection_idle_s * 1000)),
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", settings.max_connection_calls),
     ]

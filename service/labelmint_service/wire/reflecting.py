@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from labelmint_service.wire.call_server import ServiceMethods
 from labelmint_service.wire.calls import Context, parsed
 from labelmint_service.wire.open_calls import answer_openly
 
 
-def reflection_handler(names: Sequence[str]) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
-    """What a grpc.aio server registers.
+def reflection_methods(names: Sequence[str]) -> ServiceMethods:
+    """What a server registers.
 
     Args:
         names: Of the services, besides reflection itself.
@@ -29,6 +29,7 @@ def reflection_handler(names: Sequence[str]) -> grpc.GenericRpcHandler[Any, Any]
 
         await answer_openly(context, work)
 
-    return grpc.method_handlers_generic_handler(
-        reflection.SERVICE_NAME, {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(info)}
+    return ServiceMethods(
+        service=reflection.SERVICE_NAME,
+        handlers={"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(info)},
     )

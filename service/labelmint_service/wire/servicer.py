@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 
@@ -11,6 +10,7 @@ from labelmint.v1 import service_pb2
 from labelmint.wire import SERVICE_NAME
 from labelmint_service.access.control import Caller
 from labelmint_service.streams.sampling import SamplingService
+from labelmint_service.wire.call_server import ServiceMethods
 from labelmint_service.wire.calls import Call, CallAnswerer, Context, parsed
 from labelmint_service.wire.version_messages import summary_message, version_messages
 
@@ -31,12 +31,12 @@ class LabelMintServicer:
         self._sampling = sampling
         self._calls = calls
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:  # Any: calls of all message types
-        """What a grpc.aio server registers."""
+    def methods(self) -> ServiceMethods:
+        """What a server registers."""
         messages = service_pb2
-        return grpc.method_handlers_generic_handler(
-            SERVICE_NAME,
-            {
+        return ServiceMethods(
+            service=SERVICE_NAME,
+            handlers={
                 "ListModels": grpc.stream_unary_rpc_method_handler(
                     self.list_models,
                     response_serializer=messages.ListModelsResponse.SerializeToString,

@@ -17,6 +17,7 @@ from labelmint_export.interpreter.storage import save_interpreter
 from labelmint_export.precision import Precision
 from labelmint_export.targets.deployed import TargetModel, make_target_model
 from labelmint_export.targets.onnx_target import write_onnx
+from labelmint_export.targets.tensorrt_builder import RTX, PlanBuilder, RejectedNode
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
 from tests.shared_work import made_once
 
@@ -29,6 +30,11 @@ def onnx_once(factory: pytest.TempPathFactory, built: BuiltBundle, precision: Pr
         write_onnx(make_model(built, precision), folder)
 
     return made_once(factory, f"onnx-{built.settings.name}-{precision}", write)
+
+
+def rejected_nodes(path: Path) -> list[RejectedNode]:
+    """The nodes of a graph, whose weights lie beside it, that TensorRT-RTX's parser does not take; needs no GPU."""
+    return PlanBuilder(RTX).parse(path)
 
 
 def make_model(built: BuiltBundle, precision: Precision) -> TargetModel:

@@ -17,11 +17,10 @@ from labelmint_export.checkpoints.loading import load_generator
 from labelmint_export.generator import Backbone
 from labelmint_export.precision import DTYPES, Precision
 from labelmint_export.targets.onnx_target import MODEL_FILE, write_onnx
-from labelmint_export.targets.tensorrt_builder import rejected_nodes
 from tests.export.built_bundle import Arrays, BuiltBundle, Feeds
 from tests.export.plain_interpreter import plain_labels
 from tests.export.plain_stylegan1 import make_state_dict
-from tests.export.targets.made import make_model, run_module
+from tests.export.targets.made import make_model, rejected_nodes, run_module
 from tests.export.targets.test_torch_targets import check_equals_module
 from tests.export.tiny_parts import make_interpreter, make_settings
 

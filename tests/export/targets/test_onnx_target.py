@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from labelmint_export.errors import CannotRunError
+from labelmint_export.errors import BuildError, CannotRunError
 from labelmint_export.precision import Precision
 from labelmint_export.targets.onnx_target import MODEL_FILE, load_onnx
 from tests.export.built_bundle import BuiltBundle
@@ -73,6 +75,26 @@ def test_report_says_that_float16_is_computed_in_float32(written: dict[Precision
 def test_bfloat16_does_not_run_on_the_processor_and_says_why(written: dict[Precision, Path]) -> None:
     with pytest.raises(CannotRunError, match="no bfloat16"):
         load_onnx(written["bfloat16"] / MODEL_FILE, "bfloat16", "cpu")
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def rename_an_operator(path: Path) -> None:
+    graph = onnx.load(path, load_external_data=False)
+    next(node for node in graph.graph.node if node.op_type == "Conv").op_type = "Convolve"
+    path.write_bytes(graph.SerializeToString())
+
+
+@pytest.mark.parametrize("damage", [cut_short, rename_an_operator])
+def test_broken_bfloat16_graph_is_not_taken_for_one_that_does_not_run_here(
+    written: dict[Precision, Path], damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    shutil.copytree(written["bfloat16"], tmp_path / "broken")
+    damage(tmp_path / "broken" / MODEL_FILE)
+    with pytest.raises(BuildError, match=r"does not load model\.onnx"):
+        load_onnx(tmp_path / "broken" / MODEL_FILE, "bfloat16", "cpu")
 
 
 def test_missing_cuda_provider_is_no_silent_fallback(written: dict[Precision, Path]) -> None:

@@ -14,11 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 
+from labelmint.bundle import open_bundle
+from labelmint.v1 import bundle_pb2
+from labelmint_export.bundle.runtime import GraphRunner
+from labelmint_export.targets import onnx_target
 from labelmint_export.targets.onnx_target import MODEL_FILE
+from labelmint_export.targets.protocol import Device
 from labelmint_export.targets.record import RECORD_NAME
+from labelmint_export.targets.verifying import EngineVerification
 from tests.export.built_bundle import BuiltBundle
 from tests.export.targets.made import run_command, save_sources
 
@@ -98,6 +105,44 @@ def test_half_precision_that_is_not_rounded_here_brings_its_emulation(
         measured = {check["name"]: check["measured"] for check in engine["checks"]}
         assert measured["label_agreement"] > 0.98
         assert measured["image_mean_error_levels"] > 0
+
+
+@pytest.mark.parametrize("name", ["bundle", "all"])
+def test_bundle_that_is_asked_for_on_a_gpu_does_not_run_on_the_processor(
+    plain_built: BuiltBundle, sources: list[str], name: str
+) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    engine = ["--engine", name, "--device", "cuda", "--samples", 1]
+    status, _, complained = run_command("verify", plain_built.path, *sources, *engine)
+    assert status == 1
+    assert "device is cuda, where no engine runs here (bundle: not run: onnxruntime has" in complained
+    assert "install onnxruntime-gpu" in complained
+
+
+def test_bundle_runs_where_it_is_asked_for_with_its_own_options(
+    plain_built: BuiltBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, bundle_pb2.OnnxRuntimeOptions, Device]] = []
+
+    def run_here(path: Path, options: bundle_pb2.OnnxRuntimeOptions, device: Device) -> GraphRunner:
+        asked.append((path, options, device))
+        return GraphRunner(path, options, "cpu")
+
+    monkeypatch.setattr(onnx_target, "GraphRunner", run_here)
+    bundle = open_bundle(plain_built.path)
+    parts = bundle, plain_built.generator, plain_built.interpreter
+    (report,) = EngineVerification(*parts, num_samples=1, device="cuda").compare(["bundle"])
+    manifest = bundle.manifest
+    assert asked == [(bundle.path_of(manifest.graphs.model), manifest.runtime.onnxruntime, "cuda")]
+    assert (report.computes, report.rounds, report.holds) == ("onnxruntime, cuda", True, True)
+
+
+def test_emulation_on_a_gpu_is_refused(plain_built: BuiltBundle, sources: list[str]) -> None:
+    engine = ["--engine", "emulated-float16", "--device", "cuda", "--samples", 1]
+    status, _, complained = run_command("verify", plain_built.path, *sources, *engine)
+    assert status == 1
+    assert "engine is emulated-float16 and device is cuda, expected cpu" in complained
 
 
 class Damaged(torch.nn.Module):

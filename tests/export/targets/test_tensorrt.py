@@ -21,11 +21,11 @@ from labelmint_export.precision import Precision
 from labelmint_export.targets.onnx_target import MODEL_FILE
 from labelmint_export.targets.registry import find_target
 from labelmint_export.targets.settings import BatchProfile, TargetSettings
-from labelmint_export.targets.tensorrt_builder import NATIVE, import_tensorrt, read_timing_cache, rejected_nodes
+from labelmint_export.targets.tensorrt_builder import NATIVE, import_tensorrt, read_timing_cache
 from labelmint_export.targets.tensorrt_plans import PLAN_FILE
 from labelmint_service.settings import EMBEDDED_BUNDLE
 from tests.export.built_bundle import BuiltBundle
-from tests.export.targets.made import make_model, onnx_once
+from tests.export.targets.made import make_model, onnx_once, rejected_nodes
 
 CHECKPOINT = Path(__file__).parents[2] / "data/checkpoints/stylegan3_r_32_c10.pkl"
 

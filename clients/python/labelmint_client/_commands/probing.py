@@ -12,7 +12,6 @@ from labelmint_client._security import Tls, make_security
 _METHOD = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
 """HealthCheckResponse(status=SERVING): a message of one field, not worth another library."""
-_MAX_NAME = 127
 _PAUSE_S = 0.25
 """Between two questions, long beside what an answer takes and short beside a start."""
 
@@ -45,8 +44,8 @@ def wait_for_health(
 
 
 def _ask(address: str, model: str, timeout_s: float, tls: Tls | None) -> tuple[bool, str]:
-    name = text("model", model).encode()[:_MAX_NAME]
-    request = bytes([0x0A, len(name)]) + name if name else b""  # HealthCheckRequest(service=name)
+    name = text("model", model).encode()
+    request = b"\x0a" + _varint(len(name)) + name if name else b""  # HealthCheckRequest(service=name)
     what = model or "the server"
     security = make_security(check_address(address), tls=tls, credentials=None, token=None, token_file=None)
     with open_channel(address, security) as channel:
@@ -56,3 +55,12 @@ def _ask(address: str, model: str, timeout_s: float, tls: Tls | None) -> tuple[b
         except grpc.RpcError as error:
             return False, f"{what} does not serve: {FailedCall(error).to_error(address=address)}"
     return (True, f"{what} serves") if answer == _SERVING else (False, f"{what} does not serve yet, or not any more")
+
+
+def _varint(number: int) -> bytes:
+    """Encode a number as protobuf does: seven bits a byte, the lowest first; the eighth says that more follow."""
+    data = bytearray()
+    while number > 0x7F:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*data, number])

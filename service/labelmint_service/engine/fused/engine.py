@@ -5,6 +5,7 @@ N images (rows asked for), B batch size of the profile, L num_ws, K keypoints, H
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ from labelmint_service.engine.graph_runs import (
 from labelmint_service.engine.processor import describe_processor, num_usable
 from labelmint_service.engine.protocol import EngineBatch, JsonValue, LatentInputs
 from labelmint_service.engine.sessions import check_signature, describe_options, find_provider, open_session
-from labelmint_service.errors import EngineStartError
+from labelmint_service.errors import EngineRunError, EngineStartError
 
 TAP_DTYPES = ("float32", "float16")
 
@@ -46,7 +47,8 @@ class FusedEngine:
         kernel: Form of the kernel; "auto" takes the fastest whose labels agree with float32.
 
     Raises:
-        EngineStartError: The bundle has no tables that fit it, this machine no kernel, or a graph does not load or fit.
+        EngineStartError: The bundle has no tables that fit it, this machine no kernel, or a graph does not load, fit or
+            run.
     """
 
     name = "fused"
@@ -158,20 +160,34 @@ class FusedEngine:
             variant = find_variant(kernel)
             return variant, InterpreterKernel(weights, variant, self._threads)
         exact = find_variant(EXACT)
-        reference = InterpreterKernel(weights, exact, self._threads)
-        for variant in variants():
-            if variant.bfloat16:
-                fast = InterpreterKernel(weights, variant, self._threads)
-                if self._agreement(reference, fast) >= LEAST_AGREEMENT:
-                    reference.close()
-                    return variant, fast
-                fast.close()
-        return exact, reference
+        with contextlib.ExitStack() as made:
+            reference = InterpreterKernel(weights, exact, self._threads)
+            made.callback(reference.close)
+            for variant in variants():
+                if variant.bfloat16:
+                    fast = InterpreterKernel(weights, variant, self._threads)
+                    made.callback(fast.close)
+                    if self._agreement(reference, fast) >= LEAST_AGREEMENT:
+                        made.pop_all()
+                        reference.close()
+                        return variant, fast
+                    fast.close()
+            made.pop_all()
+            return exact, reference
 
     def _agreement(self, reference: InterpreterKernel, fast: InterpreterKernel) -> float:
-        """Share of equal labels on one batch of pictures."""
+        """Share of equal labels on one batch of pictures.
+
+        Raises:
+            EngineStartError: The graphs do not paint them.
+        """
         feed = pad_latents(self._manifest, trial_latents(self._manifest, self.batch_size), self.batch_size)
-        arrays = self._paint(run_graph(self._mapping, ["ws"], feed)["ws"])
+        try:
+            arrays = self._paint(run_graph(self._mapping, ["ws"], feed)["ws"])
+        except EngineRunError as error:
+            raise EngineStartError(
+                f"the first run of bundle {self._manifest.name!r} failed: {error}; run `labelmint-export verify` on it"
+            ) from error
         stacks = {r: arrays[spec.name] for r, spec in self._stacks.items()}
         equal = reference.run(stacks, self._rows).label == fast.run(stacks, self._rows).label
         return float(equal[:, self._rows.start : self._rows.stop].mean())

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from labelmint.v1 import service_pb2_grpc
+from labelmint.v1 import service_pb2, service_pb2_grpc
 from labelmint_client import AsyncClient, Client, ModelNotFoundError, RetryPolicy, ServerUnavailableError
 from tests.clients.conftest import QUICK
 from tests.clients.scripted_server import CUT, Fault, ScriptedServer, ScriptedServicer
@@ -173,3 +173,25 @@ def test_client_says_once_that_it_waits_and_is_served_when_its_server_has_starte
     [notice] = starter.notices
     assert notice.startswith(f"no answer from {starter.address} yet: ")
     assert notice.endswith("; trying again")
+
+
+BROKEN = Fault(
+    detail=service_pb2.ErrorDetail(field="model"),
+    details="model is 'm', which is not ready (1 is failed); tell the operator",
+)
+
+
+def test_new_call_that_is_refused_for_what_it_asks_for_is_not_repeated(
+    client: Client, servicer: ScriptedServicer
+) -> None:
+    servicer.faults = [BROKEN]
+    with pytest.raises(ServerUnavailableError, match="tell the operator"):
+        next(client.generate("m", seed=1, count=10))
+    assert len(servicer.requests) == 1
+
+
+def test_stream_whose_model_goes_and_comes_back_goes_on(client: Client, servicer: ScriptedServicer) -> None:
+    servicer.faults = [Fault(after_messages=1), BROKEN]
+    stream = client.generate("m", seed=1, count=3)
+    assert [sample.index for sample in stream] == [0, 1, 2]
+    assert stream.num_reconnects == 2

@@ -90,6 +90,11 @@ class FailedCall:
         return self.detail is not None or self.hint != RetryHint()
 
     @property
+    def needs_a_hand(self) -> bool:
+        """Whether the service names what is wrong and no time to come again: somebody has to do something first."""
+        return self.detail is not None and bool(self.detail.field) and self.hint.retry_after_s is None
+
+    @property
     def is_transient(self) -> bool:
         """Whether the same request may succeed a moment later, here or at a restarted server."""
         if self.code is grpc.StatusCode.UNAVAILABLE:

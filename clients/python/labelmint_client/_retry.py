@@ -98,6 +98,7 @@ class Recovery:
         policy: Bounds.
         address: Server, for messages.
         contact: Of the client.
+        has_progressed: Whether the stream ever brought anything: what it asked for was there.
         num_refused: Attempts since the last progress that the server answered with a refusal.
         num_unanswered: Those that nobody answered.
         unanswered_since_s: When the first of these had failed, on the monotonic clock.
@@ -107,6 +108,7 @@ class Recovery:
     policy: RetryPolicy
     address: str
     contact: Contact
+    has_progressed: bool = False
     num_refused: int = 0
     num_unanswered: int = 0
     unanswered_since_s: float = 0.0
@@ -119,6 +121,7 @@ class Recovery:
 
     def progressed(self) -> None:
         """Note that something came."""
+        self.has_progressed = True
         self.num_refused = self.num_unanswered = 0
 
     def delay_s(self, failed: FailedCall, cursor: StreamCursor | None, *, ordinal_offset: int = 0) -> float:
@@ -137,7 +140,8 @@ class Recovery:
         """
         is_spent = self._note_refused() if failed.is_answer else self._note_unanswered()
         hint_s = failed.hint.retry_after_s or 0.0
-        if not failed.is_transient or hint_s > self.policy.max_retry_after_s or is_spent:
+        is_final = not failed.is_transient or (failed.needs_a_hand and not self.has_progressed)
+        if is_final or hint_s > self.policy.max_retry_after_s or is_spent:
             error = failed.to_error(address=self.address, num_attempts=self.num_refused + self.num_unanswered)
             self.num_refused = self.num_unanswered = 0
             raise error if cursor is None else _with_resume_point(error, cursor, ordinal_offset)

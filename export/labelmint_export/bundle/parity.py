@@ -18,7 +18,7 @@ from labelmint.v1 import bundle_pb2
 from labelmint_export import precision
 from labelmint_export.bundle.graphs import ModelGraph, crop_of_manifest, noise_of_manifest
 from labelmint_export.bundle.half import make_half_model
-from labelmint_export.bundle.quantiles import RunModel, make_feeds
+from labelmint_export.bundle.quantiles import RunModel, check_finite, make_feeds
 from labelmint_export.bundle.rounding import ProductsInFloat32
 from labelmint_export.bundle.runtime import Arrays
 from labelmint_export.generator import Backbone
@@ -148,6 +148,9 @@ def measure_parity(
 
     Returns:
         Every check with its measured value and tolerance.
+
+    Raises:
+        BuildError: A sample of a bundle in float32 is not finite.
     """
     double_generator, double_interpreter = copy.deepcopy(generator).double(), copy.deepcopy(interpreter).double()
     fused = FusedInterpreter(interpreter, manifest.vote_rule, torch.float32)
@@ -160,6 +163,8 @@ def measure_parity(
         psi = psis[(start // batch) % len(psis)]
         feeds = make_feeds(manifest.backbone, PARITY_SEED, indices, psi, None, list(manifest.class_distribution))
         deployed = run_model(feeds)
+        if half is None:  # in float16 too large values are an error like others
+            check_finite(deployed, indices, psi)
         for row in range(min(batch, num_samples - start)):
             one = {name: array[row : row + 1] for name, array in feeds.items()}
             expected, taps = reference_outputs(double_generator, double_interpreter, manifest, one)

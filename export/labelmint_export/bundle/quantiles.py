@@ -3,7 +3,7 @@
 Legend: N images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,14 +74,28 @@ def _scores(
         indices = np.arange(start, start + plan.batch_size, dtype=np.uint64)
         feeds = make_feeds(backbone, CALIBRATION_SEED, indices, psi, class_index)
         outputs = run_model(feeds)
-        if not bool(outputs["finite"].all()):
-            raise BuildError(
-                f"a sample of indices {start} to {start + plan.batch_size - 1} at psi {psi} is not finite; the "
-                "generator or the interpreter is broken",
-                field="score_quantiles",
-            )
+        check_finite(outputs, indices, psi)
         scores.append(image_score(outputs["uncertainty_map"].astype(np.float16)))
     return np.concatenate(scores)[: plan.num_samples].astype(np.float64)
+
+
+def check_finite(outputs: Mapping[str, npt.NDArray[np.generic]], indices: npt.NDArray[np.uint64], psi: float) -> None:
+    """Refuse samples that an engine would refuse to send.
+
+    Args:
+        outputs: Of the `model` graph.
+        indices: uint64 [N], of the samples.
+        psi: Their truncation.
+
+    Raises:
+        BuildError: One is not finite.
+    """
+    if not bool(outputs["finite"].all()):
+        raise BuildError(
+            f"a sample of indices {indices[0]} to {indices[-1]} at psi {psi:g} is not finite; the generator or the "
+            "interpreter is broken",
+            field="finite",
+        )
 
 
 def calibrated_psis(manifest: bundle_pb2.Manifest) -> list[float]:

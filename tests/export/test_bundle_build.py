@@ -154,7 +154,7 @@ def test_place_of_a_keypoint_that_nobody_sees_is_not_compared(plain_built: Built
 
     def run_beside(feeds: Feeds) -> dict[str, Any]:  # Any: arrays of several dtypes
         outputs = run(feeds)
-        return {**outputs, "keypoints": outputs["keypoints"] + np.float32([1, 0, 0, 0])}
+        return {**outputs, "keypoints": outputs["keypoints"] + np.array([1, 0, 0, 0], np.float32)}
 
     psis = calibrated_psis(plain_built.manifest)
     measured = parity.measure_parity(generator, interpreter, run_beside, plain_built.manifest, psis, 16)

@@ -16,7 +16,7 @@ from labelmint_export.commands.naming import name_classes
 from labelmint_export.commands.targets import add_engine_options, add_sources, load_parts, verify_engines
 from labelmint_export.errors import BuildError
 from labelmint_export.generator import TapSpec
-from labelmint_export.interpreter.fused import pictures_at_once
+from labelmint_export.interpreter.labelling import pictures_at_once
 from labelmint_export.interpreter.storage import load_interpreter
 from labelmint_export.interpreter.taps import TAP_SETS, select_taps
 from labelmint_export.stored import sha256_of_files

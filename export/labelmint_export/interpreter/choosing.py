@@ -18,8 +18,8 @@ from labelmint_export.errors import AnnotationError
 from labelmint_export.generator import Backbone
 from labelmint_export.interpreter.diversity import pick_farthest, pick_uncertain
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter, pictures_at_once
-from labelmint_export.interpreter.labelling import check_fit, label_ws
+from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.labelling import check_fit, label_ws, pictures_at_once
 from labelmint_export.pictures import to_uint8
 
 SAME_LATENT = 1e-4

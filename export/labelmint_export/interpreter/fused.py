@@ -63,14 +63,6 @@ def stack_taps(features: Mapping[str, torch.Tensor], taps: Sequence[TapSpec]) ->
     }
 
 
-def pictures_at_once(label_resolution: int) -> int:
-    """How many pictures to label in a pass: beside the strips stands a plane of each hidden unit, half as high.
-
-    Those of one picture take 0.7 GB at 512 x 512 (1,280 hidden units), and onnxruntime holds several of them.
-    """
-    return max(1, min(4, 512 // label_resolution))
-
-
 def strip_rows(size: int) -> int:
     """Height of the strips of a square picture, pixels."""
     wanted = max(STRIP_PIXELS // size, math.ceil(size / MAX_STRIPS), 1)

@@ -30,6 +30,14 @@ def check_fit(generator: Backbone, interpreter: Interpreter) -> None:
             )
 
 
+def pictures_at_once(label_resolution: int) -> int:
+    """How many pictures to label in a pass: beside a strip stand planes of all hidden units, half as high as labels.
+
+    Those of one picture take 0.7 GB at 512 x 512 (1,280 hidden units), and onnxruntime holds several of them.
+    """
+    return max(1, min(4, 512 // label_resolution))
+
+
 @torch.no_grad()
 def label_ws(
     generator: Backbone, fused: FusedInterpreter, ws: torch.Tensor

@@ -10,8 +10,8 @@ from labelmint_export.errors import AnnotationError, TrainingError
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.interpreter.ensemble import Interpreter
-from labelmint_export.interpreter.fused import FusedInterpreter, pictures_at_once
-from labelmint_export.interpreter.labelling import check_fit, label_ws
+from labelmint_export.interpreter.fused import FusedInterpreter
+from labelmint_export.interpreter.labelling import check_fit, label_ws, pictures_at_once
 from labelmint_export.oracle.network import Labels, Segmenter, predict
 from labelmint_export.oracle.training import LabelledPictures, score_labels
 from labelmint_export.reserved_seeds import REPORT_SEED

@@ -22,7 +22,7 @@ from labelmint_export.errors import GeneratorError, TrainingError
 from labelmint_export.generator import Backbone
 from labelmint_export.generator.drawing import draw_latents
 from labelmint_export.inversion.perceptual import Features, feature_distance
-from labelmint_export.pictures import to_uint8
+from labelmint_export.pictures import normalize, to_uint8
 from labelmint_export.pyramid import laplacian_levels
 from labelmint_export.ranges import require_at_least, require_positive
 from labelmint_export.reserved_seeds import STATISTICS_SEED
@@ -145,7 +145,7 @@ def _project_batch(
     deviation: float,
 ) -> torch.Tensor:
     """Project a few pictures: float32 [N, L, D]."""
-    wanted = torch.from_numpy(targets).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # [N, 3, H, W]
+    wanted = normalize(torch.from_numpy(targets))  # [N, 3, H, W]
     if generator.config.image_channels == 1:
         wanted = wanted.mean(dim=1, keepdim=True)
     with torch.no_grad():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from labelmint.bundle import Bundle
 from labelmint_export.bundle.parity import reference_outputs
-from labelmint_export.bundle.quantiles import make_feeds
+from labelmint_export.bundle.quantiles import calibrated_psis, make_feeds
 from labelmint_export.bundle.runtime import Arrays
 from labelmint_export.bundle.settings import find_precision
 from labelmint_export.errors import BuildError, CannotRunError, ExportError
@@ -239,8 +239,7 @@ class EngineVerification:
     def _make_batches(self, num_samples: int) -> list[dict[str, npt.NDArray[np.float32]]]:
         """Addresses, in the batches of the bundle's runtime, at each calibrated truncation in turn."""
         manifest, size = self._manifest, self._manifest.runtime.batch_size
-        tables = manifest.score_quantiles
-        psis = sorted({table.truncation_psi for table in tables}) or [manifest.truncation.default_psi]
+        psis = calibrated_psis(manifest)
         batches = []
         for number, start in enumerate(range(0, num_samples, size)):
             indices = np.arange(start, min(start + size, num_samples), dtype=np.uint64)
